@@ -1,0 +1,115 @@
+# The front door. `make` alone lists the targets and the variables.
+
+#: a recipe's name, or the path of a .toml file
+RECIPE ?= tuned-mlp
+#: the seed of everything random
+SEED ?= 0
+#: the name of the run's folder [recipe-seed]
+RUN ?= $(patsubst %.toml,%,$(notdir $(RECIPE)))-seed$(SEED)
+#: where the run folders are
+RESULTS ?= results
+#: a directory with the four IDX files; without it they are found or fetched
+DATA ?=
+#: how many trials `tune` makes; without it the recipe's
+TRIALS ?=
+#: overrides of the recipe, such as SET="training.epochs=5 training.batch_size=256"
+SET ?=
+#: where the jobs run: local is the virtual environment
+ENGINE ?= local
+#: the Python, 3.10 to 3.13, that the virtual environment is made with
+PYTHON3 ?= python3
+
+ifeq ($(filter auto local,$(ENGINE)),)
+$(error ENGINE=$(ENGINE) is not known; use auto or local)
+endif
+
+VENV := .venv
+BIN := $(VENV)/bin
+TENSORFLOW := $(shell nvidia-smi -L >/dev/null 2>&1 && echo cuda || echo cpu)
+ENVIRONMENT := $(VENV)/$(TENSORFLOW).stamp
+DEV_ENVIRONMENT := $(VENV)/dev.stamp
+
+# The command that runs a job, in whatever ENGINE names.
+FMNIST := $(BIN)/fmnist
+RUN_DIR = '$(RESULTS)/$(RUN)'
+DATA_OPTION = $(if $(DATA),--data '$(DATA)')
+JOB_OPTIONS = --recipe '$(RECIPE)' --seed $(SEED) --run $(RUN_DIR) $(foreach set,$(SET),--set '$(set)') $(DATA_OPTION)
+
+MAKEFLAGS += --no-builtin-rules --no-print-directory
+# The jobs of `all` meet through files: one after the other, whatever -j says.
+.NOTPARALLEL:
+.PHONY: help setup all data tune train eval report devices tensorboard test lint bench lock clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@printf '\nVariables, as in `make train RECIPE=smoke SEED=1`:\n'
+	@awk '/^#: / { text = substr($$0, 4); next } \
+		text { value = $$0; sub(/^[^=]*= ?/, "", value); printf "  %-12s %s%s\n", $$1, text, value ~ /^[^$$]/ ? " [" value "]" : "" } \
+		{ text = "" }' $(MAKEFILE_LIST)
+
+setup: $(ENVIRONMENT) ## make the virtual environment; the other targets do it too
+
+all: data tune train eval report ## the main job, from the data to the report
+
+data: $(ENVIRONMENT) ## find or fetch the data set and verify it
+	$(FMNIST) data $(DATA_OPTION)
+
+tune: $(ENVIRONMENT) ## search for the best configuration
+	$(FMNIST) tune $(JOB_OPTIONS) $(if $(TRIALS),--trials $(TRIALS))
+
+train: $(ENVIRONMENT) ## train the final model
+	$(FMNIST) train $(JOB_OPTIONS)
+
+eval: $(ENVIRONMENT) ## judge the model on the test set
+	$(FMNIST) eval $(RUN_DIR) $(DATA_OPTION)
+
+report: $(ENVIRONMENT) ## print the run's summary and write report.html
+	$(FMNIST) report $(RUN_DIR)
+
+devices: $(ENVIRONMENT) ## what this machine computes with
+	$(FMNIST) devices
+
+tensorboard: $(ENVIRONMENT) ## look at all runs, on http://localhost:6006
+	$(BIN)/tensorboard --logdir '$(RESULTS)' --host localhost --port 6006
+
+test: $(DEV_ENVIRONMENT) ## run the tests
+	$(BIN)/pytest
+
+lint: $(DEV_ENVIRONMENT) ## check style, types and shell scripts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/shellcheck .ci/run
+
+bench: $(DEV_ENVIRONMENT) ## measure the speed against the alternatives
+	$(BIN)/python -m tests.bench
+
+lock: $(DEV_ENVIRONMENT) ## renew requirements/ with the newest versions that fit pyproject.toml
+	$(LOCK) --extra cpu --output-file requirements/cpu.txt pyproject.toml
+	$(LOCK) --extra cuda --output-file requirements/cuda.txt pyproject.toml
+	$(LOCK) --constraint requirements/cpu.txt --group dev --output-file requirements/dev.txt
+
+LOCK = $(BIN)/uv pip compile --no-config --quiet --upgrade --universal --python-version 3.10 --generate-hashes \
+	--custom-compile-command 'make lock'
+
+clean: ## remove the virtual environment and the caches, not the results
+	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	find fmnist tests -name __pycache__ -prune -exec rm -rf {} +
+
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+# A stamp is its recipe's last line, so an environment that failed half-way is made anew.
+$(ENVIRONMENT): requirements/$(TENSORFLOW).txt
+	@$(PYTHON3) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' || \
+		{ echo 'make: fmnist needs Python 3.10 to 3.13; name one: make PYTHON3=python3.12' >&2; exit 1; }
+	@$(PYTHON3) -c 'import ensurepip, venv' 2>/dev/null || \
+		{ echo 'make: $(PYTHON3) cannot make virtual environments; on Debian and Ubuntu: apt-get install python3-venv' >&2; exit 1; }
+	@echo 'making $(VENV) from $<; this takes a few minutes' >&2
+	@$(PYTHON3) -m venv --clear $(VENV)
+	@$(PIP_INSTALL) --require-hashes --requirement $<
+	@$(PIP_INSTALL) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(DEV_ENVIRONMENT): requirements/dev.txt $(ENVIRONMENT)
+	@$(PIP_INSTALL) --require-hashes --requirement $<
+	@touch $@

@@ -1,0 +1,162 @@
+"""The command line: each command parses, then calls one function. TensorFlow is imported by the job that needs it."""
+
+import errno
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fmnist import __version__, config
+from fmnist.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, BadInput
+from fmnist.rundir import RunDir
+from fmnist.signals import stop_on_signals
+
+app = typer.Typer(
+    help="Find, train and judge dense-only networks on Fashion-MNIST.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+RecipeOption = Annotated[str, typer.Option("--recipe", help="A recipe's name, or the path of a TOML file.")]
+SeedOption = Annotated[int, typer.Option(min=0, help="Of everything random.")]
+RunOption = Annotated[
+    Path | None, typer.Option("--run", help="The run folder.", show_default="results/<recipe>-seed<seed>")
+]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override one key, e.g. training.batch_size=256.")
+]
+DataOption = Annotated[
+    Path | None, typer.Option("--data", envvar="FMNIST_DATA", help="A folder with the four IDX files.")
+]
+DevicesOption = Annotated[str, typer.Option(help="auto, cpu, gpu, a number of GPUs, or cpu:N.")]
+PrecisionOption = Annotated[str, typer.Option(help="auto, float32, mixed_bfloat16 or mixed_float16.")]
+RunArgument = Annotated[Path, typer.Argument(help="The run folder.")]
+
+# What the file system may refuse, as opposed to a bug of ours.
+_NOT_OURS = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR}
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+) -> None:
+    """Options of every command."""
+
+
+@app.command("data")
+def data_(directory: DataOption = None) -> None:
+    """Find or fetch the data set and verify its four files."""
+    from fmnist import data
+
+    source = data.fetch(directory)
+    print(f"{source.name} in {source.directory}")
+    for name, digest in source.sha256.items():
+        print(f"{digest}  {name}")
+
+
+@app.command()
+def tune(
+    recipe: RecipeOption = "tuned-mlp",
+    seed: SeedOption = 0,
+    run: RunOption = None,
+    overrides: SetOption = None,
+    trials: Annotated[int | None, typer.Option(min=1, help="Trials in all; more than before adds some.")] = None,
+    data: DataOption = None,
+    devices: DevicesOption = "auto",
+    precision: PrecisionOption = "auto",
+) -> None:
+    """Search for the best configuration with Keras Tuner."""
+    extra = [f"search.trials={trials}"] if trials else []
+    resolved = config.load(recipe, [*(overrides or ()), *extra])
+    stop = stop_on_signals()
+    from fmnist.devices import choose
+    from fmnist.tune import tune
+
+    tune(_run_dir(run, resolved, seed), resolved, seed, data, choose(devices, precision), stop)
+
+
+@app.command()
+def train(
+    recipe: RecipeOption = "tuned-mlp",
+    seed: SeedOption = 0,
+    run: RunOption = None,
+    overrides: SetOption = None,
+    data: DataOption = None,
+    devices: DevicesOption = "auto",
+    precision: PrecisionOption = "auto",
+) -> None:
+    """Train the search's best configuration, or a fixed recipe, to the final model."""
+    resolved = config.load(recipe, overrides or ())
+    stop = stop_on_signals()
+    from fmnist.devices import choose
+    from fmnist.train import train
+
+    train(_run_dir(run, resolved, seed), resolved, seed, data, choose(devices, precision), stop)
+
+
+@app.command("eval")
+def evaluate(run: RunArgument, data: DataOption = None) -> None:
+    """Judge the final model on the test set, once."""
+    from fmnist.evaluate import evaluate
+
+    test = evaluate(RunDir(run), data)["test"]
+    low, high = test["accuracy_interval"]
+    print(f"test accuracy {test['accuracy']:.4f} (95% interval {low:.4f} to {high:.4f})")
+
+
+@app.command()
+def report(run: RunArgument) -> None:
+    """Write report.html and print the summary."""
+    from fmnist.report import summary, write
+
+    path = write(RunDir(run))
+    print(summary(RunDir(run)))
+    print(f"report: {path}")
+
+
+@app.command("devices")
+def devices_(devices: DevicesOption = "auto", precision: PrecisionOption = "auto") -> None:
+    """Print what the machine has and what would be chosen."""
+    from fmnist.devices import choose
+
+    print(choose(devices, precision))
+
+
+def main() -> None:
+    """Run the command and end with its exit code: one line for a person, a traceback for a bug alone."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    for chatty in ("tensorflow", "absl", "h5py"):
+        logging.getLogger(chatty).setLevel(logging.ERROR)
+    try:
+        app()
+    except BadInput as error:
+        sys.exit(_fail(str(error)))
+    except OSError as error:
+        if error.errno not in _NOT_OURS:
+            raise
+        sys.exit(_fail(str(error)))
+    except KeyboardInterrupt:
+        sys.exit(EXIT_INTERRUPTED)
+    except SystemExit as end:
+        # Typer's code for a command line that it cannot parse; a scheduler must not retry it.
+        sys.exit(EXIT_BAD_INPUT if end.code == 2 else end.code)
+
+
+def _fail(message: str) -> int:
+    print(f"fmnist: {message}", file=sys.stderr)
+    return EXIT_BAD_INPUT
+
+
+def _run_dir(run: Path | None, recipe: config.Recipe, seed: int) -> RunDir:
+    return RunDir(run or Path("results") / f"{recipe.name}-seed{seed}")

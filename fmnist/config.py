@@ -1,0 +1,286 @@
+"""Recipes: named TOML files of settings, resolved into frozen dataclasses."""
+
+import dataclasses
+import difflib
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic.dataclasses import dataclass
+
+from fmnist.errors import BadInput
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+RECIPES = resources.files("fmnist") / "recipes"
+_STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+Positive = Annotated[int, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Monitor = Literal["val_loss", "val_accuracy"]
+
+
+@dataclass(frozen=True, config=_STRICT)
+class DataConfig:
+    """Which images are trained on and which are held back for validation."""
+
+    split: Literal["tuned-mlp", "regularized-mlp"] = "tuned-mlp"
+    split_seed: Annotated[int, Field(ge=0)] = 0
+    train_limit: Positive | None = None
+
+
+@dataclass(frozen=True, config=_STRICT)
+class ModelConfig:
+    """A multilayer perceptron: dense, then batch normalisation, activation and dropout, for each hidden layer."""
+
+    hidden: tuple[Positive, ...] = (256, 128)
+    activation: Literal["relu", "tanh", "elu", "gelu", "silu"] = "relu"
+    kernel_initializer: Literal["glorot_uniform", "he_normal", "he_uniform", "lecun_normal"] = "glorot_uniform"
+    batch_normalization: bool = False
+    dropout: Fraction | tuple[Fraction, ...] = 0.0
+    l2: Annotated[float, Field(ge=0)] = 0.0
+
+    @model_validator(mode="after")
+    def _one_dropout_a_layer(self) -> "ModelConfig":
+        if isinstance(self.dropout, tuple) and len(self.dropout) != len(self.hidden):
+            raise ValueError(f"dropout lists {len(self.dropout)} rates for {len(self.hidden)} hidden layers")
+        return self
+
+    @property
+    def dropout_rates(self) -> tuple[float, ...]:
+        """The dropout rate after each hidden layer."""
+        if isinstance(self.dropout, tuple):
+            return self.dropout
+        return (self.dropout,) * len(self.hidden)
+
+
+@dataclass(frozen=True, config=_STRICT)
+class EarlyStoppingConfig:
+    """End the training when `monitor` has not improved for `patience` epochs, and keep the best epoch's weights."""
+
+    monitor: Monitor = "val_loss"
+    patience: Positive = 5
+
+
+@dataclass(frozen=True, config=_STRICT)
+class ReduceLROnPlateauConfig:
+    """Multiply the learning rate by `factor` when `monitor` has not improved for `patience` epochs."""
+
+    monitor: Monitor = "val_loss"
+    factor: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    patience: Positive = 3
+    min_lr: Annotated[float, Field(ge=0)] = 0.0
+
+
+@dataclass(frozen=True, config=_STRICT)
+class TrainingConfig:
+    """One training: `learning_rate`, `weight_decay` and `ema_momentum` are those of the Keras optimizer."""
+
+    epochs: Positive = 20
+    batch_size: Positive = 128
+    optimizer: Literal["sgd", "adam", "adagrad", "nadam", "adadelta", "rmsprop"] = "adam"
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    ema_momentum: Fraction | None = None
+    early_stopping: EarlyStoppingConfig | None = None
+    reduce_lr_on_plateau: ReduceLROnPlateauConfig | None = None
+
+
+@dataclass(frozen=True, config=_STRICT)
+class SpaceConfig:
+    """The values that one key may take: `values`, a range `min`..`max`, or (for `model.hidden`) `layers` of `units`."""
+
+    values: tuple[str | bool | int | float, ...] | None = None
+    min: float | None = None
+    max: float | None = None
+    sampling: Literal["linear", "log"] = "linear"
+    layers: tuple[Positive, Positive] | None = None
+    units: tuple[Positive, ...] | None = None
+
+    @model_validator(mode="after")
+    def _one_form(self) -> "SpaceConfig":
+        forms = [
+            self.values is not None,
+            self.min is not None and self.max is not None,
+            self.layers is not None and self.units is not None,
+        ]
+        if sum(forms) != 1:
+            raise ValueError("give either values, or min and max, or layers and units")
+        if forms[1] and not self.min < self.max:
+            raise ValueError(f"min {self.min} is not below max {self.max}")
+        if forms[1] and self.sampling == "log" and self.min <= 0:
+            raise ValueError("sampling = 'log' needs min above 0")
+        if forms[2] and not self.layers[0] <= self.layers[1]:
+            raise ValueError(f"layers {list(self.layers)} is not [fewest, most]")
+        return self
+
+
+@dataclass(frozen=True, config=_STRICT)
+class SearchConfig:
+    """A Keras Tuner search. `space` maps keys such as `training.learning_rate` to the values they may take."""
+
+    space: dict[str, SpaceConfig]
+    oracle: Literal["random", "bayesian", "hyperband"] = "random"
+    objective: Monitor = "val_accuracy"
+    trials: Positive = 10
+    epochs: Positive = 10
+    max_retries_per_trial: Annotated[int, Field(ge=0)] = 0
+
+
+@dataclass(frozen=True, config=_STRICT)
+class ReferenceConfig:
+    """The figures that the recipe's origin reported, for the report to compare with."""
+
+    train_accuracy: Fraction | None = None
+    validation_accuracy: Fraction | None = None
+    test_accuracy: Fraction | None = None
+    macro_precision: Fraction | None = None
+    macro_recall: Fraction | None = None
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Recipe:
+    """A resolved recipe. Without `search` it is fixed: `tune` has nothing to do and `train` uses it as it stands."""
+
+    name: str
+    description: str
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    training: TrainingConfig = TrainingConfig()
+    search: SearchConfig | None = None
+    reference: ReferenceConfig | None = None
+
+    @model_validator(mode="after")
+    def _space_names_keys(self) -> "Recipe":
+        for key in self.search.space if self.search else ():
+            section, _, name = key.partition(".")
+            if section not in ("model", "training") or name not in _fields(getattr(self, section)):
+                raise ValueError(f"search.space names an unknown key {key!r}{_nearest(key, _keys(self))}")
+        return self
+
+
+_RECIPE = TypeAdapter(Recipe)
+
+
+def names() -> list[str]:
+    """The recipes that come with the package."""
+    return sorted(item.name.removesuffix(".toml") for item in RECIPES.iterdir() if item.name.endswith(".toml"))
+
+
+def load(recipe: str, overrides: Sequence[str] = ()) -> Recipe:
+    """Resolve a recipe's name, or the path of a TOML file, with `key=value` overrides (the value is read as TOML).
+
+    Raises:
+        BadInput: no such recipe, not TOML, an unknown key, or a value out of range.
+    """
+    path = Path(recipe)
+    if recipe in names():
+        text = (RECIPES / f"{recipe}.toml").read_text(encoding="utf-8")
+    elif path.suffix == ".toml":
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise BadInput(f"recipe {path}: {error}") from error
+    else:
+        raise BadInput(f"unknown recipe {recipe!r}{_nearest(recipe, names())}; known: {', '.join(names())}")
+    try:
+        settings = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise BadInput(f"recipe {recipe} is not valid TOML: {error}") from error
+    if "name" in settings:
+        raise BadInput(f"recipe {recipe}: the key 'name' is taken from the file's name; leave it out")
+    settings["name"] = path.stem
+    for override in overrides:
+        _override(settings, override)
+    return resolve(settings, f"recipe {recipe}")
+
+
+def resolve(settings: Mapping[str, Any], source: str) -> Recipe:
+    """Check nested settings, as read from TOML or from `to_dict`, and freeze them. `source` begins the errors.
+
+    Raises:
+        BadInput: an unknown key or a value out of range.
+    """
+    try:
+        return _RECIPE.validate_python(settings)
+    except ValidationError as error:
+        raise BadInput(f"{source}: {_explain(error)}") from error
+
+
+def replace(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
+    """The recipe with dotted keys (`training.learning_rate`) set to `values`, checked again."""
+    settings = to_dict(recipe)
+    for key, value in values.items():
+        _set(settings, key, value)
+    return resolve(settings, "the resulting configuration")
+
+
+def to_dict(recipe: Recipe) -> dict[str, Any]:
+    """Nested plain values; `resolve` is the inverse."""
+    return _RECIPE.dump_python(recipe, mode="json")
+
+
+def _override(settings: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals:
+        raise BadInput(f"--set {override}: write key=value, for example training.batch_size=256")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    _set(settings, key.strip(), value)
+
+
+def _set(settings: dict[str, Any], key: str, value: Any) -> None:
+    *sections, name = key.split(".")
+    for section in sections:
+        if settings.get(section) is None:
+            settings[section] = {}
+        settings = settings[section]
+        if not isinstance(settings, dict):
+            raise BadInput(f"--set {key}: {section!r} is a value, not a section")
+    settings[name] = value
+
+
+def _explain(error: ValidationError) -> str:
+    first = error.errors()[0]
+    # A union of types reports one error a member, with the member's name (`tuple[...]`, `constrained-float`) in the
+    # place; a dotted key of `search.space` is a name too, so only what looks like a type is left out.
+    key = ".".join(str(part) for part in first["loc"] if not re.search(r"[\[-]", str(part)))
+    if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+        return f"unknown key {key!r}{_nearest(key, list(_walk(Recipe)))}"
+    message = first["msg"].removeprefix("Value error, ")
+    value = f", not {first['input']!r}" if key and not isinstance(first["input"], dict) else ""
+    return f"{key}: {message}{value}" if key else message
+
+
+def _nearest(word: str, known: Sequence[str]) -> str:
+    # Within its section first: a long, correct section must not outvote a mistake in the last part.
+    section, dot, name = word.rpartition(".")
+    siblings = {key.rpartition(".")[2]: key for key in known if key.rpartition(".")[:2] == (section, dot)}
+    matches = [siblings[match] for match in difflib.get_close_matches(name, siblings, n=1, cutoff=0.5)]
+    matches += difflib.get_close_matches(word, known, n=1, cutoff=0.8)
+    return f"; did you mean {matches[0]!r}?" if matches else ""
+
+
+def _fields(section: Any) -> list[str]:
+    return [field.name for field in dataclasses.fields(section)]
+
+
+def _keys(recipe: Recipe) -> list[str]:
+    return [f"{section}.{name}" for section in ("model", "training") for name in _fields(getattr(recipe, section))]
+
+
+def _walk(kind: Any, prefix: str = "") -> Iterator[str]:
+    for field in dataclasses.fields(kind):
+        yield prefix + field.name
+        for option in getattr(field.type, "__args__", (field.type,)):
+            if dataclasses.is_dataclass(option):
+                yield from _walk(option, f"{prefix}{field.name}.")

@@ -1,0 +1,296 @@
+"""The data set: find or fetch the four IDX files, verify and parse them, split off the validation images.
+
+Format: http://yann.lecun.com/exdb/mnist/ (IDX). Data: Xiao, Rasul and Vollgraf, "Fashion-MNIST", arXiv:1708.07747.
+"""
+
+import gzip
+import hashlib
+import io
+import logging
+import math
+import os
+import shutil
+import struct
+import subprocess
+import sys
+import tempfile
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from fmnist.config import DataConfig
+from fmnist.errors import BadInput
+from fmnist.rundir import atomic_write
+
+logger = logging.getLogger(__name__)
+
+# Of what is inside the .gz: the packagers (Zalando, Keras, Debian) have each compressed the same bytes their own way.
+SHA256 = {
+    "train-images-idx3-ubyte": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+    "train-labels-idx1-ubyte": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+    "t10k-images-idx3-ubyte": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+    "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+}
+VALIDATION_IMAGES = {"tuned-mlp": 6000, "regularized-mlp": 5000}
+SYSTEM = Path("/usr/share/datasets/fashion-mnist")
+
+_CLASSES = (
+    "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
+)  # fmt: skip
+_UBYTE = 0x08
+_DEFLATE_MAX_RATIO = 1032
+_DOWNLOAD_SECONDS = 300
+_KERAS_DOWNLOAD = "import socket; socket.setdefaulttimeout(10); import keras; keras.datasets.fashion_mnist.load_data()"
+
+
+@dataclass(frozen=True)
+class Images:
+    """`images` uint8 [n, 28, 28] from 0 (background) to 255, `labels` uint8 [n] from 0 to 9; contiguous, writable."""
+
+    images: np.ndarray
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def take(self, indices: np.ndarray) -> "Images":
+        return Images(self.images[indices], self.labels[indices])
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where images were read. `sha256`: an IDX file's name, without `.gz`, to the hash of its uncompressed bytes."""
+
+    directory: Path
+    sha256: dict[str, str]
+    is_fashion_mnist: bool
+
+    @property
+    def name(self) -> str:
+        return "Fashion-MNIST" if self.is_fashion_mnist else f"{self.directory.resolve().name} (not Fashion-MNIST)"
+
+
+@dataclass(frozen=True)
+class TrainData:
+    """The images of the train files: those trained on, and those held back for validation."""
+
+    train: Images
+    validation: Images
+    source: Source
+
+
+def load_train(directory: Path | None, config: DataConfig) -> TrainData:
+    """Read the two train files, and no other, and split them as `config` says.
+
+    `directory`, or else FMNIST_DATA, is the only place looked in if given; any data set of MNIST's layout will do.
+    Without either, Fashion-MNIST is looked for in the cache, on this system, in Keras's cache, and then downloaded.
+
+    Raises:
+        BadInput: a file is missing or damaged, no source has the data, or there are too few images for the split.
+    """
+    (images,), source = _load(directory, ("train",))
+    train, validation = _split(images, config)
+    return TrainData(train, validation, source)
+
+
+def load_test(directory: Path | None = None) -> tuple[Images, Source]:
+    """Read the two t10k files, and no other, from where `load_train` would look.
+
+    Raises:
+        BadInput: a file is missing or damaged, or no source has the data.
+    """
+    (images,), source = _load(directory, ("t10k",))
+    return images, source
+
+
+def fetch(directory: Path | None = None) -> Source:
+    """Make sure that all four files are there and whole, downloading them into the cache if need be.
+
+    Raises:
+        BadInput: a file is missing or damaged, or no source has the data.
+    """
+    return _load(directory, ("train", "t10k"))[1]
+
+
+def classes(source: Source) -> tuple[str, ...]:
+    """The names of the labels 0 to 9."""
+    return _CLASSES if source.is_fashion_mnist else tuple(str(label) for label in range(len(_CLASSES)))
+
+
+def cache() -> Path:
+    """The folder that downloaded files are kept in."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser(), "fmnist")
+
+
+def _load(directory: Path | None, parts: Sequence[str]) -> tuple[list[Images], Source]:
+    if given := directory or os.environ.get("FMNIST_DATA"):
+        try:
+            return _read(Path(given), parts)
+        except (BadInput, OSError) as error:
+            raise BadInput(f"{error}; put a good copy there, or name another folder with --data") from error
+    for name, source in _sources():
+        if loaded := _try(name, source, parts):
+            return loaded
+    raise BadInput(
+        f"Fashion-MNIST was not found and cannot be downloaded; put {', '.join(f'{file}.gz' for file in SHA256)} "
+        "into a folder and name it with --data or FMNIST_DATA"
+    )
+
+
+def _try(name: str, source: AbstractContextManager[Path], parts: Sequence[str]) -> tuple[list[Images], Source] | None:
+    """Read from one source that must hold Fashion-MNIST, and keep it in the cache; say why if that fails."""
+    try:
+        with source as directory:
+            images, found = _read(directory, parts)
+            for file, sha256 in found.sha256.items():
+                if sha256 != SHA256[file]:
+                    raise BadInput(f"{_find(directory, file)} is not Fashion-MNIST's: its SHA-256 is {sha256}")
+            kept = found if directory == cache() else _keep(found)
+        if not kept.directory.exists():
+            raise BadInput("what was downloaded could not be kept")
+        return images, kept
+    except (BadInput, OSError) as error:
+        logger.warning("%s: %s", name, error)
+        return None
+
+
+def _sources() -> Iterator[tuple[str, AbstractContextManager[Path]]]:
+    keras_home = os.environ.get("KERAS_HOME") or Path("~/.keras").expanduser()
+    yield "the cache", nullcontext(cache())
+    yield "this system", nullcontext(SYSTEM)
+    yield "the Keras cache", nullcontext(Path(keras_home, "datasets", "fashion-mnist"))
+    yield "the Keras download", _keras_download()
+    yield "the Debian package", _debian_package()
+
+
+@contextmanager
+def _keras_download() -> Iterator[Path]:
+    # A process of its own can be given a time limit and a folder, and takes TensorFlow and the chatter away with it.
+    with tempfile.TemporaryDirectory(prefix="fmnist-") as folder:
+        _run([sys.executable, "-c", _KERAS_DOWNLOAD], Path(folder), KERAS_HOME=folder)
+        yield Path(folder, "datasets", "fashion-mnist")
+
+
+@contextmanager
+def _debian_package() -> Iterator[Path]:
+    """Download and unpack the package of Debian and Ubuntu; private package lists make that need no root."""
+    with tempfile.TemporaryDirectory(prefix="fmnist-") as name:
+        folder = Path(name)
+        for needed in ("lists", "cache/archives"):
+            (folder / needed / "partial").mkdir(parents=True)
+        options = [f"Dir::State::Lists={folder}/lists", f"Dir::Cache={folder}/cache"]
+        # Root would hand the download to the user _apt, who may not look into a private folder.
+        options += ["APT::Sandbox::User=root", "Acquire::Retries=0", "Acquire::http::Timeout=10"]
+        apt_get = ["apt-get", "-qq", *(word for option in options for word in ("-o", option))]
+        _run([*apt_get, "update"], folder)
+        _run([*apt_get, "download", "dataset-fashion-mnist"], folder)
+        _run(["dpkg", "-x", *(deb.name for deb in folder.glob("*.deb")), "."], folder)
+        yield folder / SYSTEM.relative_to("/")
+
+
+def _run(command: Sequence[str], folder: Path, **environment: str) -> None:
+    try:
+        subprocess.run(
+            command, cwd=folder, env={**os.environ, **environment}, timeout=_DOWNLOAD_SECONDS, check=True,
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+    except subprocess.CalledProcessError as error:
+        reason = error.stderr.strip().rpartition("\n")[2]
+        raise BadInput(f"{Path(command[0]).name} failed: {reason or f'exit {error.returncode}'}") from error
+    except subprocess.TimeoutExpired as error:
+        raise BadInput(f"{Path(command[0]).name} was not done after {_DOWNLOAD_SECONDS} s") from error
+
+
+def _keep(source: Source) -> Source:
+    """Copy verified files into the cache; without room or permission there the source stays what it was."""
+    try:
+        for file in source.sha256:
+            path = _find(source.directory, file)
+            with path.open("rb") as original, atomic_write(cache() / path.name) as copy:
+                shutil.copyfileobj(original, copy)
+    except OSError as error:
+        logger.warning("the cache %s cannot be written: %s", cache(), error)
+        return source
+    return Source(cache(), source.sha256, source.is_fashion_mnist)
+
+
+def _find(directory: Path, file: str) -> Path:
+    for path in (directory / f"{file}.gz", directory / file):
+        if path.exists():
+            return path
+    raise BadInput(f"no {file}.gz in {directory}")
+
+
+def _read(directory: Path, parts: Sequence[str]) -> tuple[list[Images], Source]:
+    result = []
+    hashes = {}
+    for part in parts:
+        files = (f"{part}-images-idx3-ubyte", f"{part}-labels-idx1-ubyte")
+        paths = [_find(directory, file) for file in files]
+        images, hashes[files[0]] = _read_idx(paths[0], (28, 28))
+        labels, hashes[files[1]] = _read_idx(paths[1], ())
+        if len(images) != len(labels):
+            raise BadInput(f"{paths[0]} holds {len(images)} images, {paths[1]} {len(labels)} labels")
+        if labels.max() >= len(_CLASSES):
+            raise BadInput(f"{paths[1]}: label {labels.max()} is above {len(_CLASSES) - 1}")
+        result.append(Images(images, labels))
+    return result, Source(directory, hashes, all(SHA256[file] == sha256 for file, sha256 in hashes.items()))
+
+
+def _read_idx(path: Path, item: tuple[int, ...]) -> tuple[np.ndarray, str]:
+    """Read an IDX file into an array, uint8 [n, *item], and the SHA-256 of the uncompressed file."""
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            return _parse_idx(file, item, limit=path.stat().st_size * _DEFLATE_MAX_RATIO)
+    except (OSError, EOFError, zlib.error, ValueError) as error:
+        raise BadInput(f"{path}: {getattr(error, 'strerror', None) or error}") from error
+
+
+def _parse_idx(file: io.BufferedIOBase, item: tuple[int, ...], limit: int) -> tuple[np.ndarray, str]:
+    ndim = 1 + len(item)
+    header = file.read(4 + 4 * ndim)
+    if len(header) < 4 + 4 * ndim:
+        raise ValueError(f"it ends within the header, after {len(header)} bytes")
+    magic, shape = header[:4], struct.unpack(f">{ndim}I", header[4:])
+    if magic != bytes([0, 0, _UBYTE, ndim]):
+        raise ValueError(f"its magic number is {magic.hex()}, not {bytes([0, 0, _UBYTE, ndim]).hex()}")
+    if shape[1:] != item:
+        raise ValueError(f"its items are {list(shape[1:])}, not {list(item)}")
+    # Before memory is asked for: a header of four bytes can promise terabytes.
+    size = math.prod(shape)
+    if not 0 < size <= limit:
+        raise ValueError(f"its header counts {shape[0]} items: none, or more than a file of its size can hold")
+    data = np.empty(size, np.uint8)
+    found = file.readinto(data.data)
+    if found < size:
+        raise ValueError(f"it ends after {found} of {size} bytes of data")
+    if file.read(1):
+        raise ValueError(f"it goes on after the {size} bytes of data that its header counts")
+    digest = hashlib.sha256(header)
+    digest.update(data.data)
+    return data.reshape(shape), digest.hexdigest()
+
+
+def _split(images: Images, config: DataConfig) -> tuple[Images, Images]:
+    """Hold back the validation images of `config.split`; stratified by class, drawn by `config.split_seed`."""
+    # `fmnist data` does without, and the import takes a second.
+    from sklearn.model_selection import train_test_split
+    from sklearn.utils import resample
+
+    held_back = VALIDATION_IMAGES[config.split]
+    seed = config.split_seed
+    try:
+        train, validation = train_test_split(
+            np.arange(len(images)), test_size=held_back, stratify=images.labels, random_state=seed
+        )
+        if config.train_limit is not None and config.train_limit < len(train):
+            train = resample(
+                train, replace=False, n_samples=config.train_limit, stratify=images.labels[train], random_state=seed
+            )
+    except ValueError as error:
+        raise BadInput(f"data.split = {config.split!r} does not fit {len(images)} images: {error}") from error
+    return images.take(train), images.take(validation)

@@ -1,0 +1,21 @@
+"""How a job ends when it does not end well: the two exit codes that a scheduler can act on."""
+
+EXIT_BAD_INPUT = 64
+EXIT_INTERRUPTED = 75
+
+
+class BadInput(Exception):
+    """The configuration, the data or the run folder cannot be used; a retry would meet it again.
+
+    The message is one line for a person: what was wrong, which file or key, what to do.
+    """
+
+
+class Interrupted(SystemExit):
+    """A signal stopped the job after its state was saved; the same command goes on from there.
+
+    A `SystemExit`, because Keras Tuner and Keras turn every `Exception` of a trial into a failed trial.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(EXIT_INTERRUPTED)

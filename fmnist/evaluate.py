@@ -1,0 +1,194 @@
+"""`eval`: what the test set says about a run's final model. Nothing else reads the test set."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from scipy.special import softmax
+from scipy.stats import binomtest
+from sklearn.metrics import accuracy_score, confusion_matrix, log_loss, precision_recall_fscore_support
+
+from fmnist import data, rundir
+from fmnist.errors import BadInput
+from fmnist.model import CLASSES, IMAGE_SHAPE
+from fmnist.rundir import RunDir
+
+_BATCH_SIZE = 2000
+_CELL = 32
+
+
+def evaluate(run: RunDir, data_dir: Path | None) -> dict[str, Any]:
+    """Judge the run's model on the test set; write metrics.json and the confusion matrix for TensorBoard.
+
+    Args:
+        run: the folder of a finished training.
+        data_dir: where the data set's files are; None to find them as `fmnist data` does.
+
+    Returns:
+        What metrics.json holds.
+
+    Raises:
+        BadInput: no run or no model here, a model that cannot be used, or other data than it was trained on.
+    """
+    recipe, seed = run.recipe()
+    model = _load(run.model)
+    trained = data.load_train(data_dir, recipe.data)
+    _check_same_data(run, trained.source)
+    test, source = data.load_test(data_dir)
+    # A GPU multiplies float32 in the shorter TensorFloat-32 by default; a figure must not depend on the device.
+    tf.config.experimental.enable_tensor_float_32_execution(False)
+
+    names = list(data.classes(source))
+    sha256 = {**trained.source.sha256, **source.sha256}
+    figures_on_test = figures(test.labels, _logits(model, test.images), names)
+    metrics = {
+        "recipe": recipe.name,
+        "seed": seed,
+        "model": {
+            "sha256": hashlib.sha256(run.model.read_bytes()).hexdigest(),
+            "parameters": model.count_params(),
+        },
+        "data": {
+            "is_fashion_mnist": trained.source.is_fashion_mnist and source.is_fashion_mnist,
+            "sha256": sha256,
+            "classes": names,
+        },
+        "train": accuracy_figures(trained.train.labels, _logits(model, trained.train.images)),
+        "validation": accuracy_figures(trained.validation.labels, _logits(model, trained.validation.images)),
+        "test": figures_on_test,
+    }
+    _write_image(run, np.asarray(figures_on_test["confusion_matrix"]), names)
+    rundir.write_json(run.metrics, metrics)
+    run.record("eval", devices=_devices(), data=sha256)
+    return metrics
+
+
+def accuracy_figures(y_true: np.ndarray, logits: np.ndarray) -> dict[str, Any]:
+    """Number of images, accuracy and mean cross-entropy in nats.
+
+    Args:
+        y_true: integer [n], the classes 0..9.
+        logits: float [n, 10].
+    """
+    return {
+        "images": len(y_true),
+        "accuracy": float(accuracy_score(y_true, logits.argmax(axis=1))),
+        "loss": float(log_loss(y_true, _probabilities(logits), labels=range(CLASSES))),
+    }
+
+
+def figures(y_true: np.ndarray, logits: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
+    """`accuracy_figures` and the accuracy's 95% Wilson interval, precision, recall and F1, calibration and confusions.
+
+    A class that is never predicted has precision 0. The rows of the confusion matrix are the true classes.
+
+    Args:
+        y_true: integer [n], the classes 0..9.
+        logits: float [n, 10].
+        names: of the ten classes.
+    """
+    predicted = logits.argmax(axis=1)
+    correct = predicted == y_true
+    interval = binomtest(int(correct.sum()), len(correct)).proportion_ci(0.95, method="wilson")
+    return {
+        **accuracy_figures(y_true, logits),
+        "accuracy_interval": [float(interval.low), float(interval.high)],
+        "macro": _averages(y_true, predicted, "macro"),
+        "weighted": _averages(y_true, predicted, "weighted"),
+        "expected_calibration_error": expected_calibration_error(_probabilities(logits).max(axis=1), correct),
+        "per_class": _per_class(y_true, predicted, names),
+        "confusion_matrix": confusion_matrix(y_true, predicted, labels=range(CLASSES)).tolist(),
+    }
+
+
+def expected_calibration_error(confidence: np.ndarray, correct: np.ndarray, bins: int = 15) -> float:
+    """The mean distance of confidence and accuracy over equal-width bins, weighted by their sizes.
+
+    Guo et al., On Calibration of Modern Neural Networks, 2017, equation 3.
+
+    Args:
+        confidence: float [n], the probability of the predicted class.
+        correct: bool [n].
+    """
+    inner_edges = np.linspace(0, 1, bins + 1)[1:-1]
+    distances = np.bincount(np.digitize(confidence, inner_edges, right=True), weights=confidence - correct)
+    return float(np.abs(distances).sum() / len(confidence))
+
+
+def confusion_image(matrix: np.ndarray) -> np.ndarray:
+    """Draw a confusion matrix [k, k] as uint8 [32 k, 32 k, 3]: the darker, the larger the share of the true class."""
+    share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    white, navy = np.array([255, 255, 255]), np.array([8, 48, 107])
+    cells = (white + share[..., np.newaxis] * (navy - white)).astype(np.uint8)
+    return cells.repeat(_CELL, axis=0).repeat(_CELL, axis=1)
+
+
+def _load(path: Path) -> keras.Model:
+    if not path.exists():
+        raise BadInput(f"{path} is missing; run `fmnist train` first")
+    try:
+        model = keras.models.load_model(path, compile=False)
+        shapes = tuple(model.input_shape), tuple(model.output_shape)
+    except Exception as error:  # a damaged file raises whatever its zip, JSON or HDF5 part meets
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise BadInput(f"{path} cannot be loaded ({reason}); remove it and run `fmnist train` again") from error
+    expected = (None, *IMAGE_SHAPE), (None, CLASSES)
+    if shapes != expected:
+        raise BadInput(
+            f"{path} is another kind of model: {shapes[0]} to {shapes[1]}, not {expected[0]} to {expected[1]}"
+        )
+    return model
+
+
+def _check_same_data(run: RunDir, source: data.Source) -> None:
+    jobs: Mapping[str, Any] = rundir.read_json(run.config, ("jobs",))["jobs"]
+    recorded = jobs.get("train", {}).get("data", {})
+    for name in sorted(recorded.keys() & source.sha256.keys()):
+        if recorded[name] != source.sha256[name]:
+            raise BadInput(
+                f"{source.directory / name} is not the file that {run.model} was trained on; give its data with --data"
+            )
+
+
+def _logits(model: keras.Model, images: np.ndarray) -> np.ndarray:
+    logits = np.asarray(model.predict(images, batch_size=_BATCH_SIZE, verbose=0), np.float32)
+    if not np.isfinite(logits).all():
+        raise BadInput("the model's outputs are not finite numbers; run `fmnist train` again, with other settings")
+    return logits
+
+
+def _probabilities(logits: np.ndarray) -> np.ndarray:
+    # In float64, because log_loss clips a probability at the resolution of its type.
+    probabilities: np.ndarray = softmax(logits.astype(np.float64), axis=1)
+    return probabilities
+
+
+def _averages(y_true: np.ndarray, predicted: np.ndarray, average: str) -> dict[str, float]:
+    precision, recall, f1, _ = precision_recall_fscore_support(
+        y_true, predicted, labels=range(CLASSES), average=average, zero_division=0
+    )
+    return {"precision": float(precision), "recall": float(recall), "f1": float(f1)}
+
+
+def _per_class(y_true: np.ndarray, predicted: np.ndarray, names: Sequence[str]) -> list[dict[str, Any]]:
+    columns = precision_recall_fscore_support(y_true, predicted, labels=range(CLASSES), zero_division=0)
+    return [
+        {"name": name, "precision": float(precision), "recall": float(recall), "f1": float(f1), "support": int(support)}
+        for name, precision, recall, f1, support in zip(names, *columns, strict=True)
+    ]
+
+
+def _write_image(run: RunDir, matrix: np.ndarray, names: Sequence[str]) -> None:
+    description = f"Rows: the true class; columns: the predicted one; both in the order {', '.join(names)}."
+    writer = tf.summary.create_file_writer(str(run.tensorboard / "eval"))
+    with writer.as_default(step=0):
+        tf.summary.image("confusion_matrix", confusion_image(matrix)[np.newaxis], description=description)
+    writer.close()
+
+
+def _devices() -> str:
+    return ", ".join(device.name for device in tf.config.list_logical_devices())

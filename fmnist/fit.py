@@ -1,0 +1,241 @@
+"""The training loop: one compiled call an epoch, one for its validation, standard Keras callbacks between them."""
+
+import json
+import logging
+import math
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from fmnist import checkpoint
+from fmnist.config import ModelConfig, TrainingConfig
+from fmnist.data import TrainData
+from fmnist.devices import Devices
+from fmnist.model import build
+from fmnist.program import Program, resident
+from fmnist.signals import Stop
+
+logger = logging.getLogger(__name__)
+
+# Compiled programs that are kept for a later training of their shape; each holds its weights and its executable.
+_PROGRAMS = 4
+# A checkpoint is written once an epoch, unless its writing would take more than this share of the time.
+_CHECKPOINT_SHARE = 0.05
+
+_PLAIN = (bool, int, float, str, type(None), np.ndarray, np.generic)
+
+
+class Diverged(RuntimeError):
+    """The loss is no longer a finite number, so no later epoch can be better."""
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """A finished training.
+
+    model: stock layers in float32, the weights of the best epoch if early stopping is configured, else of the last.
+    history: of each metric (loss, accuracy, val_loss, val_accuracy, learning_rate), a value an epoch.
+    seconds: of each epoch, its validation and callbacks included; the first one compiles.
+    """
+
+    model: keras.Model
+    history: dict[str, list[float]]
+    seconds: list[float]
+    images_per_epoch: int
+
+    def best_epoch(self, monitor: str) -> int:
+        """The 0-based epoch at which `monitor` was best."""
+        values = self.history[monitor]
+        return values.index(max(values) if "accuracy" in monitor else min(values))
+
+    @property
+    def images_per_second(self) -> float:
+        """Over all epochs but the first, which compiles, if there are others."""
+        seconds = self.seconds[1:] or self.seconds
+        return len(seconds) * self.images_per_epoch / sum(seconds)
+
+
+class Trainer:
+    """Trains any number of models on one data set, which it keeps on the devices, with the programs it compiled."""
+
+    def __init__(self, data: TrainData, devices: Devices) -> None:
+        self._devices = devices
+        self._train = resident(data.train, devices)
+        self._validation = resident(data.validation, devices)
+        self._programs: OrderedDict[tuple[Any, ...], Program] = OrderedDict()
+
+    def fit(
+        self,
+        config: ModelConfig,
+        training: TrainingConfig,
+        *,
+        seed: int,
+        stop: Stop,
+        checkpoint_path: Path,
+        callbacks: Sequence[keras.callbacks.Callback] = (),
+        weights: list[np.ndarray] | None = None,
+        progress: Callable[[int, dict[str, float]], None] | None = None,
+    ) -> FitResult:
+        """Train a model, or go on with one from `checkpoint_path`, which is removed by the caller.
+
+        The same arguments give the same result on CPU, bit for bit, however often it was interrupted.
+
+        Args:
+            seed: of the initial weights, the order of the images and all that is random in a step.
+            stop: asked after each epoch.
+            weights: initial weights in place of fresh ones, as `keras.Model.get_weights` gives them.
+            progress: called with each epoch and its metrics, first those that the checkpoint holds.
+
+        Raises:
+            Interrupted: a stop was requested; the state is saved.
+            Diverged: the loss became infinite or not a number.
+        """
+        model = build(config, seed)
+        program = self._program(config, training)
+        program.reset(config, training, weights or model.get_weights())
+        loop = keras.callbacks.CallbackList(
+            [*_standard_callbacks(training), *callbacks],
+            add_history=True,
+            model=program.model,
+            epochs=training.epochs,
+            verbose=0,
+        )
+        loop.on_train_begin()
+        # How far it trains is no part of what it is: Hyperband goes on with a trial for more epochs.
+        identity = {"seed": seed, "images": self._train.size, "model": asdict(config), "training": asdict(training)}
+        del identity["training"]["epochs"]
+        saver = _Saver(checkpoint_path, identity, program, loop.callbacks)
+        seconds = saver.restore()
+        past = program.model.history.history
+        for epoch in range(len(seconds) if progress else 0):
+            progress(epoch, {name: values[epoch] for name, values in past.items()})
+        for epoch in range(len(seconds), training.epochs):
+            if program.model.stop_training:
+                break
+            begin = time.perf_counter()
+            logs = self._epoch(program, loop, training, seed, epoch)
+            loop.on_epoch_end(epoch, logs)
+            seconds.append(time.perf_counter() - begin)
+            if progress:
+                progress(epoch, logs)
+            saver.save(seconds, now=stop.requested or epoch + 1 == training.epochs)
+            stop.check()
+        loop.on_train_end()
+        model.set_weights(program.model.get_weights())
+        history = {name: [float(value) for value in values] for name, values in program.model.history.history.items()}
+        return FitResult(model, history, seconds, self._train.size)
+
+    def _epoch(
+        self,
+        program: Program,
+        loop: keras.callbacks.CallbackList,
+        training: TrainingConfig,
+        seed: int,
+        epoch: int,
+    ) -> dict[str, float]:
+        loop.on_epoch_begin(epoch)
+        learning_rate = float(program.optimizer.learning_rate)
+        random = np.random.default_rng([seed, epoch])
+        order = random.permutation(self._train.size)
+        logs = program.train(self._train, order, training.batch_size, random.integers(2**31, size=2, dtype=np.int32))
+        if not math.isfinite(logs["loss"]):
+            raise Diverged(f"the loss became {logs['loss']} in epoch {epoch + 1}; a lower learning rate may help")
+        loop.on_test_begin()
+        validation = program.evaluate(self._validation)
+        loop.on_test_end(validation)
+        logs |= {f"val_{name}": value for name, value in validation.items()}
+        return logs | {"learning_rate": learning_rate}
+
+    def _program(self, config: ModelConfig, training: TrainingConfig) -> Program:
+        shape = Program.shape(config, training)
+        if shape not in self._programs:
+            if len(self._programs) == _PROGRAMS:
+                self._programs.popitem(last=False)
+            self._programs[shape] = Program(config, training, self._devices)
+        self._programs.move_to_end(shape)
+        return self._programs[shape]
+
+
+class _Saver:
+    """Saves and restores all that a training is between two epochs: weights, optimizer, callbacks."""
+
+    def __init__(
+        self, path: Path, identity: dict[str, Any], program: Program, callbacks: list[keras.callbacks.Callback]
+    ) -> None:
+        self._path = path
+        self._identity = json.dumps(identity, sort_keys=True)
+        self._program = program
+        self._callbacks = callbacks
+        self._saved = 0.0
+        self._cost = 0.0
+
+    def save(self, seconds: list[float], now: bool) -> None:
+        """Write the checkpoint, unless the last one is too recent for what it cost."""
+        begin = time.perf_counter()
+        if not now and (begin - self._saved) * _CHECKPOINT_SHARE < self._cost:
+            return
+        state = {
+            "identity": self._identity,
+            "seconds": seconds,
+            "weights": self._program.model.get_weights(),
+            "optimizer": self._program.optimizer_state(),
+            "stopped": self._program.model.stop_training,
+            "callbacks": [
+                {name: value for name, value in vars(callback).items() if _is_plain(value)}
+                for callback in self._callbacks
+            ],
+        }
+        checkpoint.save(self._path, state)
+        self._saved = time.perf_counter()
+        self._cost = self._saved - begin
+
+    def restore(self) -> list[float]:
+        """Go back to the checkpoint, if there is one; return the seconds of each epoch that it holds."""
+        state = checkpoint.load(self._path)
+        if state is None:
+            return []
+        if state["identity"] != self._identity:
+            logger.info("%s belongs to another configuration; starting anew", self._path)
+            return []
+        self._program.model.set_weights(state["weights"])
+        self._program.set_optimizer_state(state["optimizer"])
+        self._program.model.stop_training = state["stopped"]
+        # Stock callbacks reset themselves in `on_train_begin` and keep no state elsewhere.
+        for callback, values in zip(self._callbacks, state["callbacks"], strict=True):
+            vars(callback).update(values)
+        logger.info("going on after epoch %d", len(state["seconds"]))
+        return state["seconds"]
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(isinstance(name, str) and _is_plain(item) for name, item in value.items())
+    if isinstance(value, list):
+        return all(_is_plain(item) for item in value)
+    return isinstance(value, _PLAIN)
+
+
+def _standard_callbacks(training: TrainingConfig) -> list[keras.callbacks.Callback]:
+    callbacks: list[keras.callbacks.Callback] = []
+    if training.ema_momentum is not None:
+        # First, so that the callbacks after it see and keep the averaged weights.
+        callbacks.append(keras.callbacks.SwapEMAWeights(swap_on_epoch=True))
+    if plateau := training.reduce_lr_on_plateau:
+        callbacks.append(
+            keras.callbacks.ReduceLROnPlateau(
+                monitor=plateau.monitor, factor=plateau.factor, patience=plateau.patience, min_lr=plateau.min_lr
+            )
+        )
+    if stopping := training.early_stopping:
+        callbacks.append(
+            keras.callbacks.EarlyStopping(
+                monitor=stopping.monitor, patience=stopping.patience, restore_best_weights=True
+            )
+        )
+    return callbacks

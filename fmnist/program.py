@@ -1,0 +1,197 @@
+"""One architecture, compiled: an epoch of training and a validation are one call each."""
+
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from fmnist.config import ModelConfig, TrainingConfig
+from fmnist.data import Images
+from fmnist.devices import Devices
+from fmnist.model import Step, build, forward
+
+_OPTIMIZERS = {
+    "sgd": keras.optimizers.SGD,
+    "adam": keras.optimizers.Adam,
+    "adagrad": keras.optimizers.Adagrad,
+    "nadam": keras.optimizers.Nadam,
+    "adadelta": keras.optimizers.Adadelta,
+    "rmsprop": keras.optimizers.RMSprop,
+}
+# The fewest rows of one step of a validation: large enough to keep the matrix units busy, small enough for any cache.
+_VALIDATION_BATCH = 1000
+
+
+class Resident(NamedTuple):
+    """A data set on the devices: uint8 [n, 28, 28] and int32 [n], a copy on each replica, and its size n."""
+
+    images: Any
+    labels: Any
+    size: int
+
+
+def resident(data: Images, devices: Devices) -> Resident:
+    """Put a data set on every device, once."""
+
+    def place(_context: Any = None) -> tuple[tf.Tensor, tf.Tensor]:
+        return tf.constant(data.images), tf.constant(data.labels.astype(np.int32))
+
+    if devices.strategy:
+        images, labels = devices.strategy.experimental_distribute_values_from_function(place)
+    else:
+        images, labels = place()
+    return Resident(images, labels, len(data))
+
+
+def steps(rows: np.ndarray, batch_size: int, replicas: int) -> tuple[np.ndarray, np.ndarray]:
+    """Cut rows [n] into global batches, each shared out over the replicas, the last one and uneven shares padded.
+
+    Returns:
+        int32 [steps, replicas, share] row numbers and float32 weights of that shape: 1 for real rows, 0 for padding.
+    """
+    share = -(-batch_size // replicas)
+    batches = np.array_split(rows, range(batch_size, len(rows), batch_size))
+    order = np.zeros((len(batches), replicas, share), np.int32)
+    weights = np.zeros(order.shape, np.float32)
+    for step, batch in enumerate(batches):
+        for replica, part in enumerate(np.array_split(batch, replicas)):
+            order[step, replica, : len(part)] = part
+            weights[step, replica, : len(part)] = 1
+    return order, weights
+
+
+class Program:
+    """The model, its optimizer and the compiled functions over them.
+
+    Whatever a search changes between trials of one shape (`shape`) is a variable, so one program serves them all.
+    """
+
+    def __init__(self, config: ModelConfig, training: TrainingConfig, devices: Devices) -> None:
+        self._devices = devices
+        self._replicas = devices.count
+        # ThreeFry is several times faster than Philox under XLA on CPU, and exists only under XLA.
+        self._algorithm = "threefry" if devices.xla else "philox"
+        with devices.scope():
+            self.model = build(config, policy=devices.policy(config))
+            self.optimizer = _optimizer(training, self.model, devices.policy(config))
+            self._dropout_rates = tf.Variable(config.dropout_rates, trainable=False, dtype=tf.float32)
+        # Keras callbacks look for the optimizer on the model.
+        self.model.compile(optimizer=self.optimizer)
+        self._initial = [variable.numpy() for variable in self.optimizer.variables]
+        self._train = tf.function(self._train_epoch, jit_compile=devices.xla)
+        self._evaluate = tf.function(self._evaluate_epoch, jit_compile=devices.xla)
+
+    @staticmethod
+    def shape(config: ModelConfig, training: TrainingConfig) -> tuple[Any, ...]:
+        """What a program is compiled for; configurations of equal shape share one."""
+        return (
+            config.hidden,
+            config.activation,
+            config.batch_normalization,
+            tuple(rate > 0 for rate in config.dropout_rates),
+            config.l2,
+            training.batch_size,
+            training.optimizer,
+            training.weight_decay > 0,
+            training.ema_momentum,
+        )
+
+    def reset(self, config: ModelConfig, training: TrainingConfig, weights: list[np.ndarray]) -> None:
+        """Begin another training of this shape from `weights` (as `keras.Model.get_weights` gives them)."""
+        self.model.set_weights(weights)
+        self.set_optimizer_state(self._initial)
+        self.optimizer.learning_rate = training.learning_rate
+        if training.weight_decay:
+            _inner(self.optimizer).weight_decay.assign(training.weight_decay)
+        self._dropout_rates.assign(config.dropout_rates)
+        self.model.stop_training = False
+
+    def optimizer_state(self) -> list[np.ndarray]:
+        """The optimizer's variables: iterations, learning rate, moments."""
+        return [variable.numpy() for variable in self.optimizer.variables]
+
+    def set_optimizer_state(self, state: list[np.ndarray]) -> None:
+        for variable, value in zip(self.optimizer.variables, state, strict=True):
+            variable.assign(value)
+
+    def train(self, data: Resident, rows: np.ndarray, batch_size: int, seed: np.ndarray) -> dict[str, float]:
+        """Train one epoch on `rows` in their order; `seed`, int32 [2], draws what is random in it."""
+        order, weights = steps(rows, batch_size, self._replicas)
+        loss, correct = self._train(data.images, data.labels, order, weights, tf.constant(seed))
+        return {"loss": float(loss) / len(rows), "accuracy": float(correct) / len(rows)}
+
+    def evaluate(self, data: Resident) -> dict[str, float]:
+        """Loss and accuracy over the whole data set, without dropout, by moving statistics."""
+        order, weights = steps(np.arange(data.size), _VALIDATION_BATCH, self._replicas)
+        loss, correct = self._evaluate(data.images, data.labels, order, weights)
+        return {"loss": float(loss) / data.size, "accuracy": float(correct) / data.size}
+
+    def _train_epoch(self, images, labels, order, weights, seed):  # type: ignore[no-untyped-def]
+        loss, correct = tf.constant(0.0), tf.constant(0.0)
+        for step in tf.range(tf.shape(order)[0]):
+            sums = self._run(self._train_step, images, labels, order[step], weights[step], seed + [step, 0])
+            loss, correct = loss + sums[0], correct + sums[1]
+        return loss, correct
+
+    def _evaluate_epoch(self, images, labels, order, weights):  # type: ignore[no-untyped-def]
+        loss, correct = tf.constant(0.0), tf.constant(0.0)
+        for step in tf.range(tf.shape(order)[0]):
+            sums = self._run(self._evaluate_step, images, labels, order[step], weights[step])
+            loss, correct = loss + sums[0], correct + sums[1]
+        return loss, correct
+
+    def _run(self, function, *arguments):  # type: ignore[no-untyped-def]
+        strategy = self._devices.strategy
+        if not strategy:
+            return function(*arguments)
+        return [strategy.reduce("SUM", value, axis=None) for value in strategy.run(function, arguments)]
+
+    def _train_step(self, images, labels, order, weights, seed):  # type: ignore[no-untyped-def]
+        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+        total = tf.reduce_sum(weights)
+        rows, weights = order[replica], weights[replica]
+        step = Step(weights[:, tf.newaxis], seed + [0, 1000 * replica], self._dropout_rates, self._algorithm)
+        variables = self.model.trainable_variables
+        with tf.GradientTape() as tape:
+            logits = forward(self.model, tf.gather(images, rows), step)
+            loss, correct = _sums(logits, tf.gather(labels, rows), weights)
+            # Each replica adds its share of the penalty, so that the replicas' sum is the global batch's.
+            loss += total * sum(self.model.losses) / self._replicas
+            objective = self.optimizer.scale_loss(loss / total)
+        self.optimizer.apply(tape.gradient(objective, variables), variables)
+        return loss, correct
+
+    def _evaluate_step(self, images, labels, order, weights):  # type: ignore[no-untyped-def]
+        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+        total = tf.reduce_sum(weights)
+        rows, weights = order[replica], weights[replica]
+        logits = self.model(tf.gather(images, rows), training=False)
+        loss, correct = _sums(logits, tf.gather(labels, rows), weights)
+        return loss + total * sum(self.model.losses) / self._replicas, correct
+
+
+def _sums(logits: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """The cross-entropy and the number of correct predictions, summed over the real rows."""
+    crossentropy = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+    hits = tf.cast(tf.equal(tf.argmax(logits, axis=1, output_type=labels.dtype), labels), tf.float32)
+    return tf.reduce_sum(crossentropy * weights), tf.reduce_sum(hits * weights)
+
+
+def _optimizer(training: TrainingConfig, model: keras.Model, policy: str) -> keras.optimizers.Optimizer:
+    optimizer = _OPTIMIZERS[training.optimizer](
+        learning_rate=training.learning_rate,
+        use_ema=training.ema_momentum is not None,
+        ema_momentum=training.ema_momentum or 0.0,
+    )
+    if training.weight_decay:
+        optimizer.weight_decay = tf.Variable(training.weight_decay, trainable=False, dtype=tf.float32)
+        optimizer.exclude_from_weight_decay([v for v in model.trainable_variables if v.name != "kernel"])
+    if policy == "mixed_float16":
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+    optimizer.build(model.trainable_variables)
+    return optimizer
+
+
+def _inner(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
+    return getattr(optimizer, "inner_optimizer", optimizer)

@@ -1,0 +1,153 @@
+"""A finished run as its files tell it: the figures, and the sentences that the table and the page share."""
+
+import csv
+import io
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fmnist import config, rundir
+from fmnist.errors import BadInput
+from fmnist.rundir import RunDir
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure of this run beside the one that the recipe's origin reported."""
+
+    name: str
+    value: float
+    reference: float | None = None
+    interval: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class Results:
+    """What the files of a finished run say; a run without a search has no `best` and no `trials`."""
+
+    run: RunDir
+    recipe: config.Recipe
+    """With the values that the search chose."""
+    seed: int
+    jobs: Mapping[str, Mapping[str, Any]]
+    metrics: Mapping[str, Any]
+    training: Mapping[str, Any]
+    best: Mapping[str, Any] | None
+    trials: Sequence[Mapping[str, str]]
+
+    @property
+    def title(self) -> str:
+        """Names the run."""
+        return f"{self.recipe.name}, seed {self.seed}"
+
+    @property
+    def is_fashion_mnist(self) -> bool:
+        """Whether the figures compare with anything."""
+        return bool(self.metrics["data"]["is_fashion_mnist"])
+
+    @property
+    def objective(self) -> config.Monitor:
+        """What the trials' scores are."""
+        return self.recipe.search.objective if self.recipe.search else "val_accuracy"
+
+    @property
+    def scores(self) -> list[float | None]:
+        """Each trial's score; None for a trial that failed or has not ended."""
+        scores = [float(trial["score"] or "nan") for trial in self.trials]
+        return [score if math.isfinite(score) else None for score in scores]
+
+    @property
+    def figures(self) -> list[Figure]:
+        """The figures to judge the run by, the test accuracy first."""
+        test, reference = self.metrics["test"], self.recipe.reference
+        if reference is None or not self.is_fashion_mnist:
+            reference = config.ReferenceConfig()
+        return [
+            Figure("test accuracy", test["accuracy"], reference.test_accuracy, tuple(test["accuracy_interval"])),
+            Figure("validation accuracy", self.metrics["validation"]["accuracy"], reference.validation_accuracy),
+            Figure("training accuracy", self.metrics["train"]["accuracy"], reference.train_accuracy),
+            Figure("macro precision", test["macro"]["precision"], reference.macro_precision),
+            Figure("macro recall", test["macro"]["recall"], reference.macro_recall),
+            Figure("macro F1", test["macro"]["f1"]),
+            Figure("expected calibration error", test["expected_calibration_error"]),
+            Figure("test loss", test["loss"]),
+        ]
+
+
+def read(run: RunDir) -> Results:
+    """Read a finished run.
+
+    Raises:
+        BadInput: no run here, not evaluated yet, or a damaged file.
+    """
+    recipe, seed = run.recipe()
+    if not run.metrics.exists():
+        raise BadInput(f"{run.metrics} is missing; run `fmnist eval {run}` first")
+    best = rundir.read_json(run.best, ("trial", "score", "values")) if run.best.exists() else None
+    return Results(
+        run=run,
+        recipe=config.replace(recipe, best["values"]) if best else recipe,
+        seed=seed,
+        jobs=rundir.read_json(run.config, ("jobs",))["jobs"],
+        metrics=rundir.read_json(run.metrics, ("data", "model", "train", "validation", "test")),
+        training=rundir.read_json(run.history, ("history", "best_epoch", "seconds", "images_per_second")),
+        best=best,
+        trials=_read_trials(run.trials) if run.trials.exists() else [],
+    )
+
+
+def verdict(results: Results) -> str:
+    """The run's outcome in one sentence."""
+    test = results.figures[0]
+    sentence = f"{test.value:.2%} of {results.metrics['test']['images']:,} test images are classified correctly"
+    if test.reference is None:
+        return f"{sentence}."
+    difference = 100 * (test.value - test.reference)
+    side = "above" if difference >= 0 else "below"
+    return f"{sentence}, {abs(difference):.2f} points {side} the reference of {test.reference:.2%}."
+
+
+def warning(results: Results) -> str | None:
+    """What a reader must know before any figure."""
+    if results.is_fashion_mnist:
+        return None
+    return "NOT FASHION-MNIST: these are the figures of another data set, and no reference applies to them."
+
+
+def facts(results: Results) -> dict[str, str]:
+    """What was run: a line for each subject."""
+    model, training = results.recipe.model, results.recipe.training
+    run, fit = results.run, results.training
+    dropout = ", ".join(f"{rate:g}" for rate in dict.fromkeys(model.dropout_rates)) or "0"
+    lines = {
+        "recipe": results.title,
+        "model": f"hidden layers {'-'.join(map(str, model.hidden)) or 'none'}, {model.activation}, dropout {dropout}, "
+        f"{'batch normalization, ' if model.batch_normalization else ''}"
+        f"{results.metrics['model']['parameters']:,} parameters",
+        "training": f"{training.optimizer}, learning rate {training.learning_rate:.3g}, "
+        f"weight decay {training.weight_decay:.3g}, batch size {training.batch_size}; "
+        f"{len(fit['history']['loss'])} epochs in {fit['seconds']:.1f} s ({fit['images_per_second']:,.0f} images/s), "
+        f"weights of epoch {fit['best_epoch'] + 1}",
+    }
+    if results.best:
+        scored = sum(score is not None for score in results.scores)
+        unscored = len(results.trials) - scored
+        lines["search"] = (
+            f"{scored} trials{f' and {unscored} without a score' if unscored else ''}, "
+            f"best {results.objective} {results.best['score']:.4f} in trial {results.best['trial']}"
+        )
+    lines["device"] = str(results.jobs.get("train", {}).get("devices", "not recorded"))
+    lines["files"] = f"{run}: {', '.join(path.name for path in (run.model, run.metrics, run.report) if path.exists())}"
+    return lines
+
+
+def _read_trials(path: Path) -> list[dict[str, str]]:
+    try:
+        trials = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8")), restval=""))
+        for trial in trials:
+            float(trial["score"] or "nan")
+    except (OSError, ValueError, KeyError, csv.Error) as error:
+        raise BadInput(f"{path} is damaged ({error}); remove it and run `fmnist tune` again") from error
+    return trials

@@ -1,0 +1,211 @@
+"""The run folder: the names of its files, atomic writes, and the record of what made it."""
+
+import contextlib
+import fcntl
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+from fmnist import __version__
+from fmnist.config import Recipe, resolve, to_dict
+from fmnist.errors import BadInput
+
+_PACKAGES = ("tensorflow", "tensorflow-cpu", "keras", "keras-tuner", "scikit-learn", "numpy", "tensorboard")
+# These say how far a search goes, not what is searched: a raised budget goes on with the same run.
+_BUDGET = ("trials",)
+
+
+class RunDir:
+    """One run's folder. The properties are the only place that names its files."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.json"
+
+    @property
+    def search(self) -> Path:
+        return self.path / "search"
+
+    @property
+    def trials(self) -> Path:
+        return self.path / "trials.csv"
+
+    @property
+    def best(self) -> Path:
+        return self.path / "best.json"
+
+    @property
+    def tensorboard(self) -> Path:
+        return self.path / "tb"
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.path / "checkpoint"
+
+    @property
+    def history(self) -> Path:
+        return self.path / "history.json"
+
+    @property
+    def model(self) -> Path:
+        return self.path / "model.keras"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.json"
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report.html"
+
+    def claim(self, recipe: Recipe, seed: int) -> None:
+        """Make the folder this recipe's and seed's, or check that it is.
+
+        Raises:
+            BadInput: it belongs to another recipe or seed, or cannot be written.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise BadInput(f"the run folder {self.path} cannot be made: {error.strerror}") from error
+        if not os.access(self.path, os.W_OK | os.X_OK):
+            raise BadInput(f"the run folder {self.path} cannot be written; choose another with --run")
+        settings = to_dict(recipe)
+        recorded = read_json(self.config) if self.config.exists() else {"jobs": {}}
+        if "recipe" in recorded:
+            differing = _differences(_identity(recorded["recipe"]), _identity(settings))
+            if recorded["seed"] != seed:
+                differing.insert(0, "seed")
+            if differing:
+                raise BadInput(
+                    f"the run folder {self.path} holds another run (recipe {recorded['recipe']['name']}, "
+                    f"seed {recorded['seed']}; it differs in {', '.join(differing)}); choose another with --run"
+                )
+        if (recorded.get("recipe"), recorded.get("seed")) != (settings, seed):
+            write_json(self.config, recorded | {"recipe": settings, "seed": seed})
+
+    def recipe(self) -> tuple[Recipe, int]:
+        """The recipe and seed that claimed this folder.
+
+        Raises:
+            BadInput: no run was started here, or its config.json is damaged.
+        """
+        recorded = read_json(self.config, ("recipe", "seed"))
+        return resolve(recorded["recipe"], str(self.config)), recorded["seed"]
+
+    def record(self, job: str, **facts: Any) -> None:
+        """Add to config.json what `job` ran with: the software, the machine and `facts` (devices, data hashes)."""
+        recorded = read_json(self.config, ("recipe", "seed", "jobs"))
+        recorded["jobs"][job] = {
+            "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "revision": _revision(),
+            "image": os.environ.get("FMNIST_IMAGE"),
+            "versions": _versions(),
+            "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors",
+            **facts,
+        }
+        write_json(self.config, recorded)
+
+    @contextlib.contextmanager
+    def lock(self, job: str) -> Iterator[None]:
+        """Hold the folder for `job`; the lock goes with the process, however that ends.
+
+        Raises:
+            BadInput: another process holds it.
+        """
+        self.checkpoint.mkdir(parents=True, exist_ok=True)
+        with (self.checkpoint / f"{job}.lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise BadInput(f"another `{job}` is at work in {self.path}; wait for it or stop it") from error
+            yield
+
+
+@contextlib.contextmanager
+def atomic_write(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file beside `path` that replaces it, whole and on disk, when the block ends without an exception."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.stem}.", suffix=path.suffix, delete=False) as file:
+        try:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+            # A temporary file is private; a result is as public as the umask says.
+            umask = os.umask(0)
+            os.umask(umask)
+            os.chmod(file.name, 0o666 & ~umask)
+            os.replace(file.name, path)
+        except BaseException:
+            os.unlink(file.name)
+            raise
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as indented JSON, atomically. NaN and infinity are refused: no other reader takes them."""
+    with atomic_write(path) as file:
+        file.write((json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
+
+
+def read_json(path: Path, keys: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Read an object from JSON.
+
+    Raises:
+        BadInput: no such file, not an object, or one of `keys` is missing.
+    """
+    try:
+        value = json.loads(path.read_bytes())
+        missing = [key for key in keys if key not in value]
+    except FileNotFoundError as error:
+        raise BadInput(f"{path} is missing; run the job that makes it first") from error
+    except (OSError, ValueError, TypeError) as error:
+        raise BadInput(f"{path} is damaged ({error}); remove it and run the job that makes it again") from error
+    if missing or not isinstance(value, dict):
+        raise BadInput(f"{path} is damaged (no {', '.join(missing) or 'object'}); remove it and run its job again")
+    return value
+
+
+def _identity(settings: Mapping[str, Any]) -> dict[str, Any]:
+    search = settings.get("search")
+    if search:
+        search = {key: value for key, value in search.items() if key not in _BUDGET}
+    return {**settings, "search": search}
+
+
+def _differences(left: Any, right: Any, prefix: str = "") -> list[str]:
+    if not (isinstance(left, dict) and isinstance(right, dict)):
+        return [] if left == right else [prefix.rstrip(".")]
+    keys = dict.fromkeys([*left, *right])
+    return [name for key in keys for name in _differences(left.get(key), right.get(key), f"{prefix}{key}.")]
+
+
+def _versions() -> dict[str, str]:
+    versions = {"fmnist": __version__, "python": platform.python_version()}
+    for package in _PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[package] = importlib.metadata.version(package)
+    return versions
+
+
+def _revision() -> str | None:
+    """The git revision of this code, with `+changes` if the work tree differs; an image brings FMNIST_REVISION."""
+    if revision := os.environ.get("FMNIST_REVISION"):
+        return revision
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--abbrev=40", "--dirty=+changes"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None

@@ -1,0 +1,230 @@
+"""The chief: gives a stock Keras Tuner oracle's trials to workers and takes their results, whatever happens to either.
+
+It knows nothing of how it is reached: a worker in this process calls it as it is. Each change is on disk before the
+call that made it returns, so a search that is killed goes on from the last answer.
+"""
+
+import contextlib
+import json
+import math
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+
+import keras_tuner
+from keras_tuner.engine.trial import Trial, TrialStatus
+from keras_tuner.oracles import BayesianOptimizationOracle
+from keras_tuner.src.engine import oracle as stock
+from keras_tuner.src.engine.metrics_tracking import MetricsTracker
+
+from fmnist.config import Recipe
+from fmnist.rundir import RunDir
+from fmnist.search import oracles, tables
+from fmnist.search.project import Project
+
+
+class NotYours(Exception):
+    """The trial is not (or no longer) this worker's; what it has to say about it changes nothing."""
+
+
+class SearchFailed(Exception):
+    """Every trial of the search failed. The message is one line for a person."""
+
+
+class Chief:
+    """One search over one run folder. Its methods may be called from any thread."""
+
+    def __init__(self, run: RunDir, recipe: Recipe, seed: int) -> None:
+        """Begin the search, or go on with the one that `run` holds.
+
+        Raises:
+            BadInput: the recipe has no search, or a search space that its configuration refuses.
+        """
+        self._run = run
+        self._project = Project(run.search)
+        self._oracle, self._workers = oracles.load(self._project, recipe, seed)
+        self._epochs = recipe.search.epochs if recipe.search else 0
+        self._unsaved = dict(self._oracle.trials)
+        self._changed = threading.Condition()
+        self._stopped = False
+        if self._unsaved:
+            self._save()
+
+    def create_trial(self, worker_id: str, wait: float = 0.0) -> Trial:
+        """A trial for `worker_id`: the one it already has, one to be taken up again, or a new one.
+
+        Its status is RUNNING, or IDLE (none now: ask again), or STOPPED (none will come). A running trial's values tell
+        the epochs to train by Hyperband's names, `tuner/epochs` and `tuner/initial_epoch`, with every oracle, and
+        `tuner/attempt`, how many runs of it have failed so far.
+
+        Args:
+            wait: seconds to wait for a trial before the answer is IDLE.
+        """
+        deadline = time.monotonic() + wait
+        with self._changed:
+            while (trial := self._ask(worker_id)).status == TrialStatus.IDLE:
+                remaining = deadline - time.monotonic()
+                if remaining <= 0 or not self._changed.wait(remaining):
+                    return trial
+            if trial.status == TrialStatus.RUNNING:
+                self._workers[trial.trial_id] = worker_id
+                self._save(trial)
+            answer = _copy(trial)
+            answer.hyperparameters.values = {
+                "tuner/epochs": self._epochs,
+                "tuner/initial_epoch": 0,
+                "tuner/attempt": self._oracle._run_times[trial.trial_id],
+                **answer.hyperparameters.values,
+            }
+            return answer
+
+    def update_trial(self, worker_id: str, trial_id: str, metrics: Mapping[str, float], step: int) -> Trial:
+        """Record the metrics of epoch `step`, counted from 0.
+
+        A trial that was taken up again reports some epochs twice. The same figures change nothing (the first report has
+        the true seconds); others take the place of what was reported of this epoch and later ones.
+
+        Raises:
+            NotYours: the trial is not this worker's.
+            ValueError: the objective is not among the metrics.
+        """
+        with self._changed:
+            trial = self._held(worker_id, trial_id)
+            with self._calling() as oracle:
+                oracle._check_objective_found(metrics)
+                if not _repeats(trial, metrics, step):
+                    _forget(trial, step)
+                    oracle.update_trial(trial_id, metrics, step)
+                    self._save(trial, oracle=False)
+            return _copy(trial)
+
+    def end_trial(self, worker_id: str, trial_id: str, status: str, message: str | None = None) -> None:
+        """End a trial as COMPLETED, INVALID (failed: tried again if the recipe says so) or FAILED, with the reason.
+
+        To say it twice, because the first answer was lost, changes nothing.
+
+        Raises:
+            NotYours: the trial is not this worker's.
+        """
+        with self._changed:
+            trial = self._oracle.trials.get(trial_id)
+            if trial is None or trial.status == TrialStatus.RUNNING or self._workers.get(trial_id) != worker_id:
+                trial = self._held(worker_id, trial_id)
+                trial.status, trial.message = status, message
+                if status == TrialStatus.COMPLETED and (reason := self._unusable(trial)):
+                    trial.status, trial.message = TrialStatus.INVALID, reason
+                with self._calling() as oracle:
+                    oracle.end_trial(trial)
+                if trial.status == TrialStatus.INVALID:
+                    # It starts afresh; what this run reported must not count for the next.
+                    trial.metrics = MetricsTracker()
+            self._save(trial)
+            self._changed.notify_all()
+
+    def get_trial(self, trial_id: str) -> Trial:
+        """A copy of the trial as the chief knows it.
+
+        Raises:
+            KeyError: no such trial.
+        """
+        with self._changed:
+            return _copy(self._oracle.trials[trial_id])
+
+    @property
+    def finished(self) -> bool:
+        """Whether every trial of the search has ended and none will come."""
+        with self._changed:
+            full = len(self._oracle.trials) >= self._oracle.max_trials
+            return (full or self._stopped) and len(self._oracle.end_order) == len(self._oracle.trials)
+
+    def rows(self) -> list[tables.Row]:
+        """The table of trials, as in trials.csv."""
+        with self._changed:
+            return tables.rows(self._oracle, self._workers)
+
+    def best(self) -> tables.Best:
+        """The best trial so far, as in best.json.
+
+        Raises:
+            SearchFailed: no trial succeeded.
+        """
+        with self._changed:
+            best = tables.best(self._oracle)
+            if best is None:
+                count = len(self._oracle.end_order)
+                reason = self._oracle.trials[self._oracle.end_order[-1]].message if count else "none was run"
+                raise SearchFailed(f"all {count} trials of the search failed; the last one: {reason}")
+            return best
+
+    @contextlib.contextmanager
+    def _calling(self) -> Iterator[keras_tuner.Oracle]:
+        """The oracle, for one call; the caller holds our lock."""
+        # Keras Tuner's own lock stays taken if a call raises. For the thread that it thinks has it, it does nothing.
+        stock.THREADS[self._oracle] = threading.current_thread().name
+        # It announces retries on stdout, which is for results.
+        with contextlib.redirect_stdout(sys.stderr):
+            yield self._oracle
+
+    def _ask(self, worker_id: str) -> Trial:
+        if isinstance(self._oracle, BayesianOptimizationOracle):
+            # Its generator's state is not in oracle.json; without this a search that went on would be another one.
+            self._oracle._random_state.seed(self._oracle.seed + len(self._oracle.trials))
+        with self._calling() as oracle:
+            trial = oracle.create_trial(worker_id)
+        if trial.status == TrialStatus.STOPPED:
+            if len(self._oracle.end_order) < len(self._oracle.trials):
+                # A trial that another worker has may yet come back.
+                trial.status = TrialStatus.IDLE
+            else:
+                self._stopped = True
+        return trial
+
+    def _held(self, worker_id: str, trial_id: str) -> Trial:
+        trial = self._oracle.ongoing_trials.get(worker_id)
+        if trial is None or trial.trial_id != trial_id:
+            raise NotYours(f"trial {trial_id} is not with {worker_id}")
+        return trial
+
+    def _unusable(self, trial: Trial) -> str | None:
+        objective = self._oracle.objective.name
+        if not trial.metrics.exists(objective) or not trial.metrics.get_history(objective):
+            return f"it reported no {objective}"
+        value = trial.metrics.get_best_value(objective)
+        return None if math.isfinite(value) else f"{objective} is {value}"
+
+    def _save(self, trial: Trial | None = None, *, oracle: bool = True) -> None:
+        """Write what has changed; what could not be written is written by the next call."""
+        if trial is not None:
+            self._unsaved[trial.trial_id] = trial
+        for trial_id in list(self._unsaved):
+            self._project.save_trial(self._unsaved[trial_id], self._workers.get(trial_id, ""))
+            if not oracle:
+                del self._unsaved[trial_id]
+        if oracle:
+            self._project.save_oracle(self._oracle.get_state())
+            tables.write(self._run, self._oracle, self._workers)
+            self._unsaved.clear()
+
+
+def _repeats(trial: Trial, metrics: Mapping[str, float], step: int) -> bool:
+    """Whether the trial holds these metrics of this epoch already, but for the time it took."""
+    known = {
+        name: seen.value
+        for name, history in trial.metrics.metrics.items()
+        for seen in history.get_history()
+        if seen.step == step and name != tables.SECONDS
+    }
+    return known == {name: [float(value)] for name, value in metrics.items() if name != tables.SECONDS}
+
+
+def _forget(trial: Trial, step: int) -> None:
+    """Drop what was reported of epoch `step` and later ones."""
+    known = trial.metrics.get_config()
+    for history in known["metrics"].values():
+        history["observations"] = [seen for seen in history["observations"] if seen["step"] < step]
+    trial.metrics = MetricsTracker.from_config(known)
+
+
+def _copy(trial: Trial) -> Trial:
+    return Trial.from_state(json.loads(json.dumps(trial.get_state())))

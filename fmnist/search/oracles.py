@@ -1,0 +1,105 @@
+"""The stock Keras Tuner oracles: made from a recipe, and brought back from what is on disk."""
+
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import keras_tuner
+from keras_tuner import oracles
+from keras_tuner.engine.trial import Trial, TrialStatus
+
+from fmnist.config import Recipe
+from fmnist.errors import BadInput
+from fmnist.search import space
+from fmnist.search.project import Project, say
+
+ENDED = (TrialStatus.COMPLETED, TrialStatus.FAILED)
+
+
+def make(recipe: Recipe, seed: int) -> keras_tuner.Oracle:
+    """A new oracle for `recipe.search`. It keeps its state in memory: whoever drives it writes the project.
+
+    Raises:
+        BadInput: the recipe has no search, or its space names values that the configuration refuses.
+    """
+    hyperparameters = space.hyperparameters(recipe)
+    search = recipe.search
+    if search is None:
+        raise BadInput(f"recipe {recipe.name} has no [search]")
+    settings = {
+        "objective": keras_tuner.Objective(search.objective, "min" if search.objective == "val_loss" else "max"),
+        "hyperparameters": hyperparameters,
+        # Keras Tuner takes 0 for "no seed".
+        "seed": seed + 1,
+        "max_retries_per_trial": search.max_retries_per_trial,
+        # It would end the search with an error in the middle of a call; bad regions of the space are no error.
+        "max_consecutive_failed_trials": sys.maxsize,
+    }
+    if search.oracle == "hyperband":
+        # As many iterations as the trials allow: each has at least one trial.
+        oracle = oracles.HyperbandOracle(max_epochs=search.epochs, hyperband_iterations=search.trials, **settings)
+    elif search.oracle == "bayesian":
+        oracle = oracles.BayesianOptimizationOracle(**settings)
+    else:
+        oracle = oracles.RandomSearchOracle(**settings)
+    oracle.max_trials = search.trials
+    oracle.verbose = 0
+    # The stock methods write in place, and before the trial's end is complete.
+    oracle.save = lambda: None
+    oracle._save_trial = lambda trial: None
+    return oracle
+
+
+def load(project: Project, recipe: Recipe, seed: int) -> tuple[keras_tuner.Oracle, dict[str, str]]:
+    """The oracle as the project's files tell it, and each trial's last worker. New, where there are none.
+
+    A trial's own file is the truth about it; the oracle's file may be one step behind, since it is written second, or
+    lost. Trials that have not ended wait to be taken again.
+    """
+    trials: dict[str, Trial] = {}
+    workers: dict[str, str] = {}
+    for trial_id, found in project.load_trials():
+        trials[trial_id], workers[trial_id] = found or (_lost(trial_id), "")
+    oracle = project.load_oracle(lambda state: _restore(make(recipe, seed), state, trials))
+    if oracle is None:
+        oracle = make(recipe, seed)
+        if trials:
+            say(f"{project.path / 'oracle.json'} is missing: the search goes on from its {len(trials)} trials")
+    _adopt(oracle, trials)
+    _settle(oracle)
+    return oracle, workers
+
+
+def _lost(trial_id: str) -> Trial:
+    message = "its trial.json was damaged, and so was the version before"
+    return Trial(keras_tuner.HyperParameters(), trial_id, TrialStatus.FAILED, message)
+
+
+def _restore(oracle: keras_tuner.Oracle, state: dict[str, Any], trials: Mapping[str, Trial]) -> keras_tuner.Oracle:
+    oracle.trials = {trial_id: trials.get(trial_id) or _lost(trial_id) for trial_id in state["start_order"]}
+    budget = {"hyperband_iterations": oracle.max_trials}
+    oracle.set_state({**state, **budget})
+    return oracle
+
+
+def _adopt(oracle: keras_tuner.Oracle, trials: Mapping[str, Trial]) -> None:
+    """Tell the oracle of the trials that it made after its last save, by making it make them again."""
+    for trial_id, trial in trials.items():
+        if trial_id not in oracle.trials:
+            oracle.populate_space(trial_id)
+            oracle.trials[trial_id] = trial
+            oracle.ongoing_trials[f"lost worker of {trial_id}"] = trial
+            oracle.start_order.append(trial_id)
+            oracle._record_values(trial)
+
+
+def _settle(oracle: keras_tuner.Oracle) -> None:
+    """Make the oracle's lists say what the trials say."""
+    for trial in oracle.ongoing_trials.values():
+        if trial.status != TrialStatus.RUNNING:
+            oracle._run_times[trial.trial_id] += 1
+    oracle.ongoing_trials = {}
+    ended = [trial_id for trial_id, trial in oracle.trials.items() if trial.status in ENDED]
+    oracle.end_order = sorted(ended, key=(oracle.end_order + ended).index)
+    # Taken from its end: the oldest first.
+    oracle._retry_queue = [trial_id for trial_id in reversed(oracle.trials) if trial_id not in ended]

@@ -1,0 +1,88 @@
+"""The Keras Tuner project on disk: the stock files, each replaced whole, with its last version kept beside it."""
+
+import json
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+from keras_tuner.engine.trial import Trial
+
+from fmnist.errors import BadInput
+from fmnist.rundir import atomic_write
+
+_T = TypeVar("_T")
+
+
+def say(message: str) -> None:
+    """One line for the log."""
+    print(message, file=sys.stderr, flush=True)
+
+
+class Project:
+    """`oracle.json` and `trial_*/trial.json`, as Keras Tuner reads and writes them.
+
+    A trial's file holds, beside Keras Tuner's fields, the `worker` that ran it last.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def save_oracle(self, state: dict[str, Any]) -> None:
+        if not (tuner := self.path / "tuner0.json").exists():
+            # A stock Tuner takes the folder for a project only with this file, which is always empty.
+            _replace(tuner, {})
+        _replace(self.path / "oracle.json", state)
+
+    def save_trial(self, trial: Trial, worker: str) -> None:
+        _replace(self._trial(trial.trial_id), {**trial.get_state(), "worker": worker})
+
+    def load_oracle(self, parse: Callable[[dict[str, Any]], _T]) -> _T | None:
+        """`parse` of the newest version that can be read; None if there is none."""
+        return _newest(self.path / "oracle.json", parse)
+
+    def load_trials(self) -> Iterator[tuple[str, tuple[Trial, str] | None]]:
+        """Each trial's id with the trial and its worker, or None where neither version can be read; oldest first."""
+        names = (folder.name.removeprefix("trial_") for folder in self.path.glob("trial_*"))
+        for name in sorted(filter(str.isdigit, names), key=int):
+            path = self._trial(name)
+            # A folder without a file is a trial that was never answered: the chief died while it was made.
+            if path.exists() or _backup(path).exists():
+                yield name, _newest(path, lambda state: (Trial.from_state(state), str(state["worker"])))
+
+    def _trial(self, trial_id: str) -> Path:
+        return self.path / f"trial_{trial_id}" / "trial.json"
+
+
+def _backup(path: Path) -> Path:
+    return path.with_name(f"{path.name}.bak")
+
+
+def _replace(path: Path, state: dict[str, Any]) -> None:
+    if path.exists():
+        shutil.copyfile(path, _backup(path))
+    with atomic_write(path) as file:
+        # Keras Tuner's own JSON: a metric of a foreign worker may be NaN here.
+        file.write(json.dumps(state).encode())
+
+
+def _newest(path: Path, parse: Callable[[dict[str, Any]], _T]) -> _T | None:
+    backup = _backup(path)
+    for version in (path, backup):
+        try:
+            value = parse(json.loads(version.read_bytes()))
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise BadInput(f"{version} cannot be read: {error.strerror}") from error
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            say(f"{version} is damaged ({type(error).__name__}: {error})")
+            continue
+        if version == backup:
+            say(f"going on from the version before: {backup}")
+            # At once, or the next write would keep the damaged version in place of the good one.
+            with atomic_write(path) as file:
+                file.write(backup.read_bytes())
+        return value
+    return None

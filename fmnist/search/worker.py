@@ -1,0 +1,142 @@
+"""The worker: takes a trial, has it run, reports it, and takes the next one."""
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from keras_tuner.engine.trial import Trial, TrialStatus
+
+from fmnist.search import space
+from fmnist.search.chief import NotYours
+from fmnist.search.project import say
+from fmnist.search.tables import SECONDS
+from fmnist.signals import Stop
+
+_WAIT = 1.0  # seconds between two looks at whether a stop was requested, while there is no trial to run
+
+
+@dataclass(frozen=True)
+class TrialRequest:
+    """What a worker is to train.
+
+    Attributes:
+        trial_id: the trial's name, the same when it is taken up again.
+        values: dotted configuration keys, as `config.replace` takes them.
+        epochs: the epoch to train to, those of the parent included.
+        initial_epoch: the epoch to train from, counted from 0; above 0 only with a parent.
+        parent_trial_id: go on from this trial's best weights (Hyperband's promotions).
+        attempt: how many runs of this trial have failed. A new attempt starts from nothing, with another seed; the same
+            attempt goes on from its checkpoint.
+    """
+
+    trial_id: str
+    values: Mapping[str, Any]
+    epochs: int
+    initial_epoch: int = 0
+    parent_trial_id: str | None = None
+    attempt: int = 0
+
+
+class Report(Protocol):
+    """Tells the chief of an epoch, counted from 0."""
+
+    def __call__(self, epoch: int, metrics: Mapping[str, float]) -> None: ...
+
+
+class RunTrial(Protocol):
+    """Trains what a request asks for.
+
+    It reports each epoch, and saves a checkpoint of it only then, so that none goes unreported; an epoch that is
+    trained or read from a checkpoint again is reported again. What it raises fails the trial, but for `Interrupted`,
+    which leaves the trial to be taken up again.
+    """
+
+    def __call__(self, trial: TrialRequest, report: Report) -> None: ...
+
+
+class ChiefLike(Protocol):
+    """What a worker needs of a `Chief`, here or elsewhere."""
+
+    def create_trial(self, worker_id: str, wait: float = 0.0) -> Trial: ...
+    def update_trial(self, worker_id: str, trial_id: str, metrics: Mapping[str, float], step: int) -> Trial: ...
+    def end_trial(self, worker_id: str, trial_id: str, status: str, message: str | None = None) -> None: ...
+
+
+def work(chief: ChiefLike, worker_id: str, run_trial: RunTrial, stop: Stop) -> None:
+    """Run trials until the search is over.
+
+    A trial that raises has failed, and the search goes on. What the chief raises is not the trial's: it ends the work.
+
+    Raises:
+        Interrupted: a stop was requested; the trial in hand stays ongoing.
+    """
+    while True:
+        stop.check()
+        trial = chief.create_trial(worker_id, _WAIT)
+        if trial.status == TrialStatus.STOPPED:
+            return
+        if trial.status == TrialStatus.RUNNING:
+            try:
+                _run(chief, worker_id, run_trial, _request(trial))
+            except NotYours as error:
+                say(f"{error}: leaving it")
+
+
+def _run(chief: ChiefLike, worker_id: str, run_trial: RunTrial, request: TrialRequest) -> None:
+    reporter = _Reporter(chief, worker_id, request.trial_id)
+    try:
+        run_trial(request, reporter)
+    except Exception as error:
+        if error is reporter.refusal:
+            raise
+        reason = _reason(error)
+        say(f"trial {request.trial_id} failed: {reason}")
+        chief.end_trial(worker_id, request.trial_id, TrialStatus.INVALID, reason)
+    else:
+        chief.end_trial(worker_id, request.trial_id, TrialStatus.COMPLETED)
+
+
+class _Reporter:
+    """A trial's `Report`. Keeps what the chief raised, which passes through the trial's code on its way up."""
+
+    def __init__(self, chief: ChiefLike, worker_id: str, trial_id: str) -> None:
+        self._chief = chief
+        self._worker_id = worker_id
+        self._trial_id = trial_id
+        self._last = time.monotonic()
+        self.refusal: Exception | None = None
+
+    def __call__(self, epoch: int, metrics: Mapping[str, float]) -> None:
+        for name, value in metrics.items():
+            if not math.isfinite(value):
+                raise ArithmeticError(f"{name} is {value} after epoch {epoch + 1}")
+        now = time.monotonic()
+        timed = {**metrics, SECONDS: now - self._last}
+        self._last = now
+        try:
+            self._chief.update_trial(self._worker_id, self._trial_id, timed, epoch)
+        except Exception as error:
+            self.refusal = error
+            raise
+
+
+def _request(trial: Trial) -> TrialRequest:
+    values = trial.hyperparameters.values
+    return TrialRequest(
+        trial_id=trial.trial_id,
+        values=space.values(trial.hyperparameters),
+        epochs=values["tuner/epochs"],
+        initial_epoch=values["tuner/initial_epoch"],
+        parent_trial_id=values.get("tuner/trial_id"),
+        attempt=values["tuner/attempt"],
+    )
+
+
+def _reason(error: Exception) -> str:
+    """One line, for a table."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError":
+        return "out of memory"
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__

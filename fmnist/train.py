@@ -1,0 +1,101 @@
+"""`train`: the search's winner, or a fixed recipe, becomes the final model."""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from fmnist import data
+from fmnist.config import Recipe, replace, to_dict
+from fmnist.devices import Devices
+from fmnist.errors import BadInput
+from fmnist.fit import Diverged, FitResult, Trainer
+from fmnist.rundir import RunDir, atomic_write, read_json, write_json
+from fmnist.signals import Stop
+
+logger = logging.getLogger(__name__)
+
+
+def train(run: RunDir, recipe: Recipe, seed: int, data_dir: Path | None, devices: Devices, stop: Stop) -> None:
+    """Write model.keras and history.json; go on with an interrupted training, and leave a finished one alone.
+
+    Raises:
+        BadInput: the search has not been done, the run folder is another run's, or the loss diverges.
+        Interrupted: a stop was requested; the state is saved.
+    """
+    run.claim(recipe, seed)
+    with run.lock("train"):
+        chosen = _chosen(run, recipe)
+        settings = {section: to_dict(chosen)[section] for section in ("data", "model", "training")}
+        if run.model.exists() and run.history.exists() and read_json(run.history).get("settings") == settings:
+            logger.info("%s is finished; nothing to do", run.model)
+            return
+        loaded = data.load_train(data_dir, chosen.data)
+        run.record("train", devices=str(devices), data=loaded.source.sha256)
+        logger.info("train %s (seed %d) on %s", chosen.name, seed, devices)
+        checkpoint = run.checkpoint / "train.npz"
+        try:
+            result = Trainer(loaded, devices).fit(
+                chosen.model,
+                chosen.training,
+                seed=seed,
+                stop=stop,
+                checkpoint_path=checkpoint,
+                callbacks=[tensorboard(run.tensorboard / "train")],
+                progress=log_epochs(chosen.training.epochs),
+            )
+        except Diverged as error:
+            raise BadInput(f"{chosen.name}: {error}") from error
+        _write(run, chosen, settings, result)
+        checkpoint.unlink(missing_ok=True)
+
+
+def tensorboard(directory: Path) -> keras.callbacks.Callback:
+    """Scalars per epoch, and nothing that costs time in between."""
+    return keras.callbacks.TensorBoard(str(directory), write_graph=False, profile_batch=0)
+
+
+def log_epochs(epochs: int, prefix: str = "") -> Callable[[int, dict[str, float]], None]:
+    """A line an epoch."""
+
+    def log(epoch: int, logs: dict[str, float]) -> None:
+        figures = "  ".join(f"{name} {logs[name]:.4f}" for name in ("loss", "accuracy", "val_loss", "val_accuracy"))
+        logger.info("%sepoch %*d/%d  %s", prefix, len(str(epochs)), epoch + 1, epochs, figures)
+
+    return log
+
+
+def _chosen(run: RunDir, recipe: Recipe) -> Recipe:
+    """The recipe with the search's best values in place; a fixed recipe as it stands."""
+    if recipe.search is None:
+        return recipe
+    if not run.best.exists():
+        raise BadInput(f"{run.best} is missing: recipe {recipe.name} needs a search first; run `fmnist tune`")
+    values = read_json(run.best, ("values",))["values"]
+    return replace(recipe, values)
+
+
+def _write(run: RunDir, recipe: Recipe, settings: dict[str, Any], result: FitResult) -> None:
+    stopping = recipe.training.early_stopping
+    best_epoch = result.best_epoch(stopping.monitor) if stopping else len(result.seconds) - 1
+    with atomic_write(run.model) as file:
+        result.model.save(file.name)
+    write_json(
+        run.history,
+        {
+            "settings": settings,
+            "history": result.history | {"seconds": result.seconds},
+            "best_epoch": best_epoch,
+            "seconds": sum(result.seconds),
+            "images_per_second": result.images_per_second,
+        },
+    )
+    logger.info(
+        "best epoch %d of %d: validation accuracy %.4f; %s",
+        best_epoch + 1,
+        len(result.seconds),
+        result.history["val_accuracy"][best_epoch],
+        run.model,
+    )

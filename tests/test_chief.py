@@ -1,0 +1,297 @@
+import csv
+import json
+import os
+import threading
+from pathlib import Path
+
+import keras_tuner
+import pytest
+from searching import Runner, recipe, search, table
+
+from fmnist import config
+from fmnist.errors import Interrupted
+from fmnist.rundir import RunDir, read_json
+from fmnist.search.chief import Chief, NotYours, SearchFailed
+from fmnist.search.worker import Report, TrialRequest, work
+from fmnist.signals import Stop
+
+
+@pytest.fixture(autouse=True)
+def _no_power_cuts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a process has written outlives it without waiting for the disk."""
+    monkeypatch.setattr(os, "fsync", lambda handle: None)
+
+
+@pytest.mark.parametrize("oracle", ["random", "bayesian", "hyperband"])
+def test_the_search_ends_with_every_trial_counted_and_the_best_named(tmp_path: Path, oracle: str) -> None:
+    of = recipe(oracle, trials=14, epochs=4)
+    chief = search(tmp_path, of, Runner())
+    assert chief.finished
+    found = table(tmp_path)
+    assert [int(row["trial"]) for row in found] == list(range(14))
+    assert {row["status"] for row in found} == {"COMPLETED"}
+    best = read_json(RunDir(tmp_path).best)
+    assert best == chief.best()
+    assert best["score"] == max(float(row["score"]) for row in found)
+    assert config.replace(of, best["values"]).model.hidden == tuple(best["values"]["model.hidden"])
+
+
+def test_the_score_is_that_of_the_best_epoch(tmp_path: Path) -> None:
+    search(tmp_path, recipe(trials=1, epochs=5), runner := Runner())
+    best = read_json(RunDir(tmp_path).best)
+    assert best["epoch"] == 3
+    assert best["score"] == pytest.approx(runner.metrics(runner.requests[0], 3)["val_accuracy"])
+    assert table(tmp_path)[0]["epochs"] == "5"
+
+
+def test_an_objective_to_minimize(tmp_path: Path) -> None:
+    best = search(tmp_path, recipe(objective="val_loss"), Runner()).best()
+    assert best["score"] == min(float(row["score"]) for row in table(tmp_path))
+
+
+def test_hyperband_promotes_the_better_trials_and_says_where_to_go_on_from(tmp_path: Path) -> None:
+    runner = Runner()
+    chief = search(tmp_path, recipe("hyperband", trials=14, epochs=9), runner)
+    promoted = [request for request in runner.requests if request.parent_trial_id]
+    assert promoted
+    for request in promoted:
+        parent = next(r for r in runner.requests if r.trial_id == request.parent_trial_id)
+        assert (request.values, request.initial_epoch) == (parent.values, parent.epochs)
+        assert request.epochs > parent.epochs
+        peers = [chief.get_trial(r.trial_id).score for r in runner.requests if r.epochs == parent.epochs]
+        assert chief.get_trial(parent.trial_id).score >= sorted(peers)[len(peers) // 2]
+
+
+def test_other_oracles_train_as_long_as_the_recipe_says(tmp_path: Path) -> None:
+    search(tmp_path, recipe(epochs=3), runner := Runner())
+    assert {(r.initial_epoch, r.epochs, r.parent_trial_id, r.attempt) for r in runner.requests} == {(0, 3, None, 0)}
+
+
+def test_one_seed_gives_one_search_and_another_seed_another(tmp_path: Path) -> None:
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        search(tmp_path / name, recipe(), Runner(), seed)
+    assert table(tmp_path / "a") == table(tmp_path / "b")
+    assert table(tmp_path / "a") != table(tmp_path / "c")
+
+
+@pytest.mark.parametrize("oracle", ["random", "hyperband"])
+def test_several_workers_share_one_search(tmp_path: Path, oracle: str) -> None:
+    of = recipe(oracle, trials=12, epochs=4)
+    chief = Chief(RunDir(tmp_path / "four"), of, 0)
+    together = threading.Barrier(4)
+
+    class Meeting(Runner):
+        def __call__(self, trial: TrialRequest, report: Report) -> None:
+            if int(trial.trial_id) < 4:
+                together.wait(timeout=30)  # all four workers have a trial at once
+            super().__call__(trial, report)
+
+    threads = [threading.Thread(target=work, args=(chief, f"w{n}", Meeting(), Stop())) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=60)
+    assert not any(thread.is_alive() for thread in threads)
+    assert chief.finished
+    assert {row["worker"] for row in chief.rows()} == {"w0", "w1", "w2", "w3"}
+    if oracle == "random":
+        search(tmp_path / "one", of, Runner())
+        assert table(tmp_path / "four") == table(tmp_path / "one")
+
+
+def test_raised_trials_go_on_and_a_finished_search_runs_nothing(tmp_path: Path) -> None:
+    search(tmp_path / "a", recipe(trials=3), Runner())
+    assert Chief(RunDir(tmp_path / "a"), recipe(trials=3), 0).finished
+    search(tmp_path / "a", recipe(trials=3), nothing := Runner())
+    assert nothing.requests == []
+    assert not Chief(RunDir(tmp_path / "a"), recipe(trials=11), 0).finished
+    search(tmp_path / "a", recipe(trials=11), more := Runner())
+    assert len(more.requests) == 8
+    search(tmp_path / "b", recipe(trials=11), Runner())
+    assert [row["score"] for row in table(tmp_path / "a")] == [row["score"] for row in table(tmp_path / "b")]
+
+
+def test_raised_trials_give_hyperband_new_brackets(tmp_path: Path) -> None:
+    search(tmp_path, recipe("hyperband", trials=1, epochs=4), Runner())
+    assert len(search(tmp_path, recipe("hyperband", trials=40, epochs=4), Runner()).rows()) == 40
+
+
+def test_a_space_smaller_than_the_trials_ends_the_search(tmp_path: Path) -> None:
+    of = recipe(space={"training.optimizer": {"values": ["sgd", "adam"]}}, trials=10)
+    chief = search(tmp_path, of, Runner())
+    assert chief.finished
+    assert len(chief.rows()) == 2
+
+
+class Interrupting(Runner):
+    """Stops before its report number `at`."""
+
+    def __init__(self, at: int) -> None:
+        super().__init__()
+        self.left = at
+
+    def __call__(self, trial: TrialRequest, report: Report) -> None:
+        def counted(epoch: int, metrics: object) -> None:
+            if self.left == 0:
+                raise Interrupted
+            self.left -= 1
+            report(epoch, metrics)  # type: ignore[arg-type]
+
+        super().__call__(trial, counted)
+
+
+@pytest.mark.parametrize("at", range(10))
+def test_an_interrupted_trial_is_taken_up_again_under_its_id(tmp_path: Path, at: int) -> None:
+    search(tmp_path / "whole", recipe(), Runner())
+    with pytest.raises(Interrupted):
+        search(tmp_path / "cut", recipe(), Interrupting(at))
+    search(tmp_path / "cut", recipe(), rest := Runner(), worker="another")
+    assert [int(request.trial_id) for request in rest.requests] == list(range(at // 2, 5))
+    assert {request.attempt for request in rest.requests} == {0}
+    assert table(tmp_path / "cut") == table(tmp_path / "whole")
+
+
+def test_no_trial_is_taken_after_a_stop(tmp_path: Path) -> None:
+    stop = Stop()
+    stop.request()
+    with pytest.raises(Interrupted):
+        work(Chief(RunDir(tmp_path), recipe(), 0), "w", runner := Runner(), stop)
+    assert runner.requests == []
+
+
+def test_epochs_reported_again_count_once(tmp_path: Path) -> None:
+    chief = Chief(RunDir(tmp_path), recipe(), 0)
+    trial = chief.create_trial("w").trial_id
+    for epoch, accuracy in enumerate((0.1, 0.9, 0.5)):
+        chief.update_trial("w", trial, {"val_accuracy": accuracy, "seconds": 2.0}, epoch)
+    chief.update_trial("w", trial, {"val_accuracy": 0.1, "seconds": 0.0}, 0)  # read from a checkpoint
+    assert chief.rows()[0]["epochs"] == 3
+    assert chief.rows()[0]["seconds"] == 6.0
+    chief.update_trial("w", trial, {"val_accuracy": 0.6, "seconds": 3.0}, 1)  # trained again, otherwise
+    chief.end_trial("w", trial, "COMPLETED")
+    row = chief.rows()[0]
+    assert (row["score"], row["epochs"], row["seconds"]) == (0.6, 2, 5.0)
+
+
+def test_only_the_worker_that_has_a_trial_may_speak_of_it(tmp_path: Path) -> None:
+    chief = Chief(RunDir(tmp_path), recipe(), 0)
+    trial = chief.create_trial("a").trial_id
+    with pytest.raises(NotYours):
+        chief.update_trial("b", trial, {"val_accuracy": 1.0}, 0)
+    with pytest.raises(NotYours):
+        chief.end_trial("b", trial, "COMPLETED")
+    with pytest.raises(NotYours):
+        chief.end_trial("a", "99", "COMPLETED")
+    assert chief.rows()[0]["status"] == "RUNNING"
+
+
+def test_ending_a_trial_twice_changes_nothing(tmp_path: Path) -> None:
+    chief = Chief(RunDir(tmp_path), recipe(), 0)
+    trial = chief.create_trial("a").trial_id
+    chief.update_trial("a", trial, {"val_accuracy": 0.5}, 0)
+    chief.end_trial("a", trial, "COMPLETED")
+    before = chief.rows()
+    chief.end_trial("a", trial, "INVALID", "a late word")
+    assert chief.rows() == before
+
+
+def test_a_call_that_raises_leaves_the_chief_at_work(tmp_path: Path) -> None:
+    chief = Chief(RunDir(tmp_path), recipe(), 0)
+    trial = chief.create_trial("w").trial_id
+    with pytest.raises(ValueError, match="[Oo]bjective"):
+        chief.update_trial("w", trial, {"loss": 1.0}, 0)
+    other = threading.Thread(target=work, args=(chief, "w", Runner(), Stop()))
+    other.start()
+    other.join(timeout=30)
+    assert chief.finished
+
+
+def test_stock_keras_tuner_opens_the_project(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    best = search(tmp_path, recipe(max_retries_per_trial=1), Runner()).best()
+    assert capfd.readouterr().out == ""
+    stock = keras_tuner.RandomSearch(
+        hypermodel=lambda hp: None,
+        objective=keras_tuner.Objective("val_accuracy", "max"),
+        max_trials=5,
+        directory=tmp_path,
+        project_name="search",
+    )
+    assert stock.oracle.get_best_trials(1)[0].trial_id == best["trial"]
+    assert stock.remaining_trials == 0
+    assert stock.oracle._retry_queue == []
+    assert json.loads((tmp_path / "search" / "oracle.json").read_bytes())["ongoing_trials"] == {}
+
+
+def test_the_table_names_worker_seconds_and_hyperparameters(tmp_path: Path) -> None:
+    search(tmp_path, recipe(), Runner(), worker="tuner7")
+    with RunDir(tmp_path).trials.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0])[:7] == ["trial", "status", "score", "epochs", "seconds", "worker", "message"]
+    assert {"model.layers", "model.units_1", "training.learning_rate", "training.optimizer"} <= set(rows[0])
+    assert {row["worker"] for row in rows} == {"tuner7"}
+    assert all(float(row["seconds"]) >= 0 for row in rows)
+
+
+class Failing(Runner):
+    def __init__(self, error: Exception | float, trials: range, attempts: int = 99) -> None:
+        super().__init__()
+        self.error, self.trials, self.attempts = error, trials, attempts
+
+    def __call__(self, trial: TrialRequest, report: Report) -> None:
+        if int(trial.trial_id) not in self.trials or trial.attempt >= self.attempts:
+            return super().__call__(trial, report)
+        self.requests.append(trial)
+        report(0, {"val_accuracy": 0.99})  # must not count
+        if isinstance(self.error, Exception):
+            raise self.error
+        return report(1, {"val_accuracy": self.error})
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (RuntimeError("no kernel\nimage"), "RuntimeError: no kernel"),
+        (MemoryError(), "out of memory"),
+        (float("nan"), "val_accuracy is nan after epoch 2"),
+        (KeyError(), "KeyError"),
+    ],
+)
+@pytest.mark.parametrize("oracle", ["random", "hyperband"])
+def test_failed_trials_give_their_reason_and_the_search_goes_on(
+    tmp_path: Path, error: Exception | float, reason: str, oracle: str
+) -> None:
+    of = recipe(oracle, trials=10, epochs=4)
+    chief = search(tmp_path, of, Failing(error, range(2, 6)))  # four in a row
+    rows = chief.rows()
+    assert [row["status"] for row in rows] == ["FAILED" if n in range(2, 6) else "COMPLETED" for n in range(10)]
+    assert all(reason in row["message"] for row in rows[2:6])
+    assert chief.best()["score"] < 0.99
+
+
+def test_a_retry_starts_afresh_and_its_result_counts(tmp_path: Path) -> None:
+    of = recipe(max_retries_per_trial=2)
+    chief = search(tmp_path, of, runner := Failing(float("nan"), range(1, 2), attempts=2))
+    assert [r.attempt for r in runner.requests if r.trial_id == "1"] == [0, 1, 2]
+    assert chief.get_trial("1").status == "COMPLETED"
+    search(tmp_path / "whole", of, Runner())
+    assert table(tmp_path) == table(tmp_path / "whole")
+
+
+def test_retries_are_bounded(tmp_path: Path) -> None:
+    chief = search(tmp_path, recipe(max_retries_per_trial=2), runner := Failing(OSError("x"), range(1, 2)))
+    assert len([r for r in runner.requests if r.trial_id == "1"]) == 3
+    assert chief.get_trial("1").status == "FAILED"
+
+
+def test_a_search_whose_every_trial_failed_says_so(tmp_path: Path) -> None:
+    chief = search(tmp_path, recipe(), Failing(RuntimeError("no luck"), range(9)))
+    assert chief.finished
+    with pytest.raises(SearchFailed, match="all 5 trials.*no luck"):
+        chief.best()
+    assert not RunDir(tmp_path).best.exists()
+
+
+def test_a_trial_that_reports_nothing_has_failed(tmp_path: Path) -> None:
+    chief = Chief(RunDir(tmp_path), recipe(), 0)
+    work(chief, "w", lambda trial, report: None, Stop())
+    assert {row["message"] for row in chief.rows()} == {"it reported no val_accuracy"}

@@ -1,0 +1,83 @@
+"""The order of the rooms: data flows down the list, and no import goes back up it."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import fmnist
+
+PACKAGE = Path(fmnist.__file__).parent
+ROOMS = [
+    {"__init__"},
+    {"errors", "config", "rundir", "signals"},
+    {"data"},
+    {"augment", "model"},
+    {"devices"},
+    {"program", "checkpoint"},
+    {"fit"},
+    {"search"},
+    {"tune", "train"},
+    {"evaluate"},
+    {"results", "page"},
+    {"report"},
+    {"cli"},
+    {"__main__"},
+]
+FLOOR = {room: floor for floor, rooms in enumerate(ROOMS) for room in rooms}
+HEAVY = {"numpy", "scipy", "sklearn", "tensorflow", "keras", "keras_tuner"}
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+
+def room_of(module: Path) -> str:
+    return module.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported(module: Path) -> Iterator[str]:
+    """The dotted name of everything that a module imports, at whatever depth of its code."""
+    package = ["fmnist", *module.relative_to(PACKAGE).parent.parts]
+    for node in ast.walk(ast.parse(module.read_bytes())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            yield from (".".join([*base, *filter(None, [node.module]), alias.name]) for alias in node.names)
+
+
+def rooms_imported(module: Path) -> set[str]:
+    names = (name.split(".") for name in imported(module))
+    return {rest[0] for top, *rest in names if top == "fmnist" and rest and rest[0] in FLOOR}
+
+
+def mentions(module: Path, name: str) -> bool:
+    for node in ast.walk(ast.parse(module.read_bytes())):
+        if name in (getattr(node, "id", None), getattr(node, "attr", None)):
+            return True
+        if isinstance(node, ast.alias) and node.name == name:
+            return True
+    return False
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_no_lower_room_imports_an_upper_one(module: Path) -> None:
+    room = room_of(module)
+    assert room in FLOOR, f"{module} has no place in the order of rooms"
+    assert {upper for upper in rooms_imported(module) if FLOOR[upper] > FLOOR[room]} == set()
+
+
+def test_only_search_imports_keras_tuner() -> None:
+    importers = {room_of(module) for module in MODULES for name in imported(module) if name.startswith("keras_tuner")}
+    assert importers == {"search"}
+
+
+def test_only_eval_reads_the_test_set() -> None:
+    assert {room_of(module) for module in MODULES if mentions(module, "load_test")} == {"evaluate"}
+
+
+def test_the_command_line_imports_nothing_heavy() -> None:
+    script = "import sys, fmnist.cli; print(*{name.split('.')[0] for name in sys.modules})"
+    loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
+    assert HEAVY & set(loaded) == set()

@@ -1,0 +1,114 @@
+"""What the repository holds, and how its front door turns variables into commands."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import fmnist
+from fmnist import config
+
+ROOT = Path(__file__).parent.parent
+LOCKS = sorted((ROOT / "requirements").glob("*.txt"))
+
+
+def tracked() -> list[Path]:
+    """The files that git holds, or would hold."""
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    names = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    return [ROOT / name for name in names.split("\0") if (ROOT / name).is_file()]
+
+
+def occurrences(pattern: str) -> list[str]:
+    texts = {path.relative_to(ROOT): path.read_bytes().decode(errors="ignore") for path in tracked()}
+    return [f"{name}: {match[0]}" for name, text in texts.items() for match in re.finditer(pattern, text)]
+
+
+def make(*args: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(["make", *args], cwd=ROOT, capture_output=True, text=True)
+
+
+def jobs(*args: str) -> list[str]:
+    """The `fmnist` commands that make would run, without the program's path."""
+    result = make("--dry-run", *args)
+    assert result.returncode == 0, result.stderr
+    return re.findall(r"^\S*bin/fmnist (.*?) *$", result.stdout, re.MULTILINE)
+
+
+def test_no_file_names_a_package_registry() -> None:
+    assert occurrences(r"\b(?:pypi|pythonhosted|npmjs|debian|ubuntu|anaconda)\.(?:org|com|io|net)\b") == []
+
+
+def test_no_file_names_a_path_of_one_machine() -> None:
+    assert occurrences(r"(?<![\w.$})/-])/(?:work|root|home|Users)/\w+") == []
+
+
+def test_no_file_is_large() -> None:
+    assert [path for path in tracked() if path.stat().st_size > 2**20] == []
+
+
+@pytest.mark.parametrize("lock", LOCKS, ids=lambda path: path.name)
+def test_every_locked_requirement_has_hashes_and_no_address(lock: Path) -> None:
+    lines = [line for line in lock.read_text().replace("\\\n", " ").splitlines() if not line.lstrip().startswith("#")]
+    requirement = re.compile(r"[a-z0-9.-]+==[\w.+]+( ; [^@]+?)?( +--hash=sha256:[0-9a-f]{64})+")
+    assert lines
+    assert [line for line in lines if not requirement.fullmatch(line.strip())] == []
+    assert "://" not in lock.read_text()
+
+
+@pytest.mark.parametrize("name", ["cpu", "cuda"])
+def test_the_environments_hold_all_that_the_package_needs(name: str) -> None:
+    lock = (ROOT / "requirements" / f"{name}.txt").read_text()
+    declared = re.search(r"^dependencies = \[(.*?)^\]", (ROOT / "pyproject.toml").read_text(), re.DOTALL | re.MULTILINE)
+    assert declared
+    needed = re.findall(r'^    "([a-z0-9-]+)', declared[1], re.MULTILINE)
+    # setuptools installs the package itself, without a download of its own.
+    assert [package for package in [*needed, "setuptools"] if not re.search(rf"^{package}==", lock, re.MULTILINE)] == []
+
+
+def test_every_recipe_that_is_named_exists() -> None:
+    files = [ROOT / name for name in ("Makefile", ".ci/run", "README.md")]
+    named = {recipe for path in files for recipe in re.findall(r"RECIPE(?: \?)?= ?([\w-]+)", path.read_text())}
+    assert "tuned-mlp" in named
+    assert named - set(config.names()) == set()
+
+
+def test_the_changelog_has_this_version() -> None:
+    assert f"## [{fmnist.__version__}]" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_no_module_passes_300_lines() -> None:
+    lines = {path.name: len(path.read_text().splitlines()) for path in (ROOT / "fmnist").rglob("*.py")}
+    assert {name: count for name, count in lines.items() if count > 300} == {}
+
+
+def test_make_alone_lists_every_target_and_variable() -> None:
+    text = (ROOT / "Makefile").read_text()
+    phony = re.search(r"^\.PHONY: (.*)$", text, re.MULTILINE)
+    assert phony
+    listed = make().stdout
+    assert [name for name in phony[1].split() if not re.search(rf"^  make {name} ", listed, re.MULTILINE)] == []
+    variables = re.findall(r"^(\w+) \?=", text, re.MULTILINE)
+    assert [name for name in variables if not re.search(rf"^  {name} ", listed, re.MULTILINE)] == []
+
+
+def test_make_all_runs_the_jobs_in_order_on_one_run_folder() -> None:
+    job = "--recipe 'smoke' --seed 3 --run 'out/smoke-seed3'"
+    expected = ["data", f"tune {job}", f"train {job}", "eval 'out/smoke-seed3'", "report 'out/smoke-seed3'"]
+    assert [re.sub(" +", " ", line) for line in jobs("-j4", "all", "RECIPE=smoke", "SEED=3", "RESULTS=out")] == expected
+
+
+def test_make_passes_every_variable_on() -> None:
+    (tune,) = jobs("tune", "RECIPE=my/own.toml", "TRIALS=7", "DATA=idx", "SET=model.hidden=[64,32] training.epochs=2")
+    assert "--recipe 'my/own.toml' --seed 0 --run 'results/own-seed0'" in tune
+    assert "--set 'model.hidden=[64,32]' --set 'training.epochs=2'" in tune
+    assert "--data 'idx'" in tune
+    assert "--trials 7" in tune
+
+
+def test_an_unknown_engine_ends_in_one_line() -> None:
+    result = make("--dry-run", "train", "ENGINE=teleport")
+    assert result.returncode == 2
+    assert "ENGINE=teleport is not known" in result.stderr
+    assert len(result.stderr.splitlines()) == 1

@@ -1,0 +1,155 @@
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from searching import Runner, recipe, search, table
+
+from fmnist.rundir import RunDir
+from fmnist.search.chief import Chief
+from fmnist.search.worker import Report, TrialRequest, work
+from fmnist.signals import Stop
+
+
+@pytest.fixture(autouse=True)
+def _no_power_cuts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a process has written outlives it without waiting for the disk."""
+    monkeypatch.setattr(os, "fsync", lambda handle: None)
+
+
+class Unlucky(Runner):
+    """Fails the first attempt of trial 1."""
+
+    def __call__(self, trial: TrialRequest, report: Report) -> None:
+        if int(trial.trial_id) == 1 and trial.attempt == 0:
+            self.requests.append(trial)
+            raise RuntimeError("bad luck")
+        super().__call__(trial, report)
+
+
+def ended(path: Path) -> set[str]:
+    found = RunDir(path).search.glob("trial_*/trial.json")
+    return {file.parent.name for file in found if b'"status": "COMPLETED"' in file.read_bytes()}
+
+
+@pytest.mark.parametrize(("oracle", "trials", "every"), [("random", 4, 1), ("hyperband", 10, 2), ("bayesian", 17, 25)])
+def test_killed_after_any_write_the_search_ends_as_if_it_had_not_been(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, oracle: str, trials: int, every: int
+) -> None:
+    of = recipe(oracle, trials=trials, epochs=4, max_retries_per_trial=1)
+    whole = tmp_path / "whole"
+    snapshots: list[Path] = []
+    replace = os.replace
+
+    def replace_and_keep(source: str, target: str) -> None:
+        replace(source, target)
+        snapshots.append(tmp_path / f"killed-{len(snapshots)}")
+        if len(snapshots) % every == 0:
+            shutil.copytree(whole, snapshots[-1])
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", replace_and_keep)
+        search(whole, of, Unlucky())
+    for snapshot in filter(Path.exists, snapshots):
+        done = ended(snapshot)
+        search(snapshot, of, runner := Unlucky())
+        assert table(snapshot) == table(whole), snapshot.name
+        assert RunDir(snapshot).best.read_bytes() == RunDir(whole).best.read_bytes()
+        assert done.isdisjoint(f"trial_{request.trial_id}" for request in runner.requests)
+
+
+def half_way(path: Path, oracle: str) -> list[dict[str, str]]:
+    """A search with trial 3 of 8 in hand, one epoch reported; returns the table of the same search, undisturbed."""
+    of = recipe(oracle, trials=8, epochs=4)
+    search(path / "whole", of, Runner())
+    chief = Chief(RunDir(path / "cut"), of, 0)
+    runner = Runner()
+
+    def three(trial: TrialRequest, report: Report) -> None:
+        if int(trial.trial_id) == 3:
+            report(0, runner.metrics(trial, 0))
+            raise SystemExit
+        runner(trial, report)
+
+    with pytest.raises(SystemExit):
+        work(chief, "w", three, Stop())
+    return table(path / "whole")
+
+
+def truncate(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def overwrite(file: Path) -> None:
+    file.write_bytes(b'{"trial_id": 3, "hyperparameters": []}')
+
+
+def empty(file: Path) -> None:
+    file.write_bytes(b"")
+
+
+@pytest.mark.parametrize("damage", [truncate, overwrite, empty, Path.unlink])
+@pytest.mark.parametrize("name", ["oracle.json", "trial_1/trial.json", "trial_3/trial.json"])
+@pytest.mark.parametrize("oracle", ["random", "hyperband"])
+def test_a_damaged_file_costs_at_most_one_step(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], oracle: str, name: str, damage: Callable[[Path], None]
+) -> None:
+    whole = half_way(tmp_path, oracle)
+    file = tmp_path / "cut" / "search" / name
+    damage(file)
+    capfd.readouterr()
+    search(tmp_path / "cut", recipe(oracle, trials=8, epochs=4), Runner())
+    assert str(file) in capfd.readouterr().err
+    assert table(tmp_path / "cut") == whole
+
+
+@pytest.mark.parametrize("oracle", ["random", "hyperband"])
+def test_the_oracle_lost_with_its_last_version_is_made_again_from_the_trials(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], oracle: str
+) -> None:
+    whole = half_way(tmp_path, oracle)
+    for file in (tmp_path / "cut" / "search").glob("oracle.json*"):
+        empty(file)
+    search(tmp_path / "cut", recipe(oracle, trials=8, epochs=4), Runner())
+    assert "goes on from its 4 trials" in capfd.readouterr().err
+    assert table(tmp_path / "cut") == whole
+
+
+def test_a_trial_lost_with_its_last_version_has_failed_and_no_other_takes_its_place(tmp_path: Path) -> None:
+    whole = half_way(tmp_path, "random")
+    for file in (tmp_path / "cut" / "search" / "trial_1").glob("trial.json*"):
+        truncate(file)
+    search(tmp_path / "cut", recipe(trials=8, epochs=4), Runner())
+    found = table(tmp_path / "cut")
+    assert found[1]["status"] == "FAILED"
+    assert "damaged" in found[1]["message"]
+    assert found[:1] + found[2:] == whole[:1] + whole[2:]
+
+
+def test_a_full_disk_ends_the_work_and_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    of = recipe(trials=4)
+    search(tmp_path / "whole", of, Runner())
+    writes = 0
+    while True:
+        run = tmp_path / f"full-{writes}"
+        left = writes
+
+        def fsync(_handle: int) -> None:
+            nonlocal left
+            left -= 1
+            if left < 0:
+                raise OSError(28, "No space left on device")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", fsync)
+            try:
+                search(run, of, Runner())
+                break
+            except OSError:
+                pass
+        search(run, of, Runner())
+        assert table(run) == table(tmp_path / "whole")
+        assert not [row for row in table(run) if row["status"] != "COMPLETED"]
+        writes += 1
+    assert writes > 20
