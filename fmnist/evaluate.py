@@ -1,6 +1,7 @@
 """`eval`: what the test set says about a run's final model. Nothing else reads the test set."""
 
 import hashlib
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -130,6 +131,9 @@ def confusion_image(matrix: np.ndarray) -> np.ndarray:
 def _load(path: Path) -> keras.Model:
     if not path.exists():
         raise BadInput(f"{path} is missing; run `fmnist train` first")
+    # Keras would call a truncated file "not found".
+    if not zipfile.is_zipfile(path):
+        raise BadInput(f"{path} is truncated, or not a Keras model; remove it and run `fmnist train` again")
     try:
         model = keras.models.load_model(path, compile=False)
         shapes = tuple(model.input_shape), tuple(model.output_shape)

@@ -140,7 +140,7 @@ class Trainer:
         epoch: int,
     ) -> dict[str, float]:
         loop.on_epoch_begin(epoch)
-        learning_rate = float(program.optimizer.learning_rate)
+        learning_rate = float(keras.ops.convert_to_numpy(program.optimizer.learning_rate))
         random = np.random.default_rng([seed, epoch])
         order = random.permutation(self._train.size)
         logs = program.train(self._train, order, training.batch_size, random.integers(2**31, size=2, dtype=np.int32))

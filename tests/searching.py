@@ -15,6 +15,8 @@ SPACE = {
     "training.learning_rate": {"min": 1e-4, "max": 1e-1, "sampling": "log"},
     "training.optimizer": {"values": ["sgd", "adam"]},
 }
+SMALL_SPACE = {key: SPACE[key] for key in ("training.learning_rate", "training.optimizer")}
+"""Two dimensions: after six random trials the Bayesian oracle makes its own."""
 
 
 def recipe(oracle: str = "random", space: dict[str, Any] = SPACE, **search: Any) -> config.Recipe:

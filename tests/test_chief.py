@@ -6,7 +6,7 @@ from pathlib import Path
 
 import keras_tuner
 import pytest
-from searching import Runner, recipe, search, table
+from searching import SMALL_SPACE, Runner, recipe, search, table
 
 from fmnist import config
 from fmnist.errors import Interrupted
@@ -34,6 +34,13 @@ def test_the_search_ends_with_every_trial_counted_and_the_best_named(tmp_path: P
     assert best == chief.best()
     assert best["score"] == max(float(row["score"]) for row in found)
     assert config.replace(of, best["values"]).model.hidden == tuple(best["values"]["model.hidden"])
+
+
+def test_the_bayesian_oracle_finds_what_it_was_told_of(tmp_path: Path) -> None:
+    found = search(tmp_path, recipe("bayesian", SMALL_SPACE, trials=9), Runner()).rows()
+    guesses = [row["training.learning_rate"] for row in found[6:]]
+    assert min(guesses) < 1e-3  # the formula's best rate is the lowest
+    assert len(set(guesses)) > 1
 
 
 def test_the_score_is_that_of_the_best_epoch(tmp_path: Path) -> None:

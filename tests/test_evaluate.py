@@ -164,7 +164,7 @@ def test_truncated_model_loses_no_earlier_result(other_run: RunDir, other_data: 
     other_run.metrics.write_text("earlier")
     whole = other_run.model.read_bytes()
     other_run.model.write_bytes(whole[: int(keep if keep > 1 else keep * len(whole))])
-    with pytest.raises(BadInput, match=r"model\.keras cannot be loaded .*run `fmnist train` again") as caught:
+    with pytest.raises(BadInput, match=r"model\.keras is truncated.*run `fmnist train` again") as caught:
         evaluate.evaluate(other_run, other_data)
     assert "\n" not in str(caught.value)
     assert other_run.metrics.read_text() == "earlier"

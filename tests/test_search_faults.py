@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from searching import Runner, recipe, search, table
+from searching import SMALL_SPACE, SPACE, Runner, recipe, search, table
 
 from fmnist.rundir import RunDir
 from fmnist.search.chief import Chief
@@ -33,11 +33,12 @@ def ended(path: Path) -> set[str]:
     return {file.parent.name for file in found if b'"status": "COMPLETED"' in file.read_bytes()}
 
 
-@pytest.mark.parametrize(("oracle", "trials", "every"), [("random", 4, 1), ("hyperband", 10, 2), ("bayesian", 17, 25)])
+@pytest.mark.parametrize(("oracle", "trials", "every"), [("random", 4, 1), ("hyperband", 10, 5), ("bayesian", 8, 17)])
 def test_killed_after_any_write_the_search_ends_as_if_it_had_not_been(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, oracle: str, trials: int, every: int
 ) -> None:
-    of = recipe(oracle, trials=trials, epochs=4, max_retries_per_trial=1)
+    space = SMALL_SPACE if oracle == "bayesian" else SPACE
+    of = recipe(oracle, space, trials=trials, epochs=4, max_retries_per_trial=1)
     whole = tmp_path / "whole"
     snapshots: list[Path] = []
     replace = os.replace
@@ -93,26 +94,26 @@ def empty(file: Path) -> None:
 @pytest.mark.parametrize("name", ["oracle.json", "trial_1/trial.json", "trial_3/trial.json"])
 @pytest.mark.parametrize("oracle", ["random", "hyperband"])
 def test_a_damaged_file_costs_at_most_one_step(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str], oracle: str, name: str, damage: Callable[[Path], None]
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, oracle: str, name: str, damage: Callable[[Path], None]
 ) -> None:
     whole = half_way(tmp_path, oracle)
     file = tmp_path / "cut" / "search" / name
     damage(file)
-    capfd.readouterr()
+    caplog.clear()
     search(tmp_path / "cut", recipe(oracle, trials=8, epochs=4), Runner())
-    assert str(file) in capfd.readouterr().err
+    assert str(file) in caplog.text
     assert table(tmp_path / "cut") == whole
 
 
 @pytest.mark.parametrize("oracle", ["random", "hyperband"])
 def test_the_oracle_lost_with_its_last_version_is_made_again_from_the_trials(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str], oracle: str
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, oracle: str
 ) -> None:
     whole = half_way(tmp_path, oracle)
     for file in (tmp_path / "cut" / "search").glob("oracle.json*"):
         empty(file)
     search(tmp_path / "cut", recipe(oracle, trials=8, epochs=4), Runner())
-    assert "goes on from its 4 trials" in capfd.readouterr().err
+    assert "goes on from its 4 trials" in caplog.text
     assert table(tmp_path / "cut") == whole
 
 

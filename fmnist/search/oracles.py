@@ -1,5 +1,6 @@
 """The stock Keras Tuner oracles: made from a recipe, and brought back from what is on disk."""
 
+import logging
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -11,7 +12,9 @@ from keras_tuner.engine.trial import Trial, TrialStatus
 from fmnist.config import Recipe
 from fmnist.errors import BadInput
 from fmnist.search import space
-from fmnist.search.project import Project, say
+from fmnist.search.project import Project
+
+logger = logging.getLogger(__name__)
 
 ENDED = (TrialStatus.COMPLETED, TrialStatus.FAILED)
 
@@ -64,7 +67,7 @@ def load(project: Project, recipe: Recipe, seed: int) -> tuple[keras_tuner.Oracl
     if oracle is None:
         oracle = make(recipe, seed)
         if trials:
-            say(f"{project.path / 'oracle.json'} is missing: the search goes on from its {len(trials)} trials")
+            logger.warning("no oracle.json in %s: the search goes on from its %d trials", project.path, len(trials))
     _adopt(oracle, trials)
     _settle(oracle)
     return oracle, workers

@@ -1,8 +1,8 @@
 """The Keras Tuner project on disk: the stock files, each replaced whole, with its last version kept beside it."""
 
 import json
+import logging
 import shutil
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,12 +12,9 @@ from keras_tuner.engine.trial import Trial
 from fmnist.errors import BadInput
 from fmnist.rundir import atomic_write
 
+logger = logging.getLogger(__name__)
+
 _T = TypeVar("_T")
-
-
-def say(message: str) -> None:
-    """One line for the log."""
-    print(message, file=sys.stderr, flush=True)
 
 
 class Project:
@@ -77,10 +74,10 @@ def _newest(path: Path, parse: Callable[[dict[str, Any]], _T]) -> _T | None:
         except OSError as error:
             raise BadInput(f"{version} cannot be read: {error.strerror}") from error
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            say(f"{version} is damaged ({type(error).__name__}: {error})")
+            logger.warning("%s is damaged (%s: %s)", version, type(error).__name__, error)
             continue
         if version == backup:
-            say(f"going on from the version before: {backup}")
+            logger.warning("going on from the version before: %s", backup)
             # At once, or the next write would keep the damaged version in place of the good one.
             with atomic_write(path) as file:
                 file.write(backup.read_bytes())

@@ -1,5 +1,6 @@
 """The worker: takes a trial, has it run, reports it, and takes the next one."""
 
+import logging
 import math
 import time
 from collections.abc import Mapping
@@ -10,9 +11,10 @@ from keras_tuner.engine.trial import Trial, TrialStatus
 
 from fmnist.search import space
 from fmnist.search.chief import NotYours
-from fmnist.search.project import say
 from fmnist.search.tables import SECONDS
 from fmnist.signals import Stop
+
+logger = logging.getLogger(__name__)
 
 _WAIT = 1.0  # seconds between two looks at whether a stop was requested, while there is no trial to run
 
@@ -81,7 +83,7 @@ def work(chief: ChiefLike, worker_id: str, run_trial: RunTrial, stop: Stop) -> N
             try:
                 _run(chief, worker_id, run_trial, _request(trial))
             except NotYours as error:
-                say(f"{error}: leaving it")
+                logger.warning("%s: leaving it", error)
 
 
 def _run(chief: ChiefLike, worker_id: str, run_trial: RunTrial, request: TrialRequest) -> None:
@@ -92,7 +94,7 @@ def _run(chief: ChiefLike, worker_id: str, run_trial: RunTrial, request: TrialRe
         if error is reporter.refusal:
             raise
         reason = _reason(error)
-        say(f"trial {request.trial_id} failed: {reason}")
+        logger.warning("trial %s failed: %s", request.trial_id, reason)
         chief.end_trial(worker_id, request.trial_id, TrialStatus.INVALID, reason)
     else:
         chief.end_trial(worker_id, request.trial_id, TrialStatus.COMPLETED)

@@ -1,0 +1,125 @@
+"""`tune`: the search room drives the trials, `fit` trains them, TensorBoard shows them."""
+
+import dataclasses
+import logging
+import shutil
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+from tensorboard.plugins.hparams import api as hparams
+
+from fmnist import data
+from fmnist.config import Recipe, SearchConfig, replace
+from fmnist.devices import Devices
+from fmnist.fit import Trainer
+from fmnist.rundir import RunDir
+from fmnist.search.chief import Chief
+from fmnist.search.worker import Report, TrialRequest, work
+from fmnist.signals import Stop
+from fmnist.train import log_epochs, tensorboard
+
+logger = logging.getLogger(__name__)
+
+
+def tune(run: RunDir, recipe: Recipe, seed: int, data_dir: Path | None, devices: Devices, stop: Stop) -> None:
+    """Run the recipe's search to its end: search/, trials.csv, best.json; go on with an interrupted one.
+
+    Raises:
+        BadInput: the run folder is another run's, or the search space holds a value that the configuration refuses.
+        Interrupted: a stop was requested; the trial in hand goes on from its last epoch.
+        SearchFailed: every trial failed.
+    """
+    run.claim(recipe, seed)
+    if recipe.search is None:
+        logger.info("recipe %s is fixed: there is nothing to search", recipe.name)
+        return
+    with run.lock("tune"):
+        chief = Chief(run, recipe, seed)
+        if chief.finished:
+            logger.info("the search in %s is finished", run)
+        else:
+            loaded = data.load_train(data_dir, recipe.data)
+            run.record("tune", devices=str(devices), data=loaded.source.sha256)
+            logger.info("tune %s (seed %d, %d trials) on %s", recipe.name, seed, recipe.search.trials, devices)
+            _declare_hyperparameters(run, recipe.search)
+            trials = _Trials(run, recipe, seed, Trainer(loaded, devices), stop)
+            work(chief, "worker-0", trials.run, stop)
+        best = chief.best()
+        logger.info("best of %d trials: %s, %s %.4f", len(chief.rows()), best["trial"], best["objective"], best["score"])
+        if recipe.search.oracle != "hyperband" or chief.finished:
+            for path in run.checkpoint.glob("trial_*.npz"):
+                path.unlink()
+
+
+class _Trials:
+    """Trains what the search asks for."""
+
+    def __init__(self, run: RunDir, recipe: Recipe, seed: int, trainer: Trainer, stop: Stop) -> None:
+        self._run = run
+        self._recipe = recipe
+        self._seed = seed
+        self._trainer = trainer
+        self._stop = stop
+
+    def run(self, trial: TrialRequest, report: Report) -> None:
+        """Train a trial to its epochs, from its own checkpoint, its parent's, or the beginning."""
+        recipe = replace(self._recipe, dict(trial.values))
+        training = dataclasses.replace(recipe.training, epochs=trial.epochs)
+        checkpoint = self._checkpoint(trial.trial_id, trial.attempt)
+        if trial.parent_trial_id and not checkpoint.exists():
+            self._adopt(trial.parent_trial_id, checkpoint)
+        log = log_epochs(trial.epochs, f"trial {trial.trial_id}, ")
+
+        def progress(epoch: int, metrics: dict[str, float]) -> None:
+            log(epoch, metrics)
+            report(epoch, metrics)
+
+        # One folder a trial, so that TensorBoard's HParams page shows a trial as one session.
+        board = self._run.tensorboard / "trials" / trial.trial_id
+        values = {name: _scalar(value) for name, value in trial.values.items()}
+        self._trainer.fit(
+            recipe.model,
+            training,
+            # A retry of a failed trial must not fail in the same way for the same reason.
+            seed=self._seed + 1_000_000 * trial.attempt,
+            stop=self._stop,
+            checkpoint_path=checkpoint,
+            callbacks=[tensorboard(board), hparams.KerasCallback(str(board), values, trial_id=trial.trial_id)],
+            progress=progress,
+        )
+
+    def _checkpoint(self, trial_id: str, attempt: int) -> Path:
+        return self._run.checkpoint / f"trial_{trial_id}_{attempt}.npz"
+
+    def _adopt(self, parent: str, checkpoint: Path) -> None:
+        """Begin a promoted trial (Hyperband) with all that its parent was at its last epoch."""
+        attempts = sorted(self._run.checkpoint.glob(f"trial_{parent}_*.npz"))
+        if not attempts:
+            logger.warning("the checkpoint of trial %s is gone; the trial promoted from it starts anew", parent)
+            return
+        temporary = checkpoint.with_suffix(".tmp")
+        shutil.copyfile(attempts[-1], temporary)
+        temporary.replace(checkpoint)
+
+
+def _declare_hyperparameters(run: RunDir, search: SearchConfig) -> None:
+    """Tell TensorBoard's HParams page the domains, and which metric a trial is judged by."""
+    domains: list[hparams.HParam] = []
+    for key, space in search.space.items():
+        domain: Any = None
+        if space.values is not None:
+            domain = hparams.Discrete(list(space.values))
+        elif space.min is not None and space.max is not None:
+            domain = hparams.RealInterval(space.min, space.max)
+        domains.append(hparams.HParam(key, domain))
+    metric = hparams.Metric(
+        f"epoch_{search.objective.removeprefix('val_')}", group="validation", display_name=search.objective
+    )
+    with tf.summary.create_file_writer(str(run.tensorboard)).as_default():
+        hparams.hparams_config(hparams=domains, metrics=[metric])
+
+
+def _scalar(value: Any) -> str | bool | int | float:
+    """HParams holds scalars; the units of the hidden layers become 512-256-50."""
+    return "-".join(map(str, value)) if isinstance(value, list | tuple) else value

@@ -1,0 +1,252 @@
+"""The training loop: equal to Keras's own, on one device or several, interrupted or not."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from fmnist import checkpoint, data
+from fmnist.config import DataConfig, EarlyStoppingConfig, ModelConfig, ReduceLROnPlateauConfig, TrainingConfig
+from fmnist.data import TrainData
+from fmnist.devices import Devices, choose
+from fmnist.errors import BadInput, Interrupted
+from fmnist.fit import Diverged, FitResult, Trainer
+from fmnist.model import build
+from fmnist.program import Program, resident, steps
+from fmnist.signals import Stop
+
+# When the tests are collected, because TensorFlow fixes its logical devices at its first operation.
+TWO = choose("cpu:2")
+ONE = dataclasses.replace(TWO, names=TWO.names[:1])
+
+OPTIMIZERS = {
+    "sgd": keras.optimizers.SGD,
+    "adam": keras.optimizers.Adam,
+    "adagrad": keras.optimizers.Adagrad,
+    "nadam": keras.optimizers.Nadam,
+    "adadelta": keras.optimizers.Adadelta,
+    "rmsprop": keras.optimizers.RMSprop,
+}
+SEED = np.array([1, 2], np.int32)
+
+
+@pytest.fixture(scope="module")
+def small(data_dir: Path) -> TrainData:
+    """2,500 training images: 19 batches of 128 and one of 68."""
+    return data.load_train(data_dir, DataConfig(train_limit=2500))
+
+
+@pytest.fixture(scope="module")
+def trainer(small: TrainData) -> Trainer:
+    return Trainer(small, ONE)
+
+
+def epoch(config: ModelConfig, training: TrainingConfig, devices: Devices, small: TrainData) -> Program:
+    """A program after one epoch in the images' order."""
+    program = Program(config, training, devices)
+    program.reset(config, training, build(config, seed=1).get_weights())
+    program.train(resident(small.train, devices), np.arange(len(small.train)), training.batch_size, SEED)
+    return program
+
+
+def assert_close(left: Sequence[np.ndarray], right: Sequence[np.ndarray], tolerance: float = 1e-5) -> None:
+    for one, other in zip(left, right, strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_an_epoch_equals_model_fit(name: str, small: TrainData) -> None:
+    config = ModelConfig(hidden=(64, 32), batch_normalization=True, l2=1e-4)
+    training = TrainingConfig(optimizer=name, learning_rate=1e-3, weight_decay=1e-2)
+    program = epoch(config, training, ONE, small)
+
+    model = build(config, seed=1)
+    optimizer = OPTIMIZERS[name](learning_rate=1e-3, weight_decay=1e-2)
+    optimizer.exclude_from_weight_decay([v for v in model.trainable_variables if v.name in ("bias", "beta", "gamma")])
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(optimizer, loss, metrics=["accuracy"])
+    model.fit(small.train.images, small.train.labels, batch_size=128, shuffle=False, verbose=0)
+
+    assert_close(program.model.get_weights(), model.get_weights())
+    stock = model.evaluate(small.validation.images, small.validation.labels, verbose=0, return_dict=True)
+    ours = program.evaluate(resident(small.validation, ONE))
+    assert ours["accuracy"] == pytest.approx(stock["accuracy"], abs=1e-6)
+    assert ours["loss"] == pytest.approx(stock["loss"], abs=1e-4)
+
+
+def test_two_replicas_equal_one_device_and_each_other(small: TrainData) -> None:
+    """With an odd batch, so that the shares differ, an uneven last batch, and batch normalisation."""
+    config = ModelConfig(hidden=(64, 32), batch_normalization=True)
+    training = TrainingConfig(batch_size=99, weight_decay=1e-2)
+    one, two = (epoch(config, training, devices, small) for devices in (ONE, TWO))
+    assert_close(two.model.get_weights(), one.model.get_weights())
+    for variable in two.model.variables:
+        first, second = (replica.numpy() for replica in variable.value.values)
+        np.testing.assert_array_equal(first, second)
+
+
+def test_steps_hold_every_row_once_and_share_them_out() -> None:
+    order, weights = steps(np.arange(23)[::-1], batch_size=10, replicas=3)
+    assert order.shape == weights.shape == (3, 3, 4)
+    assert sorted(order[weights == 1]) == list(range(23))
+    assert weights.sum(axis=(1, 2)).tolist() == [10, 10, 3]
+    assert set(order[0][weights[0] == 1]) == set(range(13, 23))
+
+
+def test_dropout_zeroes_its_share_and_keeps_the_mean(small: TrainData) -> None:
+    """A network that can only learn its output bias trains alike with any dropout, on average."""
+    config = ModelConfig(hidden=(64,), dropout=0.5)
+    training = TrainingConfig(optimizer="sgd", learning_rate=1e-2)
+    with_dropout = epoch(config, training, ONE, small).model.get_weights()
+    without = epoch(ModelConfig(hidden=(64,)), training, ONE, small).model.get_weights()
+    assert max(abs(a - b).max() for a, b in zip(with_dropout, without, strict=True)) > 1e-3
+    again = epoch(config, training, ONE, small).model.get_weights()
+    for one, other in zip(with_dropout, again, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+FULL = TrainingConfig(
+    epochs=7,
+    learning_rate=3e-3,
+    weight_decay=1e-3,
+    ema_momentum=0.9,
+    early_stopping=EarlyStoppingConfig(monitor="val_loss", patience=2),
+    reduce_lr_on_plateau=ReduceLROnPlateauConfig(monitor="val_loss", factor=0.1, patience=1),
+)
+MODEL = ModelConfig(hidden=(64, 32), batch_normalization=True, dropout=0.2)
+
+
+def fit(trainer: Trainer, path: Path, stop_after: Sequence[int] = (), training: TrainingConfig = FULL) -> FitResult:
+    """Train to the end, stopped after each of those epochs (0-based) and taken up again by the same call."""
+    for last in [*stop_after, None]:
+        stop = Stop()
+
+        def progress(epoch: int, _metrics: dict[str, float], stop: Stop = stop, last: int | None = last) -> None:
+            if epoch == last:
+                stop.request()
+
+        arguments = {"seed": 3, "stop": stop, "checkpoint_path": path, "progress": progress}
+        if last is None:
+            return trainer.fit(MODEL, training, **arguments)
+        with pytest.raises(Interrupted):
+            trainer.fit(MODEL, training, **arguments)
+    raise AssertionError
+
+
+def test_an_interruption_leaves_no_trace(trainer: Trainer, small: TrainData, tmp_path: Path) -> None:
+    whole = fit(trainer, tmp_path / "whole.npz")
+    resumed = fit(Trainer(small, ONE), tmp_path / "resumed.npz", stop_after=(0, 1, 4))
+    assert resumed.history == whole.history
+    for one, other in zip(whole.model.get_weights(), resumed.model.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_two_devices_leave_no_trace_of_an_interruption_either(small: TrainData, tmp_path: Path) -> None:
+    trainer = Trainer(small, TWO)
+    whole = fit(trainer, tmp_path / "whole.npz")
+    resumed = fit(trainer, tmp_path / "resumed.npz", stop_after=(1,))
+    assert resumed.history == whole.history
+    for one, other in zip(whole.model.get_weights(), resumed.model.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_second_training_of_one_shape_compiles_nothing(trainer: Trainer, tmp_path: Path) -> None:
+    traces = []
+    for index, (rate, dropout, decay) in enumerate([(1e-3, 0.2, 1e-3), (1e-2, 0.4, 1e-2)]):
+        config = dataclasses.replace(MODEL, dropout=dropout)
+        training = TrainingConfig(epochs=1, learning_rate=rate, weight_decay=decay)
+        trainer.fit(config, training, seed=0, stop=Stop(), checkpoint_path=tmp_path / f"{index}.npz")
+        program = trainer._program(config, training)
+        traces.append((program, program._train.experimental_get_tracing_count()))
+    assert traces[0] == traces[1]
+    assert traces[0][1] == 1
+
+
+def test_a_reused_program_keeps_nothing_of_the_training_before(trainer: Trainer, tmp_path: Path) -> None:
+    first = fit(trainer, tmp_path / "first.npz")
+    fit(trainer, tmp_path / "other.npz", training=dataclasses.replace(FULL, learning_rate=0.1))
+    again = fit(trainer, tmp_path / "again.npz")
+    assert first.history == again.history
+
+
+def test_early_stopping_restores_the_best_weights(trainer: Trainer, small: TrainData, tmp_path: Path) -> None:
+    training = TrainingConfig(
+        epochs=30, learning_rate=3e-2, early_stopping=EarlyStoppingConfig(monitor="val_loss", patience=2)
+    )
+    result = fit(trainer, tmp_path / "c.npz", training=training)
+    best = result.best_epoch("val_loss")
+    assert best == len(result.seconds) - 3
+    result.model.compile(loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    loss = result.model.evaluate(small.validation.images, small.validation.labels, verbose=0)
+    assert loss == pytest.approx(result.history["val_loss"][best], abs=1e-4)
+
+
+def test_a_users_own_callbacks_see_the_epochs_and_a_stock_model(trainer: Trainer, tmp_path: Path) -> None:
+    seen = []
+
+    class Mine(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+            seen.append((epoch, sorted(logs or {})))
+
+    path = tmp_path / "best.keras"
+    trainer.fit(
+        MODEL,
+        TrainingConfig(epochs=2),
+        seed=0,
+        stop=Stop(),
+        checkpoint_path=tmp_path / "c.npz",
+        callbacks=[Mine(), keras.callbacks.ModelCheckpoint(str(path), monitor="val_loss", save_best_only=True)],
+    )
+    names = ["accuracy", "learning_rate", "loss", "val_accuracy", "val_loss"]
+    assert seen == [(0, names), (1, names)]
+    assert keras.models.load_model(path).output_shape == (None, 10)
+
+
+def test_a_loss_that_is_no_number_stops_at_once(trainer: Trainer, tmp_path: Path) -> None:
+    training = TrainingConfig(epochs=5, optimizer="sgd", learning_rate=1e30)
+    seen: list[int] = []
+    with pytest.raises(Diverged, match="epoch 1; a lower learning rate"):
+        trainer.fit(
+            ModelConfig(hidden=(16, 16)),
+            training,
+            seed=0,
+            stop=Stop(),
+            checkpoint_path=tmp_path / "c.npz",
+            progress=lambda epoch, _: seen.append(epoch),
+        )
+    assert seen == []
+
+
+def test_weights_average_towards_the_trained_ones(trainer: Trainer, tmp_path: Path) -> None:
+    """The exponential average lags behind: with momentum 0 it is the trained weights themselves."""
+    results = {}
+    for momentum in (None, 0.0, 0.99):
+        training = TrainingConfig(epochs=1, ema_momentum=momentum)
+        path = tmp_path / f"{momentum}.npz"
+        result = trainer.fit(ModelConfig(hidden=(16,)), training, seed=0, stop=Stop(), checkpoint_path=path)
+        results[momentum] = result.model.get_weights()[0]
+    np.testing.assert_array_equal(results[None], results[0.0])
+    assert abs(results[None] - results[0.99]).max() > 1e-3
+
+
+def test_a_checkpoint_of_another_configuration_is_left_aside(trainer: Trainer, tmp_path: Path) -> None:
+    path = tmp_path / "c.npz"
+    other = TrainingConfig(epochs=1, learning_rate=1e-2)
+    trainer.fit(ModelConfig(hidden=(16,)), other, seed=0, stop=Stop(), checkpoint_path=path)
+    assert fit(trainer, path).history == fit(trainer, tmp_path / "fresh.npz").history
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "c.npz"
+    checkpoint.save(path, {"weights": [np.arange(3.0)], "best": float("inf"), "epoch": 2})
+    loaded = checkpoint.load(path)
+    assert loaded is not None
+    np.testing.assert_array_equal(loaded.pop("weights")[0], np.arange(3.0))
+    assert loaded == {"best": float("inf"), "epoch": 2}
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(BadInput, match="c.npz is damaged"):
+        checkpoint.load(path)
+    assert checkpoint.load(tmp_path / "none.npz") is None
