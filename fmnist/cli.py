@@ -10,13 +10,13 @@ from typing import Annotated
 import typer
 
 from fmnist import __version__, config
-from fmnist.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, BadInput
+from fmnist.errors import EXIT_BAD_INPUT, BadInput
 from fmnist.rundir import RunDir
 from fmnist.signals import stop_on_signals
 
 app = typer.Typer(
     help="Find, train and judge dense-only networks on Fashion-MNIST.",
-    no_args_is_help=True,
+    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -139,18 +139,16 @@ def main() -> None:
     for chatty in ("tensorflow", "absl", "h5py"):
         logging.getLogger(chatty).setLevel(logging.ERROR)
     try:
-        app()
+        # Not standalone, where a command line that cannot be parsed would end in a box of several lines.
+        sys.exit(app(standalone_mode=False))
+    except typer.TyperException as error:
+        sys.exit(_fail(f"{error.format_message()} (see `fmnist --help`)"))
     except BadInput as error:
         sys.exit(_fail(str(error)))
     except OSError as error:
         if error.errno not in _NOT_OURS:
             raise
         sys.exit(_fail(str(error)))
-    except KeyboardInterrupt:
-        sys.exit(EXIT_INTERRUPTED)
-    except SystemExit as end:
-        # Typer's code for a command line that it cannot parse; a scheduler must not retry it.
-        sys.exit(EXIT_BAD_INPUT if end.code == 2 else end.code)
 
 
 def _fail(message: str) -> int:

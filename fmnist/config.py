@@ -80,6 +80,22 @@ class ReduceLROnPlateauConfig:
 
 
 @dataclass(frozen=True, config=_STRICT)
+class AugmentConfig:
+    """Random changes of the training images, drawn anew in each epoch; all of them off unless set.
+
+    shift: the most pixels that an image moves along each axis; what moves in is black.
+    flip: whether an image is mirrored left to right, with probability 1/2.
+    erase: the probability that a random rectangle of an image is made black.
+    mixup: the alpha of the Beta distribution of mixing weights; 0 mixes nothing.
+    """
+
+    shift: Annotated[int, Field(ge=0, lt=28)] = 0
+    flip: bool = False
+    erase: Annotated[float, Field(ge=0, le=1)] = 0.0
+    mixup: Annotated[float, Field(ge=0)] = 0.0
+
+
+@dataclass(frozen=True, config=_STRICT)
 class TrainingConfig:
     """One training: `learning_rate`, `weight_decay` and `ema_momentum` are those of the Keras optimizer."""
 
@@ -89,6 +105,7 @@ class TrainingConfig:
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     ema_momentum: Fraction | None = None
+    augment: AugmentConfig = AugmentConfig()
     early_stopping: EarlyStoppingConfig | None = None
     reduce_lr_on_plateau: ReduceLROnPlateauConfig | None = None
 
@@ -97,27 +114,23 @@ class TrainingConfig:
 class SpaceConfig:
     """The values that one key may take: `values`, a range `min`..`max`, or (for `model.hidden`) `layers` of `units`."""
 
-    values: tuple[str | bool | int | float, ...] | None = None
+    values: Annotated[tuple[str | bool | int | float, ...], Field(min_length=1)] | None = None
     min: float | None = None
     max: float | None = None
     sampling: Literal["linear", "log"] = "linear"
     layers: tuple[Positive, Positive] | None = None
-    units: tuple[Positive, ...] | None = None
+    units: Annotated[tuple[Positive, ...], Field(min_length=1)] | None = None
 
     @model_validator(mode="after")
     def _one_form(self) -> "SpaceConfig":
-        forms = [
-            self.values is not None,
-            self.min is not None and self.max is not None,
-            self.layers is not None and self.units is not None,
-        ]
-        if sum(forms) != 1:
+        given = {name for name in _fields(self) if name != "sampling" and getattr(self, name) is not None}
+        if given not in ({"values"}, {"min", "max"}, {"layers", "units"}):
             raise ValueError("give either values, or min and max, or layers and units")
-        if forms[1] and not self.min < self.max:
+        if self.min is not None and self.max is not None and self.min >= self.max:
             raise ValueError(f"min {self.min} is not below max {self.max}")
-        if forms[1] and self.sampling == "log" and self.min <= 0:
+        if self.min is not None and self.min <= 0 and self.sampling == "log":
             raise ValueError("sampling = 'log' needs min above 0")
-        if forms[2] and not self.layers[0] <= self.layers[1]:
+        if self.layers is not None and self.layers[0] > self.layers[1]:
             raise ValueError(f"layers {list(self.layers)} is not [fewest, most]")
         return self
 
@@ -194,11 +207,11 @@ def load(recipe: str, overrides: Sequence[str] = ()) -> Recipe:
         settings = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise BadInput(f"recipe {recipe} is not valid TOML: {error}") from error
+    for override in overrides:
+        _override(settings, override)
     if "name" in settings:
         raise BadInput(f"recipe {recipe}: the key 'name' is taken from the file's name; leave it out")
     settings["name"] = path.stem
-    for override in overrides:
-        _override(settings, override)
     return resolve(settings, f"recipe {recipe}")
 
 
@@ -214,12 +227,12 @@ def resolve(settings: Mapping[str, Any], source: str) -> Recipe:
         raise BadInput(f"{source}: {_explain(error)}") from error
 
 
-def replace(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
-    """The recipe with dotted keys (`training.learning_rate`) set to `values`, checked again."""
+def replace(recipe: Recipe, values: Mapping[str, Any], source: str = "the resulting configuration") -> Recipe:
+    """The recipe with dotted keys (`training.learning_rate`) set to `values`, checked as `resolve` does."""
     settings = to_dict(recipe)
     for key, value in values.items():
         _set(settings, key, value)
-    return resolve(settings, "the resulting configuration")
+    return resolve(settings, source)
 
 
 def to_dict(recipe: Recipe) -> dict[str, Any]:
@@ -245,17 +258,19 @@ def _set(settings: dict[str, Any], key: str, value: Any) -> None:
             settings[section] = {}
         settings = settings[section]
         if not isinstance(settings, dict):
-            raise BadInput(f"--set {key}: {section!r} is a value, not a section")
+            raise BadInput(f"{key}: {section!r} is a value, not a section")
     settings[name] = value
 
 
 def _explain(error: ValidationError) -> str:
     first = error.errors()[0]
-    # A union of types reports one error a member, with the member's name (`tuple[...]`, `constrained-float`) in the
-    # place; a dotted key of `search.space` is a name too, so only what looks like a type is left out.
-    key = ".".join(str(part) for part in first["loc"] if not re.search(r"[\[-]", str(part)))
+    place = [str(part) for part in first["loc"]]
     if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+        key = ".".join(place)
         return f"unknown key {key!r}{_nearest(key, list(_walk(Recipe)))}"
+    # A union of types reports one error a member, with the member's name (`tuple[...]`, `constrained-float`, `str`) in
+    # the place; a dotted key of `search.space` is a name too, so only what looks like a type is left out.
+    key = ".".join(part for part in place if not re.search(r"[\[-]|^(str|bool|int|float)$", part))
     message = first["msg"].removeprefix("Value error, ")
     value = f", not {first['input']!r}" if key and not isinstance(first["input"], dict) else ""
     return f"{key}: {message}{value}" if key else message

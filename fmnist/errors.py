@@ -11,6 +11,10 @@ class BadInput(Exception):
     """
 
 
+class SearchFailed(Exception):
+    """Every trial of a search failed. The message is one line for a person."""
+
+
 class Interrupted(SystemExit):
     """A signal stopped the job after its state was saved; the same command goes on from there.
 

@@ -1,5 +1,6 @@
 """The training loop: one compiled call an epoch, one for its validation, standard Keras callbacks between them."""
 
+import inspect
 import json
 import logging
 import math
@@ -24,7 +25,7 @@ from fmnist.signals import Stop
 logger = logging.getLogger(__name__)
 
 # Compiled programs that are kept for a later training of their shape; each holds its weights and its executable.
-_PROGRAMS = 4
+_PROGRAMS = 8
 # A checkpoint is written once an epoch, unless its writing would take more than this share of the time.
 _CHECKPOINT_SHARE = 0.05
 
@@ -52,7 +53,7 @@ class FitResult:
     def best_epoch(self, monitor: str) -> int:
         """The 0-based epoch at which `monitor` was best."""
         values = self.history[monitor]
-        return values.index(max(values) if "accuracy" in monitor else min(values))
+        return values.index(max(values) if _mode(monitor) == "max" else min(values))
 
     @property
     def images_per_second(self) -> float:
@@ -143,7 +144,7 @@ class Trainer:
         learning_rate = float(keras.ops.convert_to_numpy(program.optimizer.learning_rate))
         random = np.random.default_rng([seed, epoch])
         order = random.permutation(self._train.size)
-        logs = program.train(self._train, order, training.batch_size, random.integers(2**31, size=2, dtype=np.int32))
+        logs = program.train(self._train, order, training.batch_size, random)
         if not math.isfinite(logs["loss"]):
             raise Diverged(f"the loss became {logs['loss']} in epoch {epoch + 1}; a lower learning rate may help")
         loop.on_test_begin()
@@ -186,10 +187,7 @@ class _Saver:
             "weights": self._program.model.get_weights(),
             "optimizer": self._program.optimizer_state(),
             "stopped": self._program.model.stop_training,
-            "callbacks": [
-                {name: value for name, value in vars(callback).items() if _is_plain(value)}
-                for callback in self._callbacks
-            ],
+            "callbacks": [_state(callback) for callback in self._callbacks],
         }
         checkpoint.save(self._path, state)
         self._saved = time.perf_counter()
@@ -213,12 +211,22 @@ class _Saver:
         return state["seconds"]
 
 
+def _state(callback: keras.callbacks.Callback) -> dict[str, Any]:
+    """What the epochs so far have made of a callback; what its constructor was given is not part of that."""
+    given = inspect.signature(type(callback)).parameters
+    return {name: value for name, value in vars(callback).items() if name not in given and _is_plain(value)}
+
+
 def _is_plain(value: Any) -> bool:
     if isinstance(value, dict):
         return all(isinstance(name, str) and _is_plain(item) for name, item in value.items())
     if isinstance(value, list):
         return all(_is_plain(item) for item in value)
     return isinstance(value, _PLAIN)
+
+
+def _mode(monitor: str) -> str:
+    return "max" if monitor.endswith("accuracy") else "min"
 
 
 def _standard_callbacks(training: TrainingConfig) -> list[keras.callbacks.Callback]:
@@ -229,13 +237,20 @@ def _standard_callbacks(training: TrainingConfig) -> list[keras.callbacks.Callba
     if plateau := training.reduce_lr_on_plateau:
         callbacks.append(
             keras.callbacks.ReduceLROnPlateau(
-                monitor=plateau.monitor, factor=plateau.factor, patience=plateau.patience, min_lr=plateau.min_lr
+                monitor=plateau.monitor,
+                mode=_mode(plateau.monitor),
+                factor=plateau.factor,
+                patience=plateau.patience,
+                min_lr=plateau.min_lr,
             )
         )
     if stopping := training.early_stopping:
         callbacks.append(
             keras.callbacks.EarlyStopping(
-                monitor=stopping.monitor, patience=stopping.patience, restore_best_weights=True
+                monitor=stopping.monitor,
+                mode=_mode(stopping.monitor),
+                patience=stopping.patience,
+                restore_best_weights=True,
             )
         )
     return callbacks

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from fmnist import augment
 from fmnist.config import ModelConfig, TrainingConfig
 from fmnist.data import Images
 from fmnist.devices import Devices
@@ -19,7 +20,7 @@ _OPTIMIZERS = {
     "adadelta": keras.optimizers.Adadelta,
     "rmsprop": keras.optimizers.RMSprop,
 }
-# The fewest rows of one step of a validation: large enough to keep the matrix units busy, small enough for any cache.
+# The rows of one step of a validation: large enough to keep the matrix units busy, small enough for any cache.
 _VALIDATION_BATCH = 1000
 
 
@@ -69,6 +70,7 @@ class Program:
 
     def __init__(self, config: ModelConfig, training: TrainingConfig, devices: Devices) -> None:
         self._devices = devices
+        self._augment = training.augment
         self._replicas = devices.count
         # ThreeFry is several times faster than Philox under XLA on CPU, and exists only under XLA.
         self._algorithm = "threefry" if devices.xla else "philox"
@@ -94,6 +96,7 @@ class Program:
             training.batch_size,
             training.optimizer,
             training.weight_decay > 0,
+            training.augment,
             training.ema_momentum,
         )
 
@@ -115,10 +118,14 @@ class Program:
         for variable, value in zip(self.optimizer.variables, state, strict=True):
             variable.assign(value)
 
-    def train(self, data: Resident, rows: np.ndarray, batch_size: int, seed: np.ndarray) -> dict[str, float]:
-        """Train one epoch on `rows` in their order; `seed`, int32 [2], draws what is random in it."""
+    def train(
+        self, data: Resident, rows: np.ndarray, batch_size: int, random: np.random.Generator
+    ) -> dict[str, float]:
+        """Train one epoch on `rows` in their order; all that is random in it is drawn from `random`."""
         order, weights = steps(rows, batch_size, self._replicas)
-        loss, correct = self._train(data.images, data.labels, order, weights, tf.constant(seed))
+        seed = random.integers(2**31, size=2, dtype=np.int32)
+        mixing = augment.mixing_weights(self._augment, len(order), random)
+        loss, correct = self._train(data.images, data.labels, order, weights, seed, mixing)
         return {"loss": float(loss) / len(rows), "accuracy": float(correct) / len(rows)}
 
     def evaluate(self, data: Resident) -> dict[str, float]:
@@ -127,10 +134,11 @@ class Program:
         loss, correct = self._evaluate(data.images, data.labels, order, weights)
         return {"loss": float(loss) / data.size, "accuracy": float(correct) / data.size}
 
-    def _train_epoch(self, images, labels, order, weights, seed):  # type: ignore[no-untyped-def]
+    def _train_epoch(self, images, labels, order, weights, seed, mixing):  # type: ignore[no-untyped-def]
         loss, correct = tf.constant(0.0), tf.constant(0.0)
         for step in tf.range(tf.shape(order)[0]):
-            sums = self._run(self._train_step, images, labels, order[step], weights[step], seed + [step, 0])
+            batch = (order[step], weights[step], seed + [step, 0], mixing[step])
+            sums = self._run(self._train_step, images, labels, *batch)
             loss, correct = loss + sums[0], correct + sums[1]
         return loss, correct
 
@@ -147,15 +155,23 @@ class Program:
             return function(*arguments)
         return [strategy.reduce("SUM", value, axis=None) for value in strategy.run(function, arguments)]
 
-    def _train_step(self, images, labels, order, weights, seed):  # type: ignore[no-untyped-def]
+    def _train_step(self, images, labels, order, weights, seed, mixing):  # type: ignore[no-untyped-def]
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
         total = tf.reduce_sum(weights)
         rows, weights = order[replica], weights[replica]
-        step = Step(weights[:, tf.newaxis], seed + [0, 1000 * replica], self._dropout_rates, self._algorithm)
+        seed += [0, 1000 * replica]
+        step = Step(weights[:, tf.newaxis], seed, self._dropout_rates, self._algorithm)
+        inputs, targets = tf.gather(images, rows), tf.gather(labels, rows)
+        inputs = augment.transform(self._augment, inputs, seed + [0, 500], self._algorithm)
+        others = None
+        if self._augment.mixup:
+            inputs, others = augment.mix(inputs, targets, mixing)
         variables = self.model.trainable_variables
         with tf.GradientTape() as tape:
-            logits = forward(self.model, tf.gather(images, rows), step)
-            loss, correct = _sums(logits, tf.gather(labels, rows), weights)
+            logits = forward(self.model, inputs, step)
+            loss, correct = _sums(logits, targets, weights)
+            if others is not None:
+                loss = mixing * loss + (1 - mixing) * _sums(logits, others, weights)[0]
             # Each replica adds its share of the penalty, so that the replicas' sum is the global batch's.
             loss += total * sum(self.model.losses) / self._replicas
             objective = self.optimizer.scale_loss(loss / total)

@@ -18,8 +18,6 @@ from fmnist.config import Recipe, resolve, to_dict
 from fmnist.errors import BadInput
 
 _PACKAGES = ("tensorflow", "tensorflow-cpu", "keras", "keras-tuner", "scikit-learn", "numpy", "tensorboard")
-# These say how far a search goes, not what is searched: a raised budget goes on with the same run.
-_BUDGET = ("trials",)
 
 
 class RunDir:
@@ -38,6 +36,10 @@ class RunDir:
     @property
     def search(self) -> Path:
         return self.path / "search"
+
+    @property
+    def chief(self) -> Path:
+        return self.search / "chief.json"
 
     @property
     def trials(self) -> Path:
@@ -80,22 +82,25 @@ class RunDir:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise BadInput(f"the run folder {self.path} cannot be made: {error.strerror}") from error
+            raise BadInput(
+                f"the run folder {self.path} cannot be made ({error.strerror}); choose another with --run"
+            ) from error
         if not os.access(self.path, os.W_OK | os.X_OK):
             raise BadInput(f"the run folder {self.path} cannot be written; choose another with --run")
         settings = to_dict(recipe)
-        recorded = read_json(self.config) if self.config.exists() else {"jobs": {}}
-        if "recipe" in recorded:
-            differing = _differences(_identity(recorded["recipe"]), _identity(settings))
-            if recorded["seed"] != seed:
-                differing.insert(0, "seed")
-            if differing:
-                raise BadInput(
-                    f"the run folder {self.path} holds another run (recipe {recorded['recipe']['name']}, "
-                    f"seed {recorded['seed']}; it differs in {', '.join(differing)}); choose another with --run"
-                )
-        if (recorded.get("recipe"), recorded.get("seed")) != (settings, seed):
-            write_json(self.config, recorded | {"recipe": settings, "seed": seed})
+        if not self.config.exists():
+            write_json(self.config, {"recipe": settings, "seed": seed, "jobs": {}})
+            return
+        held, held_seed = self.recipe()
+        differing = [] if held_seed == seed else ["seed"]
+        differing += _differences(_identity(to_dict(held)), _identity(settings))
+        if differing:
+            raise BadInput(
+                f"the run folder {self.path} holds another run (recipe {held.name}, seed {held_seed}; "
+                f"it differs in {', '.join(differing)}); choose another with --run"
+            )
+        if held.search and recipe.search and held.search.trials < recipe.search.trials:
+            write_json(self.config, read_json(self.config) | {"recipe": settings})
 
     def recipe(self) -> tuple[Recipe, int]:
         """The recipe and seed that claimed this folder.
@@ -103,19 +108,33 @@ class RunDir:
         Raises:
             BadInput: no run was started here, or its config.json is damaged.
         """
+        if not self.config.exists():
+            raise BadInput(f"{self.path} holds no run; start one with `fmnist tune` or `fmnist train`")
         recorded = read_json(self.config, ("recipe", "seed"))
         return resolve(recorded["recipe"], str(self.config)), recorded["seed"]
 
-    def record(self, job: str, **facts: Any) -> None:
-        """Add to config.json what `job` ran with: the software, the machine and `facts` (devices, data hashes)."""
+    def record(self, job: str, *, devices: str, data: Mapping[str, str]) -> None:
+        """Add to config.json what `job` runs with: the software, the machine and the hashes of the `data` files.
+
+        Raises:
+            BadInput: another job of this run read other data.
+        """
         recorded = read_json(self.config, ("recipe", "seed", "jobs"))
+        for other, facts in recorded["jobs"].items():
+            for name in sorted(data.keys() & facts["data"].keys()):
+                if data[name] != facts["data"][name]:
+                    raise BadInput(
+                        f"{name} is not the file that `{other}` of the run in {self.path} read; "
+                        "give that run's data with --data, or choose another folder with --run"
+                    )
         recorded["jobs"][job] = {
             "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "revision": _revision(),
             "image": os.environ.get("FMNIST_IMAGE"),
             "versions": _versions(),
             "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors",
-            **facts,
+            "devices": devices,
+            "data": dict(data),
         }
         write_json(self.config, recorded)
 
@@ -179,10 +198,8 @@ def read_json(path: Path, keys: tuple[str, ...] = ()) -> dict[str, Any]:
 
 
 def _identity(settings: Mapping[str, Any]) -> dict[str, Any]:
-    search = settings.get("search")
-    if search:
-        search = {key: value for key, value in search.items() if key not in _BUDGET}
-    return {**settings, "search": search}
+    """What must stay the same. The number of trials says how far a search goes, not what is searched."""
+    return {**settings, "search": settings["search"] and {**settings["search"], "trials": None}}
 
 
 def _differences(left: Any, right: Any, prefix: str = "") -> list[str]:

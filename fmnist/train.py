@@ -73,13 +73,14 @@ def _chosen(run: RunDir, recipe: Recipe) -> Recipe:
         return recipe
     if not run.best.exists():
         raise BadInput(f"{run.best} is missing: recipe {recipe.name} needs a search first; run `fmnist tune`")
-    values = read_json(run.best, ("values",))["values"]
-    return replace(recipe, values)
+    return replace(recipe, read_json(run.best, ("values",))["values"], str(run.best))
 
 
 def _write(run: RunDir, recipe: Recipe, settings: dict[str, Any], result: FitResult) -> None:
     stopping = recipe.training.early_stopping
     best_epoch = result.best_epoch(stopping.monitor) if stopping else len(result.seconds) - 1
+    # The figures of the model that is about to go.
+    run.metrics.unlink(missing_ok=True)
     with atomic_write(run.model) as file:
         result.model.save(file.name)
     write_json(

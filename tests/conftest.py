@@ -1,6 +1,7 @@
-"""What the tests share: the genuine data set, and the command line as a real process."""
+"""What the tests share: the genuine data set, the command line as a real process, and a small finished run."""
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,7 +13,30 @@ import pytest
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 
+Process = subprocess.Popen[str]
+Start = Callable[..., Process]
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
+
+TINY = """
+description = "a search of two trials and a training of seconds"
+
+[data]
+train_limit = 3000
+
+[model]
+hidden = [32]
+
+[training]
+epochs = 3
+
+[search]
+trials = 2
+epochs = 2
+
+[search.space]
+"model.hidden" = { layers = [1, 2], units = [16, 32] }
+"training.learning_rate" = { min = 1e-3, max = 1e-2, sampling = "log" }
+"""
 
 
 @pytest.fixture(scope="session")
@@ -23,19 +47,51 @@ def data_dir() -> Path:
     return data.fetch(None).directory
 
 
+@pytest.fixture(scope="session")
+def start(data_dir: Path) -> Start:
+    """Start `fmnist ARGS` in the folder `cwd`, with further environment variables given by keyword."""
+
+    def popen(cwd: Path, *args: str | Path, **env: str) -> Process:
+        return subprocess.Popen(
+            [sys.executable, "-m", "fmnist", *map(str, args)],
+            cwd=cwd,
+            env={**os.environ, "FMNIST_DATA": str(data_dir), **env},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    return popen
+
+
 @pytest.fixture
-def fmnist(tmp_path: Path, data_dir: Path) -> Command:
+def fmnist(tmp_path: Path, start: Start) -> Command:
     """Run `fmnist ARGS` in `tmp_path`, with further environment variables given by keyword; does not check the exit."""
 
     def run(*args: str | Path, **env: str) -> "subprocess.CompletedProcess[str]":
-        return subprocess.run(
-            [sys.executable, "-m", "fmnist", *map(str, args)],
-            cwd=tmp_path,
-            env={**os.environ, "FMNIST_DATA": str(data_dir), **env},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=600,
-        )
+        with start(tmp_path, *args, **env) as process:
+            stdout, stderr = process.communicate(timeout=600)
+        return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory, start: Start) -> Path:
+    """A folder with tiny.toml and its run, in results/tiny-seed0, after each job."""
+    folder = tmp_path_factory.mktemp("finished")
+    (folder / "tiny.toml").write_text(TINY)
+    run = "results/tiny-seed0"
+    for job in (["tune", "--recipe", "tiny.toml"], ["train", "--recipe", "tiny.toml"], ["eval", run], ["report", run]):
+        with start(folder, *job) as process:
+            _, stderr = process.communicate(timeout=600)
+        assert process.returncode == 0, stderr
+    return folder
+
+
+@pytest.fixture
+def run(finished: Path, tmp_path: Path) -> Path:
+    """A copy of the finished run, with tiny.toml, where `fmnist` works; the path is relative to there."""
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+    return Path("results", "tiny-seed0")

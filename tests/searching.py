@@ -1,14 +1,23 @@
 """What the search's tests share: a small recipe, and trials whose score is a formula instead of a training."""
 
 import csv
+import logging
+import multiprocessing
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from fmnist import config
-from fmnist.rundir import RunDir
+from fmnist.errors import EXIT_BAD_INPUT, BadInput
+from fmnist.rundir import RunDir, atomic_write
+from fmnist.search import client, service
 from fmnist.search.chief import Chief
+from fmnist.search.roles import Role
 from fmnist.search.worker import Report, TrialRequest, work
-from fmnist.signals import Stop
+from fmnist.signals import Stop, stop_on_signals
 
 SPACE = {
     "model.hidden": {"layers": [1, 3], "units": [16, 32, 64]},
@@ -52,3 +61,97 @@ def table(path: Path) -> list[dict[str, str]]:
     """trials.csv, without what differs from run to run."""
     with RunDir(path).trials.open(newline="") as file:
         return [{k: v for k, v in row.items() if k not in ("seconds", "worker")} for row in csv.DictReader(file)]
+
+
+class Paced(Runner):
+    """A `Runner` with a clock, a checkpoint and a diary: it goes on after its last epoch, and says what it trained."""
+
+    def __init__(self, path: Path, worker: str, seconds: float, fail: str = "") -> None:
+        super().__init__()
+        self.path, self.worker, self.seconds, self.fail = path, worker, seconds, fail
+
+    def __call__(self, trial: TrialRequest, report: Report) -> None:
+        reason, _, until = self.fail.partition(":")
+        if reason and int(trial.trial_id) < int(until):
+            raise {"memory": MemoryError(), "error": RuntimeError("no luck")}.get(reason, ArithmeticError("NaN"))
+        checkpoint = self.path / "checkpoint" / f"{trial.trial_id}.epoch"
+        done = int(checkpoint.read_text()) if checkpoint.exists() else trial.initial_epoch
+        for epoch in range(trial.initial_epoch, trial.epochs):
+            if epoch >= done:
+                time.sleep(self.seconds)
+                self.note(f"{trial.trial_id} {epoch} {self.worker}")
+            report(epoch, self.metrics(trial, epoch))
+            if epoch >= done:
+                with atomic_write(checkpoint) as file:
+                    file.write(str(epoch + 1).encode())
+
+    def note(self, line: str) -> None:
+        with (self.path / "diary").open("a") as file:
+            file.write(line + "\n")
+
+
+def process(target: Callable[..., object], *args: Any, **kwargs: Any) -> multiprocessing.process.BaseProcess:
+    """A real process, started; it shares its imports with the others, not its memory."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["searching", "fmnist.search.service", "fmnist.search.client"])
+    started = context.Process(target=_main, args=(target, args, kwargs))
+    started.start()
+    return started
+
+
+def _main(target: Callable[..., object], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """A job's process: as cli.main, with a log of its own."""
+    path = args[0]
+    os.fsync = lambda handle: None  # what a process has written outlives it without waiting for the disk
+    log = path.parent / f"{path.name}.{target.__name__}.log"
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(process)d %(message)s", filename=log)
+    try:
+        target(*args, **kwargs)
+    except BadInput as error:
+        logging.error("refused: %s", error)
+        sys.exit(EXIT_BAD_INPUT)
+    except BaseException:
+        logging.exception("ended by")
+        raise
+
+
+def chief(path: Path, of: config.Recipe, role: Role = Role("chief"), lease: float = 60.0) -> None:
+    stop = stop_on_signals()
+    path.mkdir(parents=True, exist_ok=True)
+    service.serve(RunDir(path), of, 0, role, stop, lease)
+
+
+def worker(
+    path: Path, of: config.Recipe, role: Role, seconds: float = 0.02, fail: str = "", patience: float = 60.0
+) -> None:
+    stop = stop_on_signals()
+    (path / "checkpoint").mkdir(parents=True, exist_ok=True)
+    client.join(RunDir(path), of, role, Stopping(Paced(path, role.id, seconds, fail), stop), stop, patience)
+
+
+class Stopping:
+    """As the real training: a stop ends a trial at the end of an epoch."""
+
+    def __init__(self, runner: Paced, stop: Stop) -> None:
+        self.runner, self.stop = runner, stop
+
+    def __call__(self, trial: TrialRequest, report: Report) -> None:
+        def then_stop(epoch: int, metrics: Mapping[str, float]) -> None:
+            report(epoch, metrics)
+            self.stop.check()
+
+        self.runner(trial, then_stop)
+
+
+def diary(path: Path) -> list[tuple[str, int, str]]:
+    """Each epoch that was trained: trial, epoch, worker."""
+    lines = (path / "diary").read_text().splitlines() if (path / "diary").exists() else []
+    return [(trial, int(epoch), name) for trial, epoch, name in map(str.split, lines)]
+
+
+def until(condition: Callable[[], object], seconds: float = 30.0) -> None:
+    """Wait for a condition."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.005)

@@ -9,9 +9,9 @@ import pytest
 from searching import SMALL_SPACE, Runner, recipe, search, table
 
 from fmnist import config
-from fmnist.errors import Interrupted
+from fmnist.errors import Interrupted, SearchFailed
 from fmnist.rundir import RunDir, read_json
-from fmnist.search.chief import Chief, NotYours, SearchFailed
+from fmnist.search.chief import Chief, NotYours
 from fmnist.search.worker import Report, TrialRequest, work
 from fmnist.signals import Stop
 

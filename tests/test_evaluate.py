@@ -45,7 +45,7 @@ def other_run(tmp_path: Path, other_data: Path) -> RunDir:
     """A run that was trained, however badly, on `other_data`."""
     run = start_run(tmp_path / "run")
     model.build(config.ModelConfig(hidden=(4,))).save(run.model)
-    run.record("train", data=data.load_train(other_data, config.DataConfig()).source.sha256)
+    run.record("train", devices="1 CPU", data=data.load_train(other_data, config.DataConfig()).source.sha256)
     return run
 
 
@@ -115,7 +115,7 @@ def test_evaluate_on_the_real_data(tmp_path: Path, data_dir: Path) -> None:
     run = start_run(tmp_path / "run", data={"train_limit": 1000})
     network = model.build(config.ModelConfig(hidden=(16,)), seed=1)
     network.save(run.model)
-    run.record("train", data=data.load_train(data_dir, config.DataConfig()).source.sha256)
+    run.record("train", devices="1 CPU", data=data.load_train(data_dir, config.DataConfig()).source.sha256)
 
     metrics = evaluate.evaluate(run, data_dir)
 

@@ -1,11 +1,15 @@
 """The chief: gives a stock Keras Tuner oracle's trials to workers and takes their results, whatever happens to either.
 
-It knows nothing of how it is reached: a worker in this process calls it as it is. Each change is on disk before the
-call that made it returns, so a search that is killed goes on from the last answer.
+It knows nothing of how it is reached: a worker in this process calls it as it is, others come through `service`. Each
+change is on disk before the call that made it returns, so a search that is killed goes on from the last answer.
+
+A running trial is lent to its worker. Every word from the worker renews the lease; when it runs out, the trial goes to
+whoever asks next, and what the late worker says of it is refused.
 """
 
 import contextlib
 import json
+import logging
 import math
 import sys
 import threading
@@ -19,24 +23,40 @@ from keras_tuner.src.engine import oracle as stock
 from keras_tuner.src.engine.metrics_tracking import MetricsTracker
 
 from fmnist.config import Recipe
+from fmnist.errors import SearchFailed
 from fmnist.rundir import RunDir
 from fmnist.search import oracles, tables
 from fmnist.search.project import Project
+
+logger = logging.getLogger(__name__)
+
+ENDS = (TrialStatus.COMPLETED, TrialStatus.INVALID, TrialStatus.FAILED)
+"""What a worker may say of a trial's end."""
 
 
 class NotYours(Exception):
     """The trial is not (or no longer) this worker's; what it has to say about it changes nothing."""
 
 
-class SearchFailed(Exception):
-    """Every trial of the search failed. The message is one line for a person."""
+class _Lease:
+    """How long a trial stays with a worker that is silent."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self.renew()
+
+    def renew(self) -> None:
+        self.deadline = time.monotonic() + self.seconds
 
 
 class Chief:
     """One search over one run folder. Its methods may be called from any thread."""
 
-    def __init__(self, run: RunDir, recipe: Recipe, seed: int) -> None:
+    def __init__(self, run: RunDir, recipe: Recipe, seed: int, grace: float = 0.0) -> None:
         """Begin the search, or go on with the one that `run` holds.
+
+        Args:
+            grace: seconds for which a trial that was running stays with the worker that had it, should that still live.
 
         Raises:
             BadInput: the recipe has no search, or a search space that its configuration refuses.
@@ -45,13 +65,14 @@ class Chief:
         self._project = Project(run.search)
         self._oracle, self._workers = oracles.load(self._project, recipe, seed)
         self._epochs = recipe.search.epochs if recipe.search else 0
+        self._leases = {worker: _Lease(grace) for worker in oracles.lend_again(self._oracle, self._workers, grace > 0)}
         self._unsaved = dict(self._oracle.trials)
         self._changed = threading.Condition()
         self._stopped = False
         if self._unsaved:
             self._save()
 
-    def create_trial(self, worker_id: str, wait: float = 0.0) -> Trial:
+    def create_trial(self, worker_id: str, wait: float = 0.0, lease: float = math.inf) -> Trial:
         """A trial for `worker_id`: the one it already has, one to be taken up again, or a new one.
 
         Its status is RUNNING, or IDLE (none now: ask again), or STOPPED (none will come). A running trial's values tell
@@ -60,14 +81,17 @@ class Chief:
 
         Args:
             wait: seconds to wait for a trial before the answer is IDLE.
+            lease: seconds of silence after which the worker has lost the trial.
         """
         deadline = time.monotonic() + wait
         with self._changed:
             while (trial := self._ask(worker_id)).status == TrialStatus.IDLE:
-                remaining = deadline - time.monotonic()
-                if remaining <= 0 or not self._changed.wait(remaining):
+                if time.monotonic() >= deadline:
                     return trial
+                next_lapse = min((lease.deadline for lease in self._leases.values()), default=math.inf)
+                self._changed.wait(max(0.0, min(deadline, next_lapse) - time.monotonic()))
             if trial.status == TrialStatus.RUNNING:
+                self._leases[worker_id] = _Lease(lease)
                 self._workers[trial.trial_id] = worker_id
                 self._save(trial)
             answer = _copy(trial)
@@ -96,7 +120,9 @@ class Chief:
                 if not _repeats(trial, metrics, step):
                     _forget(trial, step)
                     oracle.update_trial(trial_id, metrics, step)
-                    self._save(trial, oracle=False)
+                    self._unsaved[trial_id] = trial
+                if self._unsaved:
+                    self._save(oracle=False)
             return _copy(trial)
 
     def end_trial(self, worker_id: str, trial_id: str, status: str, message: str | None = None) -> None:
@@ -106,7 +132,10 @@ class Chief:
 
         Raises:
             NotYours: the trial is not this worker's.
+            ValueError: no such end.
         """
+        if status not in ENDS:
+            raise ValueError(f"a trial cannot end as {status}")
         with self._changed:
             trial = self._oracle.trials.get(trial_id)
             if trial is None or trial.status == TrialStatus.RUNNING or self._workers.get(trial_id) != worker_id:
@@ -119,8 +148,24 @@ class Chief:
                 if trial.status == TrialStatus.INVALID:
                     # It starts afresh; what this run reported must not count for the next.
                     trial.metrics = MetricsTracker()
+                del self._leases[worker_id]
+                self._log_end(trial, worker_id)
             self._save(trial)
             self._changed.notify_all()
+
+    def renew(self, worker_id: str, trial_id: str) -> None:
+        """A sign of life from a worker that has nothing to report yet.
+
+        Raises:
+            NotYours: the trial is not this worker's.
+        """
+        with self._changed:
+            self._held(worker_id, trial_id)
+
+    def holder(self, trial_id: str) -> str | None:
+        """The worker that has a running trial."""
+        with self._changed:
+            return next((w for w, trial in self._oracle.ongoing_trials.items() if trial.trial_id == trial_id), None)
 
     def get_trial(self, trial_id: str) -> Trial:
         """A copy of the trial as the chief knows it.
@@ -131,12 +176,22 @@ class Chief:
         with self._changed:
             return _copy(self._oracle.trials[trial_id])
 
+    def space(self) -> keras_tuner.HyperParameters:
+        """A copy of the search space."""
+        with self._changed:
+            return self._oracle.hyperparameters.copy()
+
     @property
     def finished(self) -> bool:
         """Whether every trial of the search has ended and none will come."""
         with self._changed:
             full = len(self._oracle.trials) >= self._oracle.max_trials
             return (full or self._stopped) and len(self._oracle.end_order) == len(self._oracle.trials)
+
+    def wait_finished(self, seconds: float) -> bool:
+        """Wait up to `seconds` for the end of the search; return whether it has come."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self.finished, seconds)
 
     def rows(self) -> list[tables.Row]:
         """The table of trials, as in trials.csv."""
@@ -167,6 +222,7 @@ class Chief:
             yield self._oracle
 
     def _ask(self, worker_id: str) -> Trial:
+        self._release_lapsed()
         if isinstance(self._oracle, BayesianOptimizationOracle):
             # Its generator's state is not in oracle.json; without this a search that went on would be another one.
             self._oracle._random_state.seed(self._oracle.seed + len(self._oracle.trials))
@@ -178,13 +234,34 @@ class Chief:
                 trial.status = TrialStatus.IDLE
             else:
                 self._stopped = True
+                self._changed.notify_all()
         return trial
 
     def _held(self, worker_id: str, trial_id: str) -> Trial:
+        """The trial, if the worker has it; its lease is renewed."""
+        self._release_lapsed()
         trial = self._oracle.ongoing_trials.get(worker_id)
         if trial is None or trial.trial_id != trial_id:
             raise NotYours(f"trial {trial_id} is not with {worker_id}")
+        self._leases[worker_id].renew()
         return trial
+
+    def _release_lapsed(self) -> None:
+        """Take back the trials of the workers that have been silent for too long."""
+        for worker_id, lease in list(self._leases.items()):
+            if time.monotonic() > lease.deadline:
+                del self._leases[worker_id]
+                trial = self._oracle.ongoing_trials.pop(worker_id)
+                self._oracle._retry_queue.append(trial.trial_id)
+                del self._workers[trial.trial_id]
+                logger.warning("%s is silent: trial %s goes to the next worker", worker_id, trial.trial_id)
+                self._changed.notify_all()
+                self._save(trial)
+
+    def _log_end(self, trial: Trial, worker_id: str) -> None:
+        result = f"{self._oracle.objective.name} {trial.score:.4f}" if trial.score is not None else trial.message
+        ended, trials = len(self._oracle.end_order), self._oracle.max_trials
+        logger.info("trial %s %s on %s: %s (%d of %d)", trial.trial_id, trial.status, worker_id, result, ended, trials)
 
     def _unusable(self, trial: Trial) -> str | None:
         objective = self._oracle.objective.name

@@ -73,6 +73,17 @@ def load(project: Project, recipe: Recipe, seed: int) -> tuple[keras_tuner.Oracl
     return oracle, workers
 
 
+def lend_again(oracle: keras_tuner.Oracle, workers: Mapping[str, str], alive: bool) -> list[str]:
+    """Give the trials that were running back to the workers that had them, if those may be alive; return whom."""
+    waiting = [oracle.trials[trial_id] for trial_id in oracle._retry_queue]
+    running = {workers.get(trial.trial_id): trial for trial in waiting if trial.status == TrialStatus.RUNNING}
+    lent = {worker: trial for worker, trial in running.items() if worker and alive}
+    oracle.ongoing_trials = lent
+    for trial in lent.values():
+        oracle._retry_queue.remove(trial.trial_id)
+    return list(lent)
+
+
 def _lost(trial_id: str) -> Trial:
     message = "its trial.json was damaged, and so was the version before"
     return Trial(keras_tuner.HyperParameters(), trial_id, TrialStatus.FAILED, message)

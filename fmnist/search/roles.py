@@ -1,0 +1,115 @@
+"""Who this process is in a distributed search, and where the chief is: Keras Tuner's environment variables, and ours.
+
+    KERASTUNER_TUNER_ID       the process's id; the chief's contains "chief"
+    KERASTUNER_ORACLE_IP      the chief: the address to listen on [127.0.0.1]; a worker: where the chief is
+    KERASTUNER_ORACLE_PORT    [the chief takes a free one, and says in the run folder where it is; workers look there]
+    FMNIST_TOKEN              the secret that chief and workers share; or
+    FMNIST_TOKEN_FILE         a file that holds it
+    FMNIST_TLS_CERTIFICATE    a PEM file; with it the chief serves TLS, and workers trust this certificate alone
+    FMNIST_TLS_KEY            the chief: the certificate's private key, a PEM file
+"""
+
+import ipaddress
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fmnist.errors import BadInput
+from fmnist.rundir import RunDir, write_json
+
+
+@dataclass(frozen=True)
+class Role:
+    """One process of a distributed search.
+
+    Attributes:
+        host: as the environment gives it; None for the default.
+        port: likewise.
+        certificate, key: PEM.
+    """
+
+    id: str
+    host: str | None = None
+    port: int | None = None
+    token: str | None = field(default=None, repr=False)
+    certificate: bytes | None = None
+    key: bytes | None = field(default=None, repr=False)
+
+    @property
+    def is_chief(self) -> bool:
+        """Keras Tuner's rule."""
+        return "chief" in self.id
+
+
+def from_environment(environment: Mapping[str, str] = os.environ) -> Role | None:
+    """This process's role; None if it is no part of a distributed search.
+
+    Raises:
+        BadInput: a variable's value makes no sense, or a file that it names cannot be read.
+    """
+    identity = environment.get("KERASTUNER_TUNER_ID")
+    if not identity:
+        return None
+    port = environment.get("KERASTUNER_ORACLE_PORT")
+    if port and not (port.isdecimal() and int(port) < 2**16):
+        raise BadInput(f"KERASTUNER_ORACLE_PORT={port} is no port")
+    token = _read(environment, "FMNIST_TOKEN_FILE")
+    return Role(
+        id=identity,
+        host=environment.get("KERASTUNER_ORACLE_IP") or None,
+        port=int(port) if port else None,
+        token=token.decode().strip() if token else environment.get("FMNIST_TOKEN") or None,
+        certificate=_read(environment, "FMNIST_TLS_CERTIFICATE"),
+        key=_read(environment, "FMNIST_TLS_KEY"),
+    )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach `host`."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def join(host: str, port: int) -> str:
+    """The `host:port` of gRPC and of URLs."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+@dataclass(frozen=True)
+class Notice:
+    """What the chief tells, in the run folder, those that look for it.
+
+    Attributes:
+        address: where it listens; None after the end of the search.
+        trials: how many trials the search that it serves, or has ended, may have.
+    """
+
+    address: str | None
+    trials: int
+
+    def write(self, run: RunDir) -> None:
+        """Replace the notice of `run`."""
+        write_json(run.chief, {"address": self.address, "trials": self.trials})
+
+
+def read_notice(run: RunDir) -> Notice | None:
+    """The notice in the run folder; None if there is none, or none that can be read."""
+    try:
+        found = json.loads(run.chief.read_bytes())
+        return Notice(found["address"], int(found["trials"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _read(environment: Mapping[str, str], variable: str) -> bytes | None:
+    path = environment.get(variable)
+    if not path:
+        return None
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise BadInput(f"{variable}={path} cannot be read: {error.strerror}") from error

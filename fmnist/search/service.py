@@ -1,0 +1,274 @@
+"""The chief's gRPC service: Keras Tuner's own messages, so that stock workers connect, made safe by metadata of ours.
+
+Our workers say in each call's metadata who they are (`fmnist-worker`), which of the processes that ever had this id
+(`fmnist-instance`), and the secret (`authorization`). A stock worker names itself in CreateTrial alone; what it says of
+a trial is taken for the word of whoever has it, and it sends no sign of life, so it has its trial for longer.
+"""
+
+import contextlib
+import hmac
+import logging
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent import futures
+from typing import Any
+
+import grpc
+from keras_tuner.engine.trial import Trial, TrialStatus
+from keras_tuner.src import protos
+
+from fmnist.config import Recipe
+from fmnist.errors import BadInput
+from fmnist.rundir import RunDir
+from fmnist.search import roles
+from fmnist.search.chief import Chief, NotYours
+from fmnist.search.roles import Notice, Role
+from fmnist.signals import Stop
+
+logger = logging.getLogger(__name__)
+
+WORKER, INSTANCE, TOKEN = "fmnist-worker", "fmnist-instance", "authorization"
+"""A worker's metadata."""
+MESSAGE = "fmnist-message-bin"
+"""Metadata of EndTrial: why the trial failed, which the stock message leaves out."""
+LEASE = "fmnist-lease"
+"""Trailing metadata of CreateTrial: seconds of silence after which the worker has lost the trial."""
+LEASE_SECONDS = 60.0
+STOCK_LEASE_SECONDS = 3600.0  # the longest that Keras Tuner's own client waits
+WAIT_SECONDS = 1.0
+"""How long a worker waits in CreateTrial for a trial."""
+
+_THREADS = 64
+_WAITING = _THREADS // 2  # more would leave no thread to the workers that have something to say
+_FAREWELL = 1.0  # seconds in which workers may still ask, and hear that the search is over
+_MESSAGE_BYTES = 2**18
+_OPTIONS = [
+    ("grpc.so_reuseport", 0),  # a second chief on this port must fail
+    ("grpc.max_receive_message_length", _MESSAGE_BYTES),
+    ("grpc.max_metadata_size", 2**14),
+]
+_ID_CHARACTERS = 128
+
+
+def serve(run: RunDir, recipe: Recipe, seed: int, role: Role, stop: Stop, lease: float = LEASE_SECONDS) -> Chief:
+    """Be the chief: serve the search in `run` to its end.
+
+    Args:
+        lease: seconds of silence after which one of our workers has lost its trial.
+
+    Raises:
+        BadInput: the run folder has a chief, the address cannot be had, or it needs a token.
+        Interrupted: a stop was requested.
+    """
+    with run.lock("tune"):
+        return _serve(run, recipe, seed, role, stop, lease)
+
+
+def _serve(run: RunDir, recipe: Recipe, seed: int, role: Role, stop: Stop, lease: float) -> Chief:
+    host = role.host or "127.0.0.1"
+    if not roles.is_loopback(host) and not role.token:
+        raise BadInput(f"the chief on {host} can be reached by others: give it and its workers FMNIST_TOKEN_FILE")
+    chief = Chief(run, recipe, seed, grace=lease)
+    servicer = Servicer(chief, lease)
+    pool = futures.ThreadPoolExecutor(_THREADS, thread_name_prefix="chief")
+    server = grpc.server(pool, interceptors=[_Guard(role.token)], options=_OPTIONS)
+    protos.get_service_grpc().add_OracleServicer_to_server(servicer, server)
+    address = roles.join(_reachable(host), _listen(server, host, role))
+    server.start()
+    trials = recipe.search.trials if recipe.search else 0
+    Notice(address, trials).write(run)
+    logger.info("the chief of %s listens on %s", run, address)
+    try:
+        while not chief.wait_finished(0.5):
+            stop.check()
+        Notice(None, trials).write(run)
+        servicer.farewell(_FAREWELL)
+    finally:
+        server.stop(grace=0.2).wait()
+    return chief
+
+
+class Servicer(protos.get_service_grpc().OracleServicer):  # type: ignore[misc]
+    """Keras Tuner's `Oracle` service over a `Chief`."""
+
+    def __init__(self, chief: Chief, lease: float) -> None:
+        self._chief = chief
+        self._lease = lease
+        self._messages = protos.get_service()
+        self._waiting = threading.Semaphore(_WAITING)
+        self._callers = _Callers()
+
+    def farewell(self, seconds: float) -> None:
+        """Wait until every worker has heard that the search is over, or `seconds` have passed."""
+        self._callers.wait_none(seconds)
+
+    def GetSpace(self, request: Any, context: grpc.ServicerContext) -> Any:
+        return self._messages.GetSpaceResponse(hyperparameters=self._chief.space().to_proto())
+
+    def UpdateSpace(self, request: Any, context: grpc.ServicerContext) -> Any:
+        # The recipe alone says what is searched.
+        return self._messages.UpdateSpaceResponse()
+
+    def CreateTrial(self, request: Any, context: grpc.ServicerContext) -> Any:
+        with _answering(context):
+            instance = self._instance(context)
+            worker = self._worker(context) or request.tuner_id
+            if not 0 < len(worker) <= _ID_CHARACTERS:
+                raise ValueError(f"a worker's id has 1 to {_ID_CHARACTERS} characters")
+            self._callers.add(worker)
+            lease = self._lease if instance else STOCK_LEASE_SECONDS
+            may_wait = self._waiting.acquire(blocking=False)
+            try:
+                trial = self._chief.create_trial(worker, WAIT_SECONDS if may_wait else 0.0, lease)
+            finally:
+                if may_wait:
+                    self._waiting.release()
+            if trial.status == TrialStatus.STOPPED:
+                self._callers.discard(worker)
+            context.set_trailing_metadata([(LEASE, str(lease))])
+            return self._messages.CreateTrialResponse(trial=trial.to_proto())
+
+    def UpdateTrial(self, request: Any, context: grpc.ServicerContext) -> Any:
+        with _answering(context):
+            worker = self._speaker(context, request.trial_id)
+            trial = self._chief.update_trial(worker, request.trial_id, dict(request.metrics), request.step)
+            return self._messages.UpdateTrialResponse(trial=trial.to_proto())
+
+    def EndTrial(self, request: Any, context: grpc.ServicerContext) -> Any:
+        with _answering(context):
+            worker = self._speaker(context, request.trial.trial_id)
+            # Only the end is taken from the message: a trial's values are the oracle's.
+            status = TrialStatus.from_proto(request.trial.status)
+            message = _metadata(context).get(MESSAGE, b"").decode(errors="replace") or None
+            self._chief.end_trial(worker, request.trial.trial_id, status, message)
+            return self._messages.EndTrialResponse()
+
+    def GetTrial(self, request: Any, context: grpc.ServicerContext) -> Any:
+        with _answering(context):
+            if self._instance(context):
+                self._chief.renew(self._worker(context), request.trial_id)
+            trial: Trial = self._chief.get_trial(request.trial_id)
+            return self._messages.GetTrialResponse(trial=trial.to_proto())
+
+    def _worker(self, context: grpc.ServicerContext) -> str:
+        return _metadata(context).get(WORKER, "")
+
+    def _instance(self, context: grpc.ServicerContext) -> str:
+        """Which process of its id the caller is; empty for a stock worker."""
+        instance = _metadata(context).get(INSTANCE, "")
+        if instance and not self._callers.is_newest(self._worker(context), instance):
+            raise Superseded(f"another process has taken the id {self._worker(context)} over")
+        return instance
+
+    def _speaker(self, context: grpc.ServicerContext, trial_id: str) -> str:
+        """The worker that speaks of a trial."""
+        worker = self._worker(context) if self._instance(context) else self._chief.holder(trial_id)
+        if worker is None:
+            raise NotYours(f"nobody has trial {trial_id}")
+        return worker
+
+
+class Superseded(Exception):
+    """A newer process works under the caller's id."""
+
+
+_CODES: dict[type[Exception], grpc.StatusCode] = {
+    Superseded: grpc.StatusCode.ABORTED,
+    NotYours: grpc.StatusCode.FAILED_PRECONDITION,
+    KeyError: grpc.StatusCode.NOT_FOUND,
+    ValueError: grpc.StatusCode.INVALID_ARGUMENT,
+    # The disk: it may have room again when the worker asks again.
+    OSError: grpc.StatusCode.UNAVAILABLE,
+}
+
+
+@contextlib.contextmanager
+def _answering(context: grpc.ServicerContext) -> Iterator[None]:
+    """Answer what the chief raises with a status, in place of gRPC's traceback."""
+    try:
+        yield
+    except tuple(_CODES) as error:
+        if isinstance(error, OSError):
+            logger.error("the search's state cannot be written: %s", error)
+        code = next(code for kind, code in _CODES.items() if isinstance(error, kind))
+        context.abort(code, str(error) or type(error).__name__)
+
+
+def _metadata(context: grpc.ServicerContext) -> dict[str, Any]:
+    return {item.key: item.value for item in context.invocation_metadata()}
+
+
+class _Callers:
+    """The workers that have asked for trials, and the process that each id means: the one that came last."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._present: set[str] = set()
+        self._newest: dict[str, str] = {}
+        self._superseded: set[str] = set()
+
+    def add(self, worker: str) -> None:
+        with self._changed:
+            self._present.add(worker)
+
+    def discard(self, worker: str) -> None:
+        with self._changed:
+            self._present.discard(worker)
+            self._changed.notify_all()
+
+    def wait_none(self, seconds: float) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: not self._present, seconds)
+
+    def is_newest(self, worker: str, instance: str) -> bool:
+        with self._changed:
+            if instance in self._superseded:
+                return False
+            before = self._newest.setdefault(worker, instance)
+            if before != instance:
+                logger.warning("another process works as %s; the one before is refused from now on", worker)
+                self._superseded.add(before)
+                self._newest[worker] = instance
+            return True
+
+
+class _Guard(grpc.ServerInterceptor):  # type: ignore[misc]
+    """Refuses every call without the token, before its message is looked at."""
+
+    _QUIET_SECONDS = 10.0  # a stranger must not fill the log
+
+    def __init__(self, token: str | None) -> None:
+        self._expected = f"Bearer {token}".encode() if token else None
+        self._refused = 0
+        self._logged = -self._QUIET_SECONDS
+        self._handler = grpc.unary_unary_rpc_method_handler(self._refuse)
+
+    def intercept_service(self, continuation: Callable[[Any], Any], call: Any) -> Any:
+        if self._expected is None:
+            return continuation(call)
+        given = next((item.value for item in call.invocation_metadata if item.key == TOKEN), "")
+        return continuation(call) if hmac.compare_digest(given.encode(), self._expected) else self._handler
+
+    def _refuse(self, request: bytes, context: grpc.ServicerContext) -> None:
+        self._refused += 1
+        if time.monotonic() - self._logged > self._QUIET_SECONDS:
+            logger.warning("refused %s: wrong or no token (%d calls so far)", context.peer(), self._refused)
+            self._logged = time.monotonic()
+        context.abort(grpc.StatusCode.UNAUTHENTICATED, "it takes no call without its token; set FMNIST_TOKEN_FILE")
+
+
+def _listen(server: grpc.Server, host: str, role: Role) -> int:
+    address = roles.join(host, role.port or 0)
+    try:
+        if role.certificate and role.key:
+            return server.add_secure_port(address, grpc.ssl_server_credentials([(role.key, role.certificate)]))
+        return server.add_insecure_port(address)
+    except RuntimeError as error:
+        raise BadInput(f"the chief cannot listen on {address}: another process has it, or it is not ours") from error
+
+
+def _reachable(host: str) -> str:
+    """The name by which workers find a chief that listens on `host`."""
+    return socket.getfqdn() if host in ("0.0.0.0", "::") else host

@@ -1,0 +1,1 @@
+"""Benchmarks: `make bench`, or `python -m tests.bench NAME` for one of them."""

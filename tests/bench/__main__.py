@@ -1,0 +1,21 @@
+"""The front door: `python -m tests.bench` runs every benchmark, `python -m tests.bench NAME [OPTIONS]` one of them."""
+
+import importlib
+import os
+import sys
+
+# Each is a module of this package with `main(options: list[str]) -> None`.
+BENCHMARKS = ("speed",)
+
+
+def main(arguments: list[str]) -> None:
+    if arguments and arguments[0] not in BENCHMARKS:
+        sys.exit(f"usage: python -m tests.bench [{' | '.join(BENCHMARKS)}] [OPTIONS]")
+    # For the worker processes, before one of them imports TensorFlow.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    for name in arguments[:1] or BENCHMARKS:
+        importlib.import_module(f"{__package__}.{name}").main(arguments[1:])
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,43 @@
+"""What was measured on, and with what."""
+
+import contextlib
+import importlib.metadata
+import multiprocessing
+import os
+import time
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any
+
+from .worker import cores
+
+_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
+
+
+def describe() -> dict[str, Any]:
+    """The machine, versions, date and revision; `kind`, `bfloat16` as in `fmnist.devices.Devices`."""
+    # In a process of its own: one that has touched a GPU keeps memory on it.
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as executor:
+        return executor.submit(_describe).result()
+
+
+def _describe() -> dict[str, Any]:
+    from fmnist.devices import _cpuinfo, choose
+    from fmnist.rundir import _revision, _versions
+
+    devices = choose()
+    cpu, flags = _cpuinfo()
+    versions = _versions()
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        versions["torch"] = importlib.metadata.version("torch")
+    return {
+        "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "revision": _revision(),
+        "kind": devices.kind,
+        "devices": str(devices),
+        "bfloat16": devices.bfloat16,
+        "cpu": cpu,
+        "cores": cores(),
+        "flags": [flag for flag in _FLAGS if flag in flags],
+        "load_before": os.getloadavg()[0],
+        "versions": versions,
+    }

@@ -1,0 +1,153 @@
+"""The speed of a training against its alternatives, on this machine."""
+
+import argparse
+import dataclasses
+import logging
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from fmnist.config import AugmentConfig
+from fmnist.rundir import write_json
+
+from . import machine
+from .alternation import Alternation
+from .cases import Case, Run, network
+from .table import Figure, cost, render, speedup, to_dict
+
+_HIDDEN = (512, 256, 50)
+_BATCH_SIZES = {"cpu": (128,), "gpu": (128, 512, 4096)}
+_WIDE = (2048, 2048, 2048)
+_WIDE_BATCH_SIZE = 512
+# Where an epoch of all images would take too long.
+_FEW_IMAGES = 8192
+_AUGMENT = AugmentConfig(shift=2, flip=True, erase=0.25, mixup=0.2)
+# What stock Keras at its best is chosen from; see `stock.Fit`.
+_VARIANTS = [
+    {"pipeline": pipeline, "steps_per_execution": 32, "jit_compile": jit_compile}
+    for pipeline in ("images", "rows")
+    for jit_compile in (False, True)
+]
+_GOALS = {
+    ("cpu", 128): {
+        "images/s over model.fit": ">= 3.5",
+        "images/s over stock Keras at its best": ">= 1.3",
+        "first epoch, with compilation, over model.fit": "<= 0.6",
+        "peak memory over model.fit": "<= 1",
+        "images/s over PyTorch, eager": ">= 1",
+        "images/s over PyTorch, torch.compile": ">= 1",
+        "epoch's time with all augmentations over none": "<= 1.15",
+    },
+    ("gpu", 128): {"images/s over model.fit": ">= 10", "epoch, seconds": "<= 0.1"},
+    ("gpu", 512): {"epoch, seconds": "<= 0.04"},
+    ("cpu", 512): {
+        "share of the matrix products' speed, float32": ">= 0.6",
+        "share of the matrix products' speed, mixed_bfloat16": ">= 0.6",
+        "images/s in bfloat16 over float32": ">= 2",
+    },
+}
+
+
+def fit(bench: Alternation, case: Case) -> Iterator[Figure]:
+    figure = bench.epochs("images/s over model.fit", speedup, ours(case), Run("stock:Fit", case))
+    yield figure
+    yield dataclasses.replace(figure, name="epoch, seconds", theirs=(), values=figure.ours)
+
+
+def best(bench: Alternation, case: Case) -> Iterator[Figure]:
+    short = dataclasses.replace(case, train_limit=_FEW_IMAGES)
+    chosen = bench.fastest([Run("stock:Fit", short, options) for options in _VARIANTS])
+    theirs = dataclasses.replace(chosen, case=case)
+    yield bench.epochs("images/s over stock Keras at its best", speedup, ours(case), theirs, note=str(theirs))
+
+
+def first(bench: Alternation, case: Case) -> Iterator[Figure]:
+    yield from bench.first_epoch_and_memory(cost, ours(case), Run("stock:Fit", case))
+
+
+def torch(bench: Alternation, case: Case) -> Iterator[Figure]:
+    for name, options in {"eager": {}, "torch.compile": {"compiled": True}}.items():
+        theirs = Run("torch_loop:Torch", case, options)
+        yield bench.epochs(f"images/s over PyTorch, {name}", speedup, ours(case), theirs)
+
+
+def augment(bench: Alternation, case: Case) -> Iterator[Figure]:
+    training = dataclasses.replace(case.training, augment=_AUGMENT)
+    augmented = dataclasses.replace(case, training=training)
+    yield bench.epochs("epoch's time with all augmentations over none", cost, ours(augmented), ours(case))
+
+
+def xla(bench: Alternation, case: Case) -> Iterator[Figure]:
+    yield bench.epochs("images/s with XLA over without", speedup, ours(case), Run("ours:Fmnist", case, {"xla": False}))
+
+
+def ceiling(bench: Alternation, case: Case) -> Iterator[Figure]:
+    """The time of the step's matrix products alone over our whole step's."""
+    for precision in ("float32", "mixed_bfloat16"):
+        there = dataclasses.replace(case, precision=precision)
+        theirs = bench.fastest([Run("products:Products", there, {"xla": xla}) for xla in (False, True)])
+        name = f"share of the matrix products' speed, {precision}"
+        yield bench.epochs(name, speedup, ours(there), theirs, note=str(theirs))
+
+
+def bfloat16(bench: Alternation, case: Case) -> Iterator[Figure]:
+    lower = dataclasses.replace(case, precision="mixed_bfloat16")
+    yield bench.epochs("images/s in bfloat16 over float32", speedup, ours(lower), ours(case))
+
+
+def ours(case: Case) -> Run:
+    return Run("ours:Fmnist", case)
+
+
+Measurement = Callable[[Alternation, Case], Iterator[Figure]]
+_NETWORK: tuple[Measurement, ...] = (fit, best, first, torch, augment, xla)
+_MATRICES: tuple[Measurement, ...] = (ceiling, bfloat16)
+
+
+def main(options: list[str]) -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench speed", description=__doc__)
+    measurements = {function.__name__: function for function in _NETWORK + _MATRICES}
+    parser.add_argument("--only", nargs="+", choices=measurements, default=list(measurements), help="what to measure")
+    parser.add_argument("--pairs", type=int, default=5, help="samples of each alternative [%(default)s]")
+    parser.add_argument("--images", type=int, help="train on so many images only, for a quick look")
+    parser.add_argument("--out", type=Path, default=Path("results"), help="folder of the JSON file [%(default)s]")
+    arguments = parser.parse_args(options)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+
+    begin = time.perf_counter()
+    here = machine.describe()
+    plan = [(network(_HIDDEN, size, arguments.images), _NETWORK) for size in _BATCH_SIZES[here["kind"]]]
+    plan.append((network(_WIDE, _WIDE_BATCH_SIZE, arguments.images or _FEW_IMAGES), _MATRICES))
+    figures = []
+    first_epochs: dict[str, float] = {}
+    for case, functions in plan:
+        goals = _GOALS.get((here["kind"], case.training.batch_size), {})
+        # Closed after each case: idle processes hold memory.
+        with Alternation(arguments.pairs) as bench:
+            for function in functions:
+                if function.__name__ in arguments.only:
+                    figures += [dataclasses.replace(f, goal=goals.get(f.name, "")) for f in function(bench, case)]
+        first_epochs |= bench.first_epochs
+
+    print(heading(here), render(figures), sep="\n\n")
+    path = arguments.out / f"bench-speed-{here['kind']}.json"
+    result = {
+        "machine": here,
+        "seconds": time.perf_counter() - begin,
+        "figures": [to_dict(figure) for figure in figures],
+        "first_epoch_seconds": first_epochs,
+    }
+    write_json(path, result)
+    logger.info("%s, after %.0f s", path, result["seconds"])
+
+
+def heading(here: dict[str, Any]) -> str:
+    """What the table was measured on, in one paragraph."""
+    versions = ", ".join(f"{name} {version}" for name, version in here["versions"].items())
+    return (
+        f"{here['date']}, revision {here['revision']}. {here['cpu']}, {here['cores']} cores "
+        f"({', '.join(here['flags'])}), load {here['load_before']:.1f} before. Devices: {here['devices']}. {versions}.\n"
+        "Dense networks with batch normalisation and dropout, Adam. Samples are seconds of an epoch past the "
+        "compilation,\ntaken in pairs in alternation; the median and the spread are of the pairs' ratios."
+    )

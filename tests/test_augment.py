@@ -1,0 +1,85 @@
+"""Augmentations, exact on hand-made images, and alike in every run of one seed."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from fmnist import augment
+from fmnist.config import AugmentConfig
+
+IMAGES = np.arange(1, 2 * 28 * 28 + 1).reshape(2, 28, 28).astype(np.uint8)
+ALL = AugmentConfig(shift=2, flip=True, erase=0.5)
+
+
+def transform(config: AugmentConfig, images: np.ndarray, seed: int = 0) -> np.ndarray:
+    return augment.transform(config, tf.constant(images), tf.constant([seed, 0]), "philox").numpy()
+
+
+def test_flip_mirrors_left_to_right_where_told() -> None:
+    flipped = augment.flip(tf.constant(IMAGES), tf.constant([True, False])).numpy()
+    np.testing.assert_array_equal(flipped, [np.fliplr(IMAGES[0]), IMAGES[1]])
+
+
+@pytest.mark.parametrize("down", [-2, 0, 1])
+@pytest.mark.parametrize("right", [-1, 0, 2])
+def test_shift_moves_and_fills_with_black(down: int, right: int) -> None:
+    moved = augment.shift(tf.constant(IMAGES), tf.constant([down, 0]), tf.constant([right, 0]), 2).numpy()
+    expected = np.zeros((28, 28), np.uint8)
+    for row in range(28):
+        for column in range(28):
+            if 0 <= row - down < 28 and 0 <= column - right < 28:
+                expected[row, column] = IMAGES[0, row - down, column - right]
+    np.testing.assert_array_equal(moved, [expected, IMAGES[1]])
+
+
+def test_erase_blackens_one_rectangle_of_the_size_asked_for() -> None:
+    white = np.full((3, 28, 28), 255, np.uint8)
+    draws = [tf.constant([value] * 3) for value in (0.5, 0.5, 0.0, 0.999)]
+    erased = augment.erase(tf.constant(white), tf.constant([True, False, True]), *draws).numpy()
+    # Half-way between 2% and 33% of 784 pixels, as a square: 12 x 12, at the top and the right edge.
+    expected = white[0].copy()
+    expected[:12, 16:] = 0
+    np.testing.assert_array_equal(erased, [expected, white[1], expected])
+
+
+def test_mixup_blends_labels_as_it_blends_pixels() -> None:
+    images, others = augment.mix(tf.constant(IMAGES), tf.constant([3, 7]), tf.constant(0.25))
+    np.testing.assert_array_equal(others, [7, 3])
+    np.testing.assert_allclose(images[0], 0.25 * IMAGES[0] + 0.75 * IMAGES[1])
+    np.testing.assert_allclose(images[1], 0.25 * IMAGES[1] + 0.75 * IMAGES[0])
+
+
+def test_mixing_weights_follow_the_beta_distribution() -> None:
+    weights = augment.mixing_weights(AugmentConfig(mixup=0.2), 10_000, np.random.default_rng(0))
+    assert weights.dtype == np.float32
+    assert weights.mean() == pytest.approx(0.5, abs=0.02)
+    # The variance of Beta(a, a) is 1 / (4 (2a + 1)).
+    assert weights.var() == pytest.approx(1 / (4 * 1.4), abs=0.01)
+    assert (augment.mixing_weights(AugmentConfig(), 3, np.random.default_rng(0)) == 1).all()
+
+
+def test_all_off_changes_nothing() -> None:
+    np.testing.assert_array_equal(transform(AugmentConfig(), IMAGES), IMAGES)
+
+
+def test_the_seed_decides() -> None:
+    np.testing.assert_array_equal(transform(ALL, IMAGES, 5), transform(ALL, IMAGES, 5))
+    assert (transform(ALL, IMAGES, 5) != transform(ALL, IMAGES, 6)).any()
+
+
+@pytest.mark.parametrize(
+    ("config", "changed", "share"),
+    [
+        (AugmentConfig(flip=True), lambda out, _: out[:, 0, 0] != 1, 1 / 2),
+        (AugmentConfig(erase=0.3), lambda out, _: (out == 0).any(axis=(1, 2)), 0.3),
+        (AugmentConfig(shift=1), lambda out, image: (out != image).any(axis=(1, 2)), 8 / 9),
+    ],
+)
+def test_each_happens_as_often_as_configured(
+    config: AugmentConfig, changed: Callable[[np.ndarray, np.ndarray], np.ndarray], share: float
+) -> None:
+    image = (1 + np.arange(28 * 28) % 251).reshape(28, 28).astype(np.uint8)
+    out = transform(config, np.repeat(image[np.newaxis], 4000, axis=0))
+    assert changed(out, image).mean() == pytest.approx(share, abs=0.03)

@@ -1,0 +1,144 @@
+"""Recipes: resolved with their defaults, overridden by key, and refused with the nearest key."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from fmnist import config
+from fmnist.config import DataConfig, ModelConfig, TrainingConfig
+from fmnist.errors import BadInput
+
+
+def own(tmp_path: Path, text: str = "") -> str:
+    """The path of a recipe that holds `text`."""
+    path = tmp_path / "own.toml"
+    path.write_text(f'description = "mine"\n{text}')
+    return str(path)
+
+
+def test_a_recipe_takes_the_defaults_and_its_files_name(tmp_path: Path) -> None:
+    recipe = config.load(own(tmp_path))
+    assert recipe == config.Recipe("own", "mine", DataConfig(), ModelConfig(), TrainingConfig())
+    assert recipe.search is None
+
+
+@pytest.mark.parametrize("name", config.names())
+def test_a_packaged_recipe_resolves_and_its_header_names_its_command(name: str) -> None:
+    recipe = config.load(name)
+    assert config.resolve(config.to_dict(recipe), "itself") == recipe
+    command = "make all" if name == "tuned-mlp" else f"make all RECIPE={name}"
+    header = (config.RECIPES / f"{name}.toml").read_text().partition("description")[0]
+    assert f"#   {command}\n" in header
+
+
+def test_overrides_are_typed_by_toml(tmp_path: Path) -> None:
+    overrides = [
+        "training.batch_size=256",
+        "training.learning_rate = 1e-2",
+        "training.optimizer=sgd",
+        'model.activation="tanh"',
+        "model.hidden=[64, 32]",
+        "model.dropout=[0.1, 0]",
+        "model.batch_normalization=true",
+        "training.early_stopping.patience=7",
+    ]
+    recipe = config.load(own(tmp_path), overrides)
+    assert recipe.model == ModelConfig((64, 32), "tanh", batch_normalization=True, dropout=(0.1, 0.0))
+    assert recipe.model.dropout_rates == (0.1, 0.0)
+    stopping = config.EarlyStoppingConfig(patience=7)
+    assert recipe.training == TrainingConfig(
+        batch_size=256, learning_rate=0.01, optimizer="sgd", early_stopping=stopping
+    )
+
+
+def test_replace_sets_dotted_keys_and_checks_them(tmp_path: Path) -> None:
+    recipe = config.load(own(tmp_path))
+    replaced = config.replace(recipe, {"model.hidden": [8], "training.reduce_lr_on_plateau.factor": 0.1})
+    assert replaced.model.hidden == (8,)
+    assert replaced.training.reduce_lr_on_plateau == config.ReduceLROnPlateauConfig(factor=0.1)
+    assert recipe.model.hidden == ModelConfig().hidden
+    with pytest.raises(BadInput, match="best.json: training.learning_rate: .* greater than 0, not -1"):
+        config.replace(recipe, {"training.learning_rate": -1}, "best.json")
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "nearest"),
+    [
+        ("[trainig]\nepochs = 1", "trainig", "training"),
+        ("[training]\nbatchsize = 1", "training.batchsize", "training.batch_size"),
+        ("[training]\nbatch-size = 1", "training.batch-size", "training.batch_size"),
+        ("[training]\nlerning_rate = 1", "training.lerning_rate", "training.learning_rate"),
+        ("[model]\nhiden = [1]", "model.hiden", "model.hidden"),
+        ("[data]\nsplit_sed = 1", "data.split_sed", "data.split_seed"),
+        ("[training.early_stopping]\npatiense = 1", "training.early_stopping.patiense", "patience"),
+        ("[search]\ntrails = 1\nspace = {}", "search.trails", "search.trials"),
+        ('[search.space]\n"training.lr" = { min = 1, max = 2 }', "training.lr", None),
+        ('[search.space]\n"model.hiden" = { values = [1] }', "model.hiden", "model.hidden"),
+    ],
+)
+def test_an_unknown_key_is_named_with_the_nearest(tmp_path: Path, text: str, key: str, nearest: str | None) -> None:
+    with pytest.raises(BadInput) as caught:
+        config.load(own(tmp_path, text))
+    message = str(caught.value)
+    assert f"unknown key '{key}'" in message
+    assert "own.toml" in message
+    if nearest:
+        assert re.search(rf"did you mean '(\w+\.)*{nearest}'\?", message)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[training]\nepochs = 0", "training.epochs: Input should be greater than 0, not 0"),
+        ("[training]\nlearning_rate = inf", "training.learning_rate: Input should be a finite number"),
+        ('[training]\noptimizer = "adamw"', "training.optimizer: Input should be 'sgd', 'adam'"),
+        ("[training]\nema_momentum = 1.0", "training.ema_momentum: Input should be less than 1"),
+        ("[model]\nhidden = [32, -1]", "model.hidden.1: Input should be greater than 0, not -1"),
+        ("[model]\nhidden = [8]\ndropout = [0.1, 0.2]", "model: dropout lists 2 rates for 1 hidden layers"),
+        ("[model]\ndropout = 1.5", "model.dropout: Input should be less than 1, not 1.5"),
+        ("training = 5", "training: Input should be a dictionary"),
+        ('name = "other"', "the key 'name' is taken from the file's name"),
+        ("[search]\ntrials = 3", "search.space: "),
+        ('[search.space]\n"model.l2" = { min = 1, max = 0 }', "search.space.model.l2: min 1.0 is not below max 0.0"),
+        ('[search.space]\n"model.l2" = { min = 0, max = 1, sampling = "log" }', "needs min above 0"),
+        ('[search.space]\n"model.l2" = { min = 0 }', "give either values, or min and max, or layers and units"),
+        ('[search.space]\n"model.l2" = { values = [0.1], max = 1 }', "give either values, or min and max"),
+        ('[search.space]\n"model.l2" = { values = [] }', "search.space.model.l2.values: "),
+        ('[search.space]\n"model.l2" = { values = [[1]] }', "search.space.model.l2.values.0: "),
+        ('[search.space]\n"model.hidden" = { layers = [3, 1], units = [8] }', r"layers \[3, 1\] is not \[fewest, most\]"),
+        ('[search.space]\n"data.split" = { values = [1] }', "search.space names an unknown key 'data.split'"),
+        ("[training", "is not valid TOML"),
+    ],
+)
+def test_a_setting_that_cannot_be_used_is_named(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(BadInput, match=message) as caught:
+        config.load(own(tmp_path, text))
+    assert "own.toml" in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("training.epochs", "write key=value"),
+        ("training.epoch=2", "unknown key 'training.epoch'; did you mean 'training.epochs'"),
+        ("training.epochs=two", "training.epochs: .* not 'two'"),
+        ("description.length=2", "description.length: 'description' is a value, not a section"),
+        ("name=other", "the key 'name' is taken"),
+        ("=2", "unknown key ''"),
+    ],
+)
+def test_an_override_that_cannot_be_used_is_named(tmp_path: Path, override: str, message: str) -> None:
+    with pytest.raises(BadInput, match=message):
+        config.load(own(tmp_path), [override])
+
+
+def test_a_recipe_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="unknown recipe 'tuned_mlp'; did you mean 'tuned-mlp'.; known: .*smoke"):
+        config.load("tuned_mlp")
+    with pytest.raises(BadInput, match="No such file or directory: .*none.toml"):
+        config.load(str(tmp_path / "none.toml"))
+    (tmp_path / "binary.toml").write_bytes(b"\xff\xfe")
+    with pytest.raises(BadInput, match="binary.toml"):
+        config.load(str(tmp_path / "binary.toml"))

@@ -1,0 +1,84 @@
+"""The choice of devices and precision, and what several devices give."""
+
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from conftest import Command
+
+from fmnist.config import ModelConfig
+from fmnist.devices import Devices
+
+RECIPE = """
+description = "small, with batch normalisation and an uneven last batch"
+[data]
+train_limit = 2000
+[model]
+hidden = [64, 32]
+batch_normalization = true
+[training]
+epochs = 2
+batch_size = 96
+"""
+WIDE, NARROW = ModelConfig(hidden=(2048, 2048)), ModelConfig(hidden=(2048, 64))
+
+
+def devices(kind: str, precision: str = "auto", bfloat16: bool = False, float16: bool = False) -> Devices:
+    return Devices(kind, (f"{kind.upper()}:0",), precision, "a test", bfloat16, float16)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "config", "policy"),
+    [
+        (devices("cpu"), WIDE, "float32"),
+        (devices("cpu", bfloat16=True), WIDE, "mixed_bfloat16"),
+        (devices("cpu", bfloat16=True), NARROW, "float32"),
+        (devices("gpu", bfloat16=True), NARROW, "mixed_bfloat16"),
+        (devices("gpu", float16=True), NARROW, "mixed_float16"),
+        (devices("gpu"), WIDE, "float32"),
+        (devices("cpu", "mixed_bfloat16"), NARROW, "mixed_bfloat16"),
+        (devices("gpu", "float32", bfloat16=True), WIDE, "float32"),
+    ],
+)
+def test_precision_follows_the_hardware_unless_told(chosen: Devices, config: ModelConfig, policy: str) -> None:
+    assert chosen.policy(config) == policy
+    assert chosen.precision == "auto" or policy in str(chosen)
+
+
+def test_the_command_says_what_would_be_chosen(fmnist: Command) -> None:
+    assert "1 CPU" in fmnist("devices", "--devices", "cpu").stdout
+    several = fmnist("devices", "--devices", "cpu:3", "--precision", "mixed_float16").stdout
+    assert "3 CPU" in several
+    assert "mixed_float16" in several
+    assert "MirroredStrategy" in several
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "word"),
+    [
+        ("--devices", "gpu", "0 GPU"),
+        ("--devices", "3", "0 GPU"),
+        ("--devices", "cpu:0", "write auto"),
+        ("--devices", "tpu", "write auto"),
+        ("--precision", "float8", "choose one of"),
+    ],
+)
+def test_a_device_that_is_not_there(fmnist: Command, option: str, value: str, word: str) -> None:
+    ended = fmnist("devices", option, value, CUDA_VISIBLE_DEVICES="-1")
+    assert ended.returncode == 64
+    assert word in ended.stderr
+    assert ended.stderr.count("\n") == 1
+
+
+def test_several_devices_equal_one(fmnist: Command, tmp_path: Path) -> None:
+    (tmp_path / "small.toml").write_text(RECIPE)
+    weights = []
+    for choice in ("cpu", "cpu:2", "cpu:4"):
+        run = tmp_path / choice.replace(":", "")
+        ended = fmnist("train", "--recipe", "small.toml", "--run", run, "--devices", choice)
+        assert ended.returncode == 0, ended.stderr
+        weights.append(keras.models.load_model(run / "model.keras").get_weights())
+    for several in weights[1:]:
+        for one, other in zip(weights[0], several, strict=True):
+            np.testing.assert_allclose(one, other, rtol=0, atol=1e-5)

@@ -1,0 +1,159 @@
+"""The run folder: whole files, one owner, and a record of what made it."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fmnist import config
+from fmnist.config import Recipe, SearchConfig, SpaceConfig
+from fmnist.errors import BadInput
+from fmnist.rundir import RunDir, atomic_write, read_json, write_json
+
+SEARCH = SearchConfig(space={"model.l2": SpaceConfig(min=0, max=1)}, trials=3)
+RECIPE = Recipe(name="mine", description="a search", search=SEARCH)
+DATA = {"train-images-idx3-ubyte": "ab", "train-labels-idx1-ubyte": "cd"}
+
+
+def with_trials(trials: int) -> Recipe:
+    return dataclasses.replace(RECIPE, search=dataclasses.replace(SEARCH, trials=trials))
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "made" / "result.txt"
+    with atomic_write(path) as file:
+        file.write(b"old")
+        assert not path.exists()
+    with pytest.raises(ZeroDivisionError), atomic_write(path) as file:
+        file.write(b"half of the n")
+        raise ZeroDivisionError
+    assert path.read_bytes() == b"old"
+    assert files(tmp_path) == ["made", "made/result.txt"]
+
+
+def test_a_result_is_as_public_as_the_umask_says(tmp_path: Path) -> None:
+    umask = os.umask(0o027)
+    try:
+        write_json(tmp_path / "result.json", {})
+    finally:
+        os.umask(umask)
+    assert (tmp_path / "result.json").stat().st_mode & 0o777 == 0o640
+
+
+def test_json_refuses_what_no_other_reader_takes(tmp_path: Path) -> None:
+    path = tmp_path / "result.json"
+    write_json(path, {"score": 1.0})
+    with pytest.raises(ValueError, match="JSON compliant"):
+        write_json(path, {"score": float("nan")})
+    assert read_json(path, ("score",)) == {"score": 1.0}
+
+
+@pytest.mark.parametrize("text", ["", '{"score": 1', "[1]", '"score"', "7", "null", "\x00", '{"other": 1}'])
+def test_damaged_json_is_named(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "result.json"
+    path.write_text(text)
+    with pytest.raises(BadInput, match="result.json is damaged .*; remove it and run"):
+        read_json(path, ("score",))
+
+
+def test_a_claim_holds_the_folder_for_its_recipe_and_seed(tmp_path: Path) -> None:
+    run = RunDir(tmp_path / "run")
+    run.claim(RECIPE, 1)
+    before = run.config.read_bytes()
+    run.claim(RECIPE, 1)
+    assert run.config.read_bytes() == before
+    assert run.recipe() == (RECIPE, 1)
+    with pytest.raises(BadInput, match=r"recipe mine, seed 1; it differs in seed\); choose another with --run"):
+        run.claim(RECIPE, 2)
+    with pytest.raises(BadInput, match="it differs in training.batch_size, search.epochs"):
+        run.claim(config.replace(RECIPE, {"training.batch_size": 64, "search.epochs": 3}), 1)
+    with pytest.raises(BadInput, match="it differs in search"):
+        run.claim(dataclasses.replace(RECIPE, search=None), 1)
+    assert run.config.read_bytes() == before
+
+
+def test_more_trials_are_the_same_run_and_fewer_change_nothing(tmp_path: Path) -> None:
+    run = RunDir(tmp_path / "run")
+    run.claim(RECIPE, 0)
+    run.record("tune", devices="1 CPU", data=DATA)
+    run.claim(with_trials(9), 0)
+    assert run.recipe() == (with_trials(9), 0)
+    run.claim(RECIPE, 0)
+    assert run.recipe() == (with_trials(9), 0)
+    assert read_json(run.config)["jobs"].keys() == {"tune"}
+
+
+def test_a_claim_takes_a_key_that_is_newer_than_the_run_for_its_default(tmp_path: Path) -> None:
+    run = RunDir(tmp_path / "run")
+    run.claim(RECIPE, 0)
+    recorded = json.loads(run.config.read_bytes())
+    del recorded["recipe"]["training"]["ema_momentum"]
+    run.config.write_text(json.dumps(recorded))
+    run.claim(RECIPE, 0)
+
+
+@pytest.mark.parametrize("damage", [{"recipe": "mine"}, {"recipe": {"name": 1}}, {"recipe": {"modle": {}}}])
+def test_a_claim_names_a_damaged_config_and_leaves_it(tmp_path: Path, damage: dict[str, object]) -> None:
+    run = RunDir(tmp_path / "run")
+    run.claim(RECIPE, 0)
+    run.config.write_text(json.dumps({"seed": 0, "jobs": {}, **damage}))
+    before = run.config.read_bytes()
+    with pytest.raises(BadInput, match="config.json"):
+        run.claim(RECIPE, 0)
+    assert run.config.read_bytes() == before
+
+
+def test_a_folder_without_a_run_says_how_to_start_one(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="holds no run; start one with `fmnist tune` or `fmnist train`"):
+        RunDir(tmp_path).recipe()
+
+
+def test_a_record_tells_what_the_job_ran_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FMNIST_REVISION", "abc123")
+    monkeypatch.setenv("FMNIST_IMAGE", "fmnist:cpu")
+    run = RunDir(tmp_path)
+    run.claim(RECIPE, 0)
+    run.record("train", devices="1 CPU (of the test)", data=DATA)
+    record = read_json(run.config)["jobs"]["train"]
+    assert record["devices"] == "1 CPU (of the test)"
+    assert record["data"] == DATA
+    assert (record["revision"], record["image"]) == ("abc123", "fmnist:cpu")
+    assert {"fmnist", "python", "keras", "numpy"} < record["versions"].keys()
+
+
+def test_all_jobs_of_a_run_read_the_same_data(tmp_path: Path) -> None:
+    run = RunDir(tmp_path)
+    run.claim(RECIPE, 0)
+    run.record("tune", devices="1 CPU", data=DATA)
+    run.record("eval", devices="1 CPU", data=DATA | {"t10k-images-idx3-ubyte": "ef"})
+    before = run.config.read_bytes()
+    with pytest.raises(BadInput, match="train-labels-idx1-ubyte is not the file that `tune` of the run .* --data"):
+        run.record("train", devices="1 CPU", data=DATA | {"train-labels-idx1-ubyte": "00"})
+    assert run.config.read_bytes() == before
+
+
+def test_a_lock_keeps_others_out_for_as_long_as_its_process_lives(tmp_path: Path) -> None:
+    run = RunDir(tmp_path)
+    script = (
+        "import sys; from fmnist.rundir import RunDir\n"
+        "with RunDir(sys.argv[1]).lock('train'): print('held', flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(BadInput, match="another `train` is at work in"), run.lock("train"):
+            pass
+        with run.lock("tune"):
+            pass
+        holder.kill()
+    with run.lock("train"):
+        pass

@@ -1,0 +1,167 @@
+"""Interrupted jobs: they stop at an epoch's end, lose nothing, and go on to the result of an uninterrupted one."""
+
+import csv
+import json
+import signal
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from tests.conftest import Process, Start
+
+# Callbacks with a state of their own, dropout, and epochs short enough for a test.
+TRAIN = """
+description = "a training to interrupt"
+
+[data]
+train_limit = 3000
+
+[model]
+hidden = [32]
+batch_normalization = true
+dropout = 0.2
+
+[training]
+epochs = 60
+ema_momentum = 0.9
+early_stopping = { monitor = "val_accuracy", patience = 59 }
+reduce_lr_on_plateau = { patience = 1, factor = 0.7 }
+"""
+
+TUNE = """
+description = "a search to interrupt"
+
+[data]
+train_limit = 3000
+
+[model]
+hidden = [32]
+
+[search]
+trials = 2
+epochs = 40
+
+[search.space]
+"training.learning_rate" = { min = 1e-3, max = 1e-2, sampling = "log" }
+"""
+
+LONG = """
+description = "an epoch of minutes"
+
+[model]
+hidden = [4096, 4096]
+
+[training]
+batch_size = 16
+"""
+
+
+def wait_for(process: Process, text: str) -> None:
+    """Read the log up to a line that begins with `text`."""
+    assert process.stderr is not None
+    seen = []
+    for line in process.stderr:
+        seen.append(line)
+        if line.startswith(text):
+            return
+    raise AssertionError(f"no {text!r} in {''.join(seen)}")
+
+
+def interrupt(process: Process, text: str, signum: signal.Signals) -> int:
+    """Send a signal when the log says `text`; return the exit code."""
+    with process:
+        wait_for(process, text)
+        process.send_signal(signum)
+        process.communicate(timeout=60)
+    return process.returncode
+
+
+def finish(process: Process) -> None:
+    with process:
+        _, stderr = process.communicate(timeout=120)
+    assert process.returncode == 0, stderr
+
+
+def epochs_logged(folder: Path) -> Counter[int]:
+    """How often TensorBoard's event files hold each epoch."""
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    return Counter(event.step for event in events.Tensors("epoch_loss"))
+
+
+def without_seconds(path: Path) -> list[dict[str, str]]:
+    with path.open() as file:
+        return [{**row, "seconds": ""} for row in csv.DictReader(file)]
+
+
+def trained(folder: Path) -> tuple[list[np.ndarray], dict[str, Any]]:
+    """The final weights, and the history but for its times."""
+    run = folder / "results" / "own-seed0"
+    told = json.loads((run / "history.json").read_text())
+    del told["history"]["seconds"], told["seconds"], told["images_per_second"]
+    return keras.models.load_model(run / "model.keras").get_weights(), told
+
+
+def test_a_training_that_is_interrupted_four_times_ends_as_one_that_is_not(tmp_path: Path, start: Start) -> None:
+    folders = tmp_path / "whole", tmp_path / "interrupted"
+    for folder in folders:
+        folder.mkdir()
+        (folder / "own.toml").write_text(TRAIN)
+    train = ("train", "--recipe", "own.toml")
+    whole, interrupted = folders
+    finish(start(whole, *train))
+    checkpoint = interrupted / "results" / "own-seed0" / "checkpoint" / "train.npz"
+    for epoch in (2, 15, 30):
+        assert interrupt(start(interrupted, *train), f"epoch {epoch:2}/60", signal.SIGTERM) == 75
+        assert checkpoint.exists()
+    assert interrupt(start(interrupted, *train), "epoch 45/60", signal.SIGKILL) == -signal.SIGKILL
+    assert checkpoint.exists()
+    last = start(interrupted, *train)
+    wait_for(last, "going on after epoch")
+    finish(last)
+    assert not checkpoint.exists()
+
+    (weights, told), (expected_weights, expected) = trained(interrupted), trained(whole)
+    assert told == expected
+    assert len(set(expected["history"]["learning_rate"])) > 2
+    for array, other in zip(weights, expected_weights, strict=True):
+        np.testing.assert_array_equal(array, other)
+
+    logged = [epochs_logged(folder / "results" / "own-seed0" / "tb" / "train" / "validation") for folder in folders]
+    assert logged[0] == Counter(range(60))
+    assert logged[1].keys() == logged[0].keys()
+
+
+def test_a_search_that_is_interrupted_in_mid_trial_ends_as_one_that_is_not(tmp_path: Path, start: Start) -> None:
+    (tmp_path / "own.toml").write_text(TUNE)
+    tune = ("tune", "--recipe", "own.toml", "--run")
+    finish(start(tmp_path, *tune, "whole"))
+    assert interrupt(start(tmp_path, *tune, "interrupted"), "trial 1, epoch  5/40", signal.SIGUSR2) == 75
+    assert len(list((tmp_path / "interrupted" / "checkpoint").glob("trial_1_*.npz"))) == 1
+    resumed = start(tmp_path, *tune, "interrupted")
+    wait_for(resumed, "going on after epoch")
+    finish(resumed)
+    assert without_seconds(tmp_path / "interrupted" / "trials.csv") == without_seconds(tmp_path / "whole" / "trials.csv")
+    best = [(tmp_path / name / "best.json").read_text() for name in ("interrupted", "whole")]
+    assert best[0] == best[1]
+
+
+@pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM], ids=lambda signum: signum.name)
+def test_a_second_sigint_ends_in_the_middle_of_an_epoch(tmp_path: Path, start: Start, first: signal.Signals) -> None:
+    (tmp_path / "own.toml").write_text(LONG)
+    with start(tmp_path, "train", "--recipe", "own.toml") as process:
+        wait_for(process, "train own")
+        process.send_signal(first)
+        wait_for(process, f"{first.name}: stopping at the end of this epoch")
+        begin = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGINT
+    assert time.monotonic() - begin < 2
+    assert not (tmp_path / "results" / "own-seed0" / "model.keras").exists()
