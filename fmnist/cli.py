@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from fmnist import __version__, config
-from fmnist.errors import EXIT_BAD_INPUT, BadInput
+from fmnist.errors import EXIT_BAD_INPUT, EXIT_FAILED, BadInput, SearchFailed, disk_full
 from fmnist.rundir import RunDir
 from fmnist.signals import stop_on_signals
 
@@ -37,7 +37,7 @@ PrecisionOption = Annotated[str, typer.Option(help="auto, float32, mixed_bfloat1
 RunArgument = Annotated[Path, typer.Argument(help="The run folder.")]
 
 # What the file system may refuse, as opposed to a bug of ours.
-_NOT_OURS = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR}
+_NOT_OURS = {errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR, errno.EISDIR}
 
 
 def _version(wanted: bool) -> None:
@@ -71,18 +71,37 @@ def tune(
     run: RunOption = None,
     overrides: SetOption = None,
     trials: Annotated[int | None, typer.Option(min=1, help="Trials in all; more than before adds some.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes that train trials.", show_default="one a GPU, or 1")
+    ] = None,
+    gpus_per_worker: Annotated[int, typer.Option(min=1, help="More than one trains each trial on several.")] = 1,
+    status: Annotated[Path | None, typer.Option(metavar="RUN", help="Only print how far that search is.")] = None,
     data: DataOption = None,
     devices: DevicesOption = "auto",
     precision: PrecisionOption = "auto",
 ) -> None:
     """Search for the best configuration with Keras Tuner."""
+    from fmnist.search import local, progress, roles
+
+    if status:
+        progress.show(RunDir(status))
+        return
     extra = [f"search.trials={trials}"] if trials else []
     resolved = config.load(recipe, [*(overrides or ()), *extra])
     stop = stop_on_signals()
+    folder = _run_dir(run, resolved, seed)
+    role = roles.from_environment()
+    shares = local.shares(workers, gpus_per_worker, [] if devices.startswith("cpu") else local.gpus())
+    if role is None and len(shares) > 1 and resolved.search:
+        folder.claim(resolved, seed)
+        local.run(folder, [sys.executable, "-m", "fmnist", *sys.argv[1:]], shares, stop)
+        return
     from fmnist.devices import choose
     from fmnist.tune import tune
 
-    tune(_run_dir(run, resolved, seed), resolved, seed, data, choose(devices, precision), stop)
+    # The chief computes nothing.
+    chosen = choose("cpu" if role and role.is_chief else devices, precision)
+    tune(folder, resolved, seed, data, chosen, stop)
 
 
 @app.command()
@@ -127,9 +146,10 @@ def report(run: RunArgument) -> None:
 @app.command("devices")
 def devices_(devices: DevicesOption = "auto", precision: PrecisionOption = "auto") -> None:
     """Print what the machine has and what would be chosen."""
-    from fmnist.devices import choose
+    from fmnist.devices import choose, inventory
 
-    print(choose(devices, precision))
+    print("\n".join(inventory()))
+    print(f"chosen: {choose(devices, precision)}")
 
 
 def main() -> None:
@@ -145,15 +165,19 @@ def main() -> None:
         sys.exit(_fail(f"{error.format_message()} (see `fmnist --help`)"))
     except BadInput as error:
         sys.exit(_fail(str(error)))
-    except OSError as error:
-        if error.errno not in _NOT_OURS:
+    except SearchFailed as error:
+        sys.exit(_fail(str(error), EXIT_FAILED))
+    except Exception as error:
+        if not disk_full(error) and getattr(error, "errno", None) not in _NOT_OURS:
             raise
-        sys.exit(_fail(str(error)))
+        # TensorFlow puts the operation's name before the file's, and a trace below it.
+        reason = str(error).splitlines()[0].rpartition("}} ")[2]
+        sys.exit(_fail(f"{reason}; make room, or choose another folder with --run"))
 
 
-def _fail(message: str) -> int:
+def _fail(message: str, code: int = EXIT_BAD_INPUT) -> int:
     print(f"fmnist: {message}", file=sys.stderr)
-    return EXIT_BAD_INPUT
+    return code
 
 
 def _run_dir(run: Path | None, recipe: config.Recipe, seed: int) -> RunDir:

@@ -1,6 +1,7 @@
 """Which devices train, by which strategy, in which precision, compiled by XLA or not; said in one line."""
 
 import contextlib
+import os
 import re
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,6 +16,7 @@ from fmnist.errors import BadInput
 PRECISIONS = ("auto", "float32", "mixed_bfloat16", "mixed_float16")
 # Below this width bfloat16 on a CPU loses more by its conversions than its matrix units gain.
 _CPU_BFLOAT16_UNITS = 1024
+_BFLOAT16_FLAGS = {"amx_bf16", "avx512_bf16"}
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,19 @@ def choose(devices: str = "auto", precision: str = "auto") -> Devices:
     return _cpus(int(devices.partition(":")[2] or 1), precision)
 
 
+def inventory() -> list[str]:
+    """What the machine has, a line each: the processor, then the GPUs that TensorFlow sees."""
+    model, flags = _cpuinfo()
+    fast = sorted(flags & {"avx2", "avx512f", *_BFLOAT16_FLAGS})
+    bfloat16 = "" if flags & _BFLOAT16_FLAGS else "; no bfloat16 units"
+    lines = [f"CPU: {model}, {len(os.sched_getaffinity(0))} processors, {', '.join(fast) or 'no AVX2'}{bfloat16}"]
+    for gpu in tf.config.list_physical_devices("GPU"):
+        details = tf.config.experimental.get_device_details(gpu)
+        capability = ".".join(map(str, details.get("compute_capability", ())))
+        lines.append(f"{gpu.name.removeprefix('/physical_device:')}: {details.get('device_name')}, {capability}")
+    return lines if len(lines) > 1 else [*lines, "GPU: none that TensorFlow sees"]
+
+
 def _gpus(gpus: list[Any], precision: str) -> Devices:
     tf.config.set_visible_devices(gpus, "GPU")
     for gpu in gpus:
@@ -129,7 +144,7 @@ def _cpus(count: int, precision: str) -> Devices:
         names=tuple(f"CPU:{index}" for index in range(count)),
         precision=precision,
         hardware=model,
-        bfloat16=bool(flags & {"amx_bf16", "avx512_bf16"}),
+        bfloat16=bool(flags & _BFLOAT16_FLAGS),
         float16=False,
     )
 

@@ -1,5 +1,9 @@
-"""How a job ends when it does not end well: the two exit codes that a scheduler can act on."""
+"""How a job ends when it does not end well; the exit codes 64 and 75 are those that a scheduler can act on."""
 
+import errno
+import os
+
+EXIT_FAILED = 1
 EXIT_BAD_INPUT = 64
 EXIT_INTERRUPTED = 75
 
@@ -23,3 +27,8 @@ class Interrupted(SystemExit):
 
     def __init__(self) -> None:
         super().__init__(EXIT_INTERRUPTED)
+
+
+def disk_full(error: Exception) -> bool:
+    """Whether the disk is full, which TensorFlow and HDF5 tell by exceptions of their own."""
+    return os.strerror(errno.ENOSPC) in str(error)

@@ -18,6 +18,7 @@ from fmnist import checkpoint
 from fmnist.config import ModelConfig, TrainingConfig
 from fmnist.data import TrainData
 from fmnist.devices import Devices
+from fmnist.errors import BadInput
 from fmnist.model import build
 from fmnist.program import Program, resident
 from fmnist.signals import Stop
@@ -29,7 +30,7 @@ _PROGRAMS = 8
 # A checkpoint is written once an epoch, unless its writing would take more than this share of the time.
 _CHECKPOINT_SHARE = 0.05
 
-_PLAIN = (bool, int, float, str, type(None), np.ndarray, np.generic)
+_PLAIN = (bool, int, float, type(None), np.ndarray, np.generic)
 
 
 class Diverged(RuntimeError):
@@ -109,13 +110,19 @@ class Trainer:
         )
         loop.on_train_begin()
         # How far it trains is no part of what it is: Hyperband goes on with a trial for more epochs.
-        identity = {"seed": seed, "images": self._train.size, "model": asdict(config), "training": asdict(training)}
+        identity: dict[str, Any] = {
+            "seed": seed,
+            "images": self._train.size,
+            "model": asdict(config),
+            "training": asdict(training),
+        }
         del identity["training"]["epochs"]
         saver = _Saver(checkpoint_path, identity, program, loop.callbacks)
         seconds = saver.restore()
         past = program.model.history.history
-        for epoch in range(len(seconds) if progress else 0):
-            progress(epoch, {name: values[epoch] for name, values in past.items()})
+        if progress:
+            for epoch in range(len(seconds)):
+                progress(epoch, {name: values[epoch] for name, values in past.items()})
         for epoch in range(len(seconds), training.epochs):
             if program.model.stop_training:
                 break
@@ -195,7 +202,12 @@ class _Saver:
 
     def restore(self) -> list[float]:
         """Go back to the checkpoint, if there is one; return the seconds of each epoch that it holds."""
-        state = checkpoint.load(self._path)
+        try:
+            state = checkpoint.load(self._path)
+        except BadInput as error:
+            # From the beginning it comes to the same result.
+            logger.warning("%s", error)
+            state = None
         if state is None:
             return []
         if state["identity"] != self._identity:
@@ -212,8 +224,8 @@ class _Saver:
 
 
 def _state(callback: keras.callbacks.Callback) -> dict[str, Any]:
-    """What the epochs so far have made of a callback; what its constructor was given is not part of that."""
-    given = inspect.signature(type(callback)).parameters
+    """What the epochs so far have made of a callback, but not what it was given: settings, folders, `params`."""
+    given = {"params", *inspect.signature(type(callback)).parameters}
     return {name: value for name, value in vars(callback).items() if name not in given and _is_plain(value)}
 
 

@@ -1,4 +1,4 @@
-"""The dense-layer core: a configuration becomes a Keras model of stock layers, and its forward pass in a training step."""
+"""The dense-layer core: a configuration becomes a Keras model of stock layers; its forward pass in a training step."""
 
 from typing import NamedTuple
 

@@ -1,5 +1,6 @@
 """One architecture, compiled: an epoch of training and a validation are one call each."""
 
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -22,13 +23,18 @@ _OPTIMIZERS = {
 }
 # The rows of one step of a validation: large enough to keep the matrix units busy, small enough for any cache.
 _VALIDATION_BATCH = 1000
+# A step's random numbers: layer by layer from 0, augmentation after them, then the next replica's.
+_AUGMENT_SEEDS = 500
+_SEEDS_A_REPLICA = 1000
+
+_Tensor = Any  # a tf.Tensor, or what MirroredStrategy makes of one a replica
 
 
 class Resident(NamedTuple):
     """A data set on the devices: uint8 [n, 28, 28] and int32 [n], a copy on each replica, and its size n."""
 
-    images: Any
-    labels: Any
+    images: _Tensor
+    labels: _Tensor
     size: int
 
 
@@ -118,9 +124,7 @@ class Program:
         for variable, value in zip(self.optimizer.variables, state, strict=True):
             variable.assign(value)
 
-    def train(
-        self, data: Resident, rows: np.ndarray, batch_size: int, random: np.random.Generator
-    ) -> dict[str, float]:
+    def train(self, data: Resident, rows: np.ndarray, batch_size: int, random: np.random.Generator) -> dict[str, float]:
         """Train one epoch on `rows` in their order; all that is random in it is drawn from `random`."""
         order, weights = steps(rows, batch_size, self._replicas)
         seed = random.integers(2**31, size=2, dtype=np.int32)
@@ -134,7 +138,9 @@ class Program:
         loss, correct = self._evaluate(data.images, data.labels, order, weights)
         return {"loss": float(loss) / data.size, "accuracy": float(correct) / data.size}
 
-    def _train_epoch(self, images, labels, order, weights, seed, mixing):  # type: ignore[no-untyped-def]
+    def _train_epoch(
+        self, images: _Tensor, labels: _Tensor, order: _Tensor, weights: _Tensor, seed: _Tensor, mixing: _Tensor
+    ) -> tuple[_Tensor, _Tensor]:
         loss, correct = tf.constant(0.0), tf.constant(0.0)
         for step in tf.range(tf.shape(order)[0]):
             batch = (order[step], weights[step], seed + [step, 0], mixing[step])
@@ -142,30 +148,36 @@ class Program:
             loss, correct = loss + sums[0], correct + sums[1]
         return loss, correct
 
-    def _evaluate_epoch(self, images, labels, order, weights):  # type: ignore[no-untyped-def]
+    def _evaluate_epoch(
+        self, images: _Tensor, labels: _Tensor, order: _Tensor, weights: _Tensor
+    ) -> tuple[_Tensor, _Tensor]:
         loss, correct = tf.constant(0.0), tf.constant(0.0)
         for step in tf.range(tf.shape(order)[0]):
             sums = self._run(self._evaluate_step, images, labels, order[step], weights[step])
             loss, correct = loss + sums[0], correct + sums[1]
         return loss, correct
 
-    def _run(self, function, *arguments):  # type: ignore[no-untyped-def]
+    def _run(self, function: Callable[..., tuple[_Tensor, _Tensor]], *arguments: _Tensor) -> Sequence[_Tensor]:
+        """One step on every replica; what they return is summed."""
         strategy = self._devices.strategy
         if not strategy:
             return function(*arguments)
         return [strategy.reduce("SUM", value, axis=None) for value in strategy.run(function, arguments)]
 
-    def _train_step(self, images, labels, order, weights, seed, mixing):  # type: ignore[no-untyped-def]
+    def _train_step(
+        self, images: _Tensor, labels: _Tensor, order: _Tensor, weights: _Tensor, seed: _Tensor, mixing: _Tensor
+    ) -> tuple[_Tensor, _Tensor]:
+        """One replica's share of a step: `order` and `weights` are [replicas, share], the other figures scalars."""
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
         total = tf.reduce_sum(weights)
         rows, weights = order[replica], weights[replica]
-        seed += [0, 1000 * replica]
-        step = Step(weights[:, tf.newaxis], seed, self._dropout_rates, self._algorithm)
+        seed += [0, _SEEDS_A_REPLICA * replica]
         inputs, targets = tf.gather(images, rows), tf.gather(labels, rows)
-        inputs = augment.transform(self._augment, inputs, seed + [0, 500], self._algorithm)
+        inputs = augment.transform(self._augment, inputs, seed + [0, _AUGMENT_SEEDS], self._algorithm)
         others = None
         if self._augment.mixup:
             inputs, others = augment.mix(inputs, targets, mixing)
+        step = Step(weights[:, tf.newaxis], seed, self._dropout_rates, self._algorithm)
         variables = self.model.trainable_variables
         with tf.GradientTape() as tape:
             logits = forward(self.model, inputs, step)
@@ -178,7 +190,9 @@ class Program:
         self.optimizer.apply(tape.gradient(objective, variables), variables)
         return loss, correct
 
-    def _evaluate_step(self, images, labels, order, weights):  # type: ignore[no-untyped-def]
+    def _evaluate_step(
+        self, images: _Tensor, labels: _Tensor, order: _Tensor, weights: _Tensor
+    ) -> tuple[_Tensor, _Tensor]:
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
         total = tf.reduce_sum(weights)
         rows, weights = order[replica], weights[replica]

@@ -139,7 +139,7 @@ def facts(results: Results) -> dict[str, str]:
             f"best {results.objective} {results.best['score']:.4f} in trial {results.best['trial']}"
         )
     lines["device"] = str(results.jobs.get("train", {}).get("devices", "not recorded"))
-    lines["files"] = f"{run}: {', '.join(path.name for path in (run.model, run.metrics, run.report) if path.exists())}"
+    lines["files"] = f"{run}: {', '.join(path.name for path in (run.model, run.metrics, run.report))}"
     return lines
 
 

@@ -14,8 +14,9 @@ from fmnist.config import Recipe, SearchConfig, replace
 from fmnist.devices import Devices
 from fmnist.fit import Trainer
 from fmnist.rundir import RunDir
+from fmnist.search import client, roles, service
 from fmnist.search.chief import Chief
-from fmnist.search.worker import Report, TrialRequest, work
+from fmnist.search.worker import Report, RunTrial, TrialRequest, work
 from fmnist.signals import Stop
 from fmnist.train import log_epochs, tensorboard
 
@@ -24,6 +25,9 @@ logger = logging.getLogger(__name__)
 
 def tune(run: RunDir, recipe: Recipe, seed: int, data_dir: Path | None, devices: Devices, stop: Stop) -> None:
     """Run the recipe's search to its end: search/, trials.csv, best.json; go on with an interrupted one.
+
+    With Keras Tuner's environment variables (`search.roles`) this process is the search's chief or one of its workers;
+    else it is both.
 
     Raises:
         BadInput: the run folder is another run's, or the search space holds a value that the configuration refuses.
@@ -34,22 +38,36 @@ def tune(run: RunDir, recipe: Recipe, seed: int, data_dir: Path | None, devices:
     if recipe.search is None:
         logger.info("recipe %s is fixed: there is nothing to search", recipe.name)
         return
+    role = roles.from_environment()
+    if role and not role.is_chief:
+        client.join(run, recipe, role, _trials(run, recipe, seed, data_dir, devices, stop), stop)
+        return
+    _declare_hyperparameters(run, recipe.search)
+    if role:
+        chief = service.serve(run, recipe, seed, role, stop)
+    else:
+        chief = _alone(run, recipe, seed, data_dir, devices, stop)
+    best = chief.best()
+    logger.info("best of %d trials: %s, %s %.4f", len(chief.rows()), best["trial"], best["objective"], best["score"])
+    for path in run.checkpoint.glob("trial_*.npz"):
+        path.unlink()
+
+
+def _alone(run: RunDir, recipe: Recipe, seed: int, data_dir: Path | None, devices: Devices, stop: Stop) -> Chief:
     with run.lock("tune"):
         chief = Chief(run, recipe, seed)
         if chief.finished:
             logger.info("the search in %s is finished", run)
         else:
-            loaded = data.load_train(data_dir, recipe.data)
-            run.record("tune", devices=str(devices), data=loaded.source.sha256)
-            logger.info("tune %s (seed %d, %d trials) on %s", recipe.name, seed, recipe.search.trials, devices)
-            _declare_hyperparameters(run, recipe.search)
-            trials = _Trials(run, recipe, seed, Trainer(loaded, devices), stop)
-            work(chief, "worker-0", trials.run, stop)
-        best = chief.best()
-        logger.info("best of %d trials: %s, %s %.4f", len(chief.rows()), best["trial"], best["objective"], best["score"])
-        if recipe.search.oracle != "hyperband" or chief.finished:
-            for path in run.checkpoint.glob("trial_*.npz"):
-                path.unlink()
+            work(chief, "worker-0", _trials(run, recipe, seed, data_dir, devices, stop), stop)
+        return chief
+
+
+def _trials(run: RunDir, recipe: Recipe, seed: int, data_dir: Path | None, devices: Devices, stop: Stop) -> RunTrial:
+    loaded = data.load_train(data_dir, recipe.data)
+    run.record("tune", devices=str(devices), data=loaded.source.sha256)
+    logger.info("tune %s (seed %d) on %s", recipe.name, seed, devices)
+    return _Trials(run, recipe, seed, Trainer(loaded, devices), stop).run
 
 
 class _Trials:

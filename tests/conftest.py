@@ -78,13 +78,28 @@ def fmnist(tmp_path: Path, start: Start) -> Command:
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory, start: Start) -> Path:
-    """A folder with tiny.toml and its run, in results/tiny-seed0, after each job."""
+def train_files(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> Path:
+    """A data directory without the test set."""
+    folder = tmp_path_factory.mktemp("train-files")
+    for path in data_dir.glob("train-*"):
+        (folder / path.name).symlink_to(path)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory, train_files: Path, data_dir: Path, start: Start) -> Path:
+    """A folder with tiny.toml and its run, in results/tiny-seed0, after each job; `eval` alone had the test set."""
     folder = tmp_path_factory.mktemp("finished")
     (folder / "tiny.toml").write_text(TINY)
     run = "results/tiny-seed0"
-    for job in (["tune", "--recipe", "tiny.toml"], ["train", "--recipe", "tiny.toml"], ["eval", run], ["report", run]):
-        with start(folder, *job) as process:
+    jobs = {
+        ("tune", "--recipe", "tiny.toml"): train_files,
+        ("train", "--recipe", "tiny.toml"): train_files,
+        ("eval", run): data_dir,
+        ("report", run): data_dir,
+    }
+    for job, data in jobs.items():
+        with start(folder, *job, FMNIST_DATA=str(data)) as process:
             _, stderr = process.communicate(timeout=600)
         assert process.returncode == 0, stderr
     return folder

@@ -1,12 +1,14 @@
 """What the search's tests share: a small recipe, and trials whose score is a formula instead of a training."""
 
 import csv
+import ctypes
 import logging
 import multiprocessing
 import os
 import sys
 import time
 from collections.abc import Callable, Mapping
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -64,17 +66,21 @@ def table(path: Path) -> list[dict[str, str]]:
 
 
 class Paced(Runner):
-    """A `Runner` with a clock, a checkpoint and a diary: it goes on after its last epoch, and says what it trained."""
+    """A `Runner` with a clock, a checkpoint and a diary: it goes on after its last epoch, and says what it trained.
+
+    It keeps them beside the run folder: what the run folder holds is the chief's.
+    """
 
     def __init__(self, path: Path, worker: str, seconds: float, fail: str = "") -> None:
         super().__init__()
         self.path, self.worker, self.seconds, self.fail = path, worker, seconds, fail
+        _beside(path, "checkpoint").mkdir(parents=True, exist_ok=True)
 
     def __call__(self, trial: TrialRequest, report: Report) -> None:
         reason, _, until = self.fail.partition(":")
         if reason and int(trial.trial_id) < int(until):
             raise {"memory": MemoryError(), "error": RuntimeError("no luck")}.get(reason, ArithmeticError("NaN"))
-        checkpoint = self.path / "checkpoint" / f"{trial.trial_id}.epoch"
+        checkpoint = _beside(self.path, "checkpoint") / trial.trial_id
         done = int(checkpoint.read_text()) if checkpoint.exists() else trial.initial_epoch
         for epoch in range(trial.initial_epoch, trial.epochs):
             if epoch >= done:
@@ -86,11 +92,11 @@ class Paced(Runner):
                     file.write(str(epoch + 1).encode())
 
     def note(self, line: str) -> None:
-        with (self.path / "diary").open("a") as file:
+        with _beside(self.path, "diary").open("a") as file:
             file.write(line + "\n")
 
 
-def process(target: Callable[..., object], *args: Any, **kwargs: Any) -> multiprocessing.process.BaseProcess:
+def process(target: Callable[..., object], *args: Any, **kwargs: Any) -> BaseProcess:
     """A real process, started; it shares its imports with the others, not its memory."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["searching", "fmnist.search.service", "fmnist.search.client"])
@@ -102,9 +108,7 @@ def process(target: Callable[..., object], *args: Any, **kwargs: Any) -> multipr
 def _main(target: Callable[..., object], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     """A job's process: as cli.main, with a log of its own."""
     path = args[0]
-    os.fsync = lambda handle: None  # what a process has written outlives it without waiting for the disk
-    log = path.parent / f"{path.name}.{target.__name__}.log"
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(process)d %(message)s", filename=log)
+    logging.basicConfig(level=logging.INFO, format="%(process)d %(message)s", filename=_beside(path, "log"))
     try:
         target(*args, **kwargs)
     except BadInput as error:
@@ -117,15 +121,24 @@ def _main(target: Callable[..., object], args: tuple[Any, ...], kwargs: dict[str
 
 def chief(path: Path, of: config.Recipe, role: Role = Role("chief"), lease: float = 60.0) -> None:
     stop = stop_on_signals()
-    path.mkdir(parents=True, exist_ok=True)
+    path.mkdir(exist_ok=True)
     service.serve(RunDir(path), of, 0, role, stop, lease)
 
 
 def worker(
-    path: Path, of: config.Recipe, role: Role, seconds: float = 0.02, fail: str = "", patience: float = 60.0
+    path: Path,
+    of: config.Recipe,
+    role: Role,
+    seconds: float = 0.02,
+    fail: str = "",
+    patience: float = 60.0,
+    network: str | None = None,
 ) -> None:
+    """Args: network: the namespace to be in."""
+    if network:
+        with open(f"/var/run/netns/{network}") as namespace:
+            assert ctypes.CDLL(None).setns(namespace.fileno(), 0) == 0
     stop = stop_on_signals()
-    (path / "checkpoint").mkdir(parents=True, exist_ok=True)
     client.join(RunDir(path), of, role, Stopping(Paced(path, role.id, seconds, fail), stop), stop, patience)
 
 
@@ -143,9 +156,18 @@ class Stopping:
         self.runner(trial, then_stop)
 
 
+def _beside(path: Path, name: str) -> Path:
+    return path.with_name(f"{path.name}.{name}")
+
+
+def log(path: Path) -> str:
+    """What the processes of the search in `path` have logged."""
+    return _beside(path, "log").read_text() if _beside(path, "log").exists() else ""
+
+
 def diary(path: Path) -> list[tuple[str, int, str]]:
     """Each epoch that was trained: trial, epoch, worker."""
-    lines = (path / "diary").read_text().splitlines() if (path / "diary").exists() else []
+    lines = _beside(path, "diary").read_text().splitlines() if _beside(path, "diary").exists() else []
     return [(trial, int(epoch), name) for trial, epoch, name in map(str.split, lines)]
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from conftest import Command
+from tests.conftest import Command
 
 from fmnist.config import ModelConfig
 from fmnist.devices import Devices

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -31,6 +32,7 @@ OPTIMIZERS = {
     "rmsprop": keras.optimizers.RMSprop,
 }
 
+
 @pytest.fixture(scope="module")
 def small(data_dir: Path) -> TrainData:
     """2,500 training images: 19 batches of 128 and one of 68."""
@@ -46,7 +48,9 @@ def epoch(config: ModelConfig, training: TrainingConfig, devices: Devices, small
     """A program after one epoch in the images' order."""
     program = Program(config, training, devices)
     program.reset(config, training, build(config, seed=1).get_weights())
-    program.train(resident(small.train, devices), np.arange(len(small.train)), training.batch_size, np.random.default_rng(2))
+    program.train(
+        resident(small.train, devices), np.arange(len(small.train)), training.batch_size, np.random.default_rng(2)
+    )
     return program
 
 
@@ -147,7 +151,7 @@ def fit(trainer: Trainer, path: Path, stop_after: Sequence[int] = (), training: 
             if epoch == last:
                 stop.request()
 
-        arguments = {"seed": 3, "stop": stop, "checkpoint_path": path, "progress": progress}
+        arguments: dict[str, Any] = {"seed": 3, "stop": stop, "checkpoint_path": path, "progress": progress}
         if last is None:
             return trainer.fit(MODEL, training, **arguments)
         with pytest.raises(Interrupted):

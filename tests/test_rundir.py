@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -27,14 +28,18 @@ def files(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
 
 
+def _write_half(file: IO[bytes]) -> None:
+    file.write(b"half of the n")
+    raise ZeroDivisionError
+
+
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
     path = tmp_path / "made" / "result.txt"
     with atomic_write(path) as file:
         file.write(b"old")
         assert not path.exists()
     with pytest.raises(ZeroDivisionError), atomic_write(path) as file:
-        file.write(b"half of the n")
-        raise ZeroDivisionError
+        _write_half(file)
     assert path.read_bytes() == b"old"
     assert files(tmp_path) == ["made", "made/result.txt"]
 

@@ -131,19 +131,21 @@ def test_a_trial_lost_with_its_last_version_has_failed_and_no_other_takes_its_pl
 def test_a_full_disk_ends_the_work_and_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     of = recipe(trials=4)
     search(tmp_path / "whole", of, Runner())
+    replace = os.replace
     writes = 0
     while True:
         run = tmp_path / f"full-{writes}"
         left = writes
 
-        def fsync(_handle: int) -> None:
+        def replace_while_there_is_room(source: str, target: str) -> None:
             nonlocal left
             left -= 1
             if left < 0:
                 raise OSError(28, "No space left on device")
+            replace(source, target)
 
         with monkeypatch.context() as patch:
-            patch.setattr(os, "fsync", fsync)
+            patch.setattr(os, "replace", replace_while_there_is_room)
             try:
                 search(run, of, Runner())
                 break

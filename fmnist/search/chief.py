@@ -8,7 +8,6 @@ whoever asks next, and what the late worker says of it is refused.
 """
 
 import contextlib
-import json
 import logging
 import math
 import sys
@@ -32,6 +31,8 @@ logger = logging.getLogger(__name__)
 
 ENDS = (TrialStatus.COMPLETED, TrialStatus.INVALID, TrialStatus.FAILED)
 """What a worker may say of a trial's end."""
+
+_TABLES_SECONDS = 1.0
 
 
 class NotYours(Exception):
@@ -67,6 +68,8 @@ class Chief:
         self._epochs = recipe.search.epochs if recipe.search else 0
         self._leases = {worker: _Lease(grace) for worker in oracles.lend_again(self._oracle, self._workers, grace > 0)}
         self._unsaved = dict(self._oracle.trials)
+        self._rows: dict[str, tables.Row] = {}
+        self._tables_due, self._tables_time = False, -math.inf
         self._changed = threading.Condition()
         self._stopped = False
         if self._unsaved:
@@ -87,7 +90,7 @@ class Chief:
         with self._changed:
             while (trial := self._ask(worker_id)).status == TrialStatus.IDLE:
                 if time.monotonic() >= deadline:
-                    return trial
+                    return _copy(trial)
                 next_lapse = min((lease.deadline for lease in self._leases.values()), default=math.inf)
                 self._changed.wait(max(0.0, min(deadline, next_lapse) - time.monotonic()))
             if trial.status == TrialStatus.RUNNING:
@@ -191,12 +194,16 @@ class Chief:
     def wait_finished(self, seconds: float) -> bool:
         """Wait up to `seconds` for the end of the search; return whether it has come."""
         with self._changed:
-            return self._changed.wait_for(lambda: self.finished, seconds)
+            over = self._changed.wait_for(lambda: self.finished, seconds)
+            self._write_tables()
+            return over
 
     def rows(self) -> list[tables.Row]:
         """The table of trials, as in trials.csv."""
         with self._changed:
-            return tables.rows(self._oracle, self._workers)
+            for trial in self._oracle.ongoing_trials.values():
+                self._update_row(trial)
+            return list(self._rows.values())
 
     def best(self) -> tables.Best:
         """The best trial so far, as in best.json.
@@ -234,6 +241,7 @@ class Chief:
                 trial.status = TrialStatus.IDLE
             else:
                 self._stopped = True
+                self._write_tables()
                 self._changed.notify_all()
         return trial
 
@@ -275,13 +283,25 @@ class Chief:
         if trial is not None:
             self._unsaved[trial.trial_id] = trial
         for trial_id in list(self._unsaved):
-            self._project.save_trial(self._unsaved[trial_id], self._workers.get(trial_id, ""))
+            self._project.save_trial(self._unsaved[trial_id], self._workers.get(trial_id, ""), durable=oracle)
+            self._update_row(self._unsaved[trial_id])
             if not oracle:
                 del self._unsaved[trial_id]
         if oracle:
             self._project.save_oracle(self._oracle.get_state())
-            tables.write(self._run, self._oracle, self._workers)
             self._unsaved.clear()
+            self._tables_due = True
+            self._write_tables()
+
+    def _write_tables(self) -> None:
+        """Bring trials.csv and best.json up to date, at most once a second before the end."""
+        if self._tables_due and (self.finished or time.monotonic() > self._tables_time + _TABLES_SECONDS):
+            tables.write(self._run, self._oracle, self._rows.values())
+            self._tables_due, self._tables_time = False, time.monotonic()
+
+    def _update_row(self, trial: Trial) -> None:
+        worker = self._workers.get(trial.trial_id, "")
+        self._rows[trial.trial_id] = tables.row(trial, self._oracle.objective.name, worker)
 
 
 def _repeats(trial: Trial, metrics: Mapping[str, float], step: int) -> bool:
@@ -297,6 +317,8 @@ def _repeats(trial: Trial, metrics: Mapping[str, float], step: int) -> bool:
 
 def _forget(trial: Trial, step: int) -> None:
     """Drop what was reported of epoch `step` and later ones."""
+    if all(seen.step < step for history in trial.metrics.metrics.values() for seen in history.get_history()):
+        return
     known = trial.metrics.get_config()
     for history in known["metrics"].values():
         history["observations"] = [seen for seen in history["observations"] if seen["step"] < step]
@@ -304,4 +326,10 @@ def _forget(trial: Trial, step: int) -> None:
 
 
 def _copy(trial: Trial) -> Trial:
-    return Trial.from_state(json.loads(json.dumps(trial.get_state())))
+    """The trial for others to keep: its values without the space, which is the same for all."""
+    values = keras_tuner.HyperParameters()
+    values.values = dict(trial.hyperparameters.values)
+    copy = Trial(values, trial.trial_id, trial.status, trial.message)
+    copy.score, copy.best_step = trial.score, trial.best_step
+    copy.metrics = MetricsTracker.from_config(trial.metrics.get_config())
+    return copy

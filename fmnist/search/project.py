@@ -2,7 +2,7 @@
 
 import json
 import logging
-import shutil
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -27,13 +27,14 @@ class Project:
         self.path = path
 
     def save_oracle(self, state: dict[str, Any]) -> None:
+        """Write what can be made again from the trials, so it does not wait for the disk."""
         if not (tuner := self.path / "tuner0.json").exists():
             # A stock Tuner takes the folder for a project only with this file, which is always empty.
-            _replace(tuner, {})
-        _replace(self.path / "oracle.json", state)
+            _replace(tuner, {}, durable=False)
+        _replace(self.path / "oracle.json", state, durable=False)
 
-    def save_trial(self, trial: Trial, worker: str) -> None:
-        _replace(self._trial(trial.trial_id), {**trial.get_state(), "worker": worker})
+    def save_trial(self, trial: Trial, worker: str, durable: bool) -> None:
+        _replace(self._trial(trial.trial_id), {**trial.get_state(), "worker": worker}, durable)
 
     def load_oracle(self, parse: Callable[[dict[str, Any]], _T]) -> _T | None:
         """`parse` of the newest version that can be read; None if there is none."""
@@ -56,10 +57,12 @@ def _backup(path: Path) -> Path:
     return path.with_name(f"{path.name}.bak")
 
 
-def _replace(path: Path, state: dict[str, Any]) -> None:
+def _replace(path: Path, state: dict[str, Any], durable: bool) -> None:
     if path.exists():
-        shutil.copyfile(path, _backup(path))
-    with atomic_write(path) as file:
+        # The next version is another file, so a second name keeps this one.
+        _backup(path).unlink(missing_ok=True)
+        os.link(path, _backup(path))
+    with atomic_write(path, durable=durable) as file:
         # Keras Tuner's own JSON: a metric of a foreign worker may be NaN here.
         file.write(json.dumps(state).encode())
 

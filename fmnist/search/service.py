@@ -16,7 +16,7 @@ from concurrent import futures
 from typing import Any
 
 import grpc
-from keras_tuner.engine.trial import Trial, TrialStatus
+from keras_tuner.engine.trial import TrialStatus
 from keras_tuner.src import protos
 
 from fmnist.config import Recipe
@@ -28,6 +28,8 @@ from fmnist.search.roles import Notice, Role
 from fmnist.signals import Stop
 
 logger = logging.getLogger(__name__)
+# A message of the wrong shape is answered; it is not worth a traceback in the chief's log.
+logging.getLogger("grpc._common").setLevel(logging.CRITICAL)
 
 WORKER, INSTANCE, TOKEN = "fmnist-worker", "fmnist-instance", "authorization"
 """A worker's metadata."""
@@ -97,6 +99,9 @@ class Servicer(protos.get_service_grpc().OracleServicer):  # type: ignore[misc]
         self._chief = chief
         self._lease = lease
         self._messages = protos.get_service()
+        # Keras Tuner prints while it packs the conditions of a space; stdout is for results.
+        with contextlib.redirect_stdout(None):
+            self._space = chief.space().to_proto()
         self._waiting = threading.Semaphore(_WAITING)
         self._callers = _Callers()
 
@@ -105,7 +110,7 @@ class Servicer(protos.get_service_grpc().OracleServicer):  # type: ignore[misc]
         self._callers.wait_none(seconds)
 
     def GetSpace(self, request: Any, context: grpc.ServicerContext) -> Any:
-        return self._messages.GetSpaceResponse(hyperparameters=self._chief.space().to_proto())
+        return self._messages.GetSpaceResponse(hyperparameters=self._space)
 
     def UpdateSpace(self, request: Any, context: grpc.ServicerContext) -> Any:
         # The recipe alone says what is searched.
@@ -149,7 +154,7 @@ class Servicer(protos.get_service_grpc().OracleServicer):  # type: ignore[misc]
         with _answering(context):
             if self._instance(context):
                 self._chief.renew(self._worker(context), request.trial_id)
-            trial: Trial = self._chief.get_trial(request.trial_id)
+            trial = self._chief.get_trial(request.trial_id)
             return self._messages.GetTrialResponse(trial=trial.to_proto())
 
     def _worker(self, context: grpc.ServicerContext) -> str:

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import keras_tuner
@@ -14,28 +14,24 @@ from fmnist.search import space
 Row = dict[str, Any]
 Best = dict[str, Any]
 
+_ROW = ("trial", "status", "score", "epochs", "seconds", "worker", "message")
+
 SECONDS = "seconds"
 """The metric by which a worker reports the time of each epoch."""
 
 
-def rows(oracle: keras_tuner.Oracle, workers: Mapping[str, str]) -> list[Row]:
-    """One row a trial, oldest first: what became of it, then each hyperparameter (None where it was not active)."""
-    names = dict.fromkeys(hp.name for hp in oracle.hyperparameters.space)
-    for trial in oracle.trials.values():
-        names |= dict.fromkeys(trial.hyperparameters.values)
-    return [
-        {
-            "trial": trial.trial_id,
-            "status": trial.status,
-            "score": trial.score,
-            "epochs": len(_history(trial, oracle.objective.name)),
-            "seconds": round(sum(seen.mean() for seen in _history(trial, SECONDS)), 2),
-            "worker": workers.get(trial.trial_id, ""),
-            "message": trial.message,
-            **{name: trial.hyperparameters.values.get(name) for name in names},
-        }
-        for trial in oracle.trials.values()
-    ]
+def row(trial: Trial, objective: str, worker: str) -> Row:
+    """What became of a trial, then its hyperparameters."""
+    return {
+        "trial": trial.trial_id,
+        "status": trial.status,
+        "score": trial.score,
+        "epochs": len(_history(trial, objective)),
+        "seconds": round(sum(seen.mean() for seen in _history(trial, SECONDS)), 2),
+        "worker": worker,
+        "message": trial.message,
+        **trial.hyperparameters.values,
+    }
 
 
 def best(oracle: keras_tuner.Oracle) -> Best | None:
@@ -52,11 +48,17 @@ def best(oracle: keras_tuner.Oracle) -> Best | None:
     return None
 
 
-def write(run: RunDir, oracle: keras_tuner.Oracle, workers: Mapping[str, str]) -> None:
-    """Bring both files up to date. There is no best.json before a trial has completed."""
-    table = rows(oracle, workers)
+def write(run: RunDir, oracle: keras_tuner.Oracle, rows: Iterable[Row]) -> None:
+    """Bring both files up to date. There is no best.json before a trial has completed.
+
+    A hyperparameter that a trial does not have (the units of a layer that it does not have) is empty.
+    """
+    table = list(rows)
+    columns = dict.fromkeys([*_ROW, *(hp.name for hp in oracle.hyperparameters.space)])
+    for one in table:
+        columns |= dict.fromkeys(one)
     text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, list(table[0]))
+    writer = csv.DictWriter(text, list(columns))
     writer.writeheader()
     writer.writerows(table)
     with atomic_write(run.trials) as file:

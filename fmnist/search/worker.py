@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from keras_tuner.engine.trial import Trial, TrialStatus
 
+from fmnist.errors import disk_full
 from fmnist.search import space
 from fmnist.search.chief import NotYours
 from fmnist.search.tables import SECONDS
@@ -51,8 +52,8 @@ class RunTrial(Protocol):
     """Trains what a request asks for.
 
     It reports each epoch, and saves a checkpoint of it only then, so that none goes unreported; an epoch that is
-    trained or read from a checkpoint again is reported again. What it raises fails the trial, but for `Interrupted`,
-    which leaves the trial to be taken up again.
+    trained or read from a checkpoint again is reported again. What it raises fails the trial, but for `Interrupted`
+    and a full disk, which leave the trial to be taken up again.
     """
 
     def __call__(self, trial: TrialRequest, report: Report) -> None: ...
@@ -87,11 +88,11 @@ def work(chief: ChiefLike, worker_id: str, run_trial: RunTrial, stop: Stop) -> N
 
 
 def _run(chief: ChiefLike, worker_id: str, run_trial: RunTrial, request: TrialRequest) -> None:
-    reporter = _Reporter(chief, worker_id, request.trial_id)
+    reporter = _Reporter(chief, worker_id, request)
     try:
         run_trial(request, reporter)
     except Exception as error:
-        if error is reporter.refusal:
+        if error is reporter.refusal or disk_full(error):
             raise
         reason = _reason(error)
         logger.warning("trial %s failed: %s", request.trial_id, reason)
@@ -103,10 +104,10 @@ def _run(chief: ChiefLike, worker_id: str, run_trial: RunTrial, request: TrialRe
 class _Reporter:
     """A trial's `Report`. Keeps what the chief raised, which passes through the trial's code on its way up."""
 
-    def __init__(self, chief: ChiefLike, worker_id: str, trial_id: str) -> None:
+    def __init__(self, chief: ChiefLike, worker_id: str, request: TrialRequest) -> None:
         self._chief = chief
         self._worker_id = worker_id
-        self._trial_id = trial_id
+        self._request = request
         self._last = time.monotonic()
         self.refusal: Exception | None = None
 
@@ -118,7 +119,10 @@ class _Reporter:
         timed = {**metrics, SECONDS: now - self._last}
         self._last = now
         try:
-            self._chief.update_trial(self._worker_id, self._trial_id, timed, epoch)
+            trial = self._chief.update_trial(self._worker_id, self._request.trial_id, timed, epoch)
+            if len(trial.metrics.get_history(SECONDS)) <= epoch - self._request.initial_epoch:
+                # Its disk gave it back an earlier state. Taken up again, the trial reports all its epochs.
+                raise NotYours(f"the chief has forgotten epochs of trial {trial.trial_id}")
         except Exception as error:
             self.refusal = error
             raise

@@ -4,8 +4,8 @@ import importlib
 import os
 import sys
 
-# Each is a module of this package with `main(options: list[str]) -> None`.
-BENCHMARKS = ("speed",)
+# Each is a module of this package whose `main()` reads its options from sys.argv.
+BENCHMARKS = ("speed", "search")
 
 
 def main(arguments: list[str]) -> None:
@@ -14,7 +14,8 @@ def main(arguments: list[str]) -> None:
     # For the worker processes, before one of them imports TensorFlow.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     for name in arguments[:1] or BENCHMARKS:
-        importlib.import_module(f"{__package__}.{name}").main(arguments[1:])
+        sys.argv = [name, *arguments[1:]]
+        importlib.import_module(f"{__package__}.{name}").main()
 
 
 if __name__ == "__main__":

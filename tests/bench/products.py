@@ -1,5 +1,6 @@
 """The ceiling: the matrix products of a training step and nothing else."""
 
+import itertools
 import math
 
 import tensorflow as tf
@@ -32,7 +33,7 @@ class Products:
         self._steps = math.ceil(len(data.train) / batch_size)
         self._inputs = [random(_BATCHES, batch_size, width) for width in widths[:-1]]
         self._gradients = [random(_BATCHES, batch_size, width) for width in widths[1:]]
-        self._weights = [random(*shape) for shape in zip(widths[:-1], widths[1:], strict=True)]
+        self._weights = [random(*shape) for shape in itertools.pairwise(widths)]
         self._epoch = tf.function(self._products, jit_compile=xla)
 
     def train(self) -> None:
@@ -43,14 +44,18 @@ class Products:
     def validate(self) -> None:
         """There is nothing to validate."""
 
-    def _products(self, inputs, gradients, weights, steps):  # type: ignore[no-untyped-def]
+    def _products(
+        self, inputs: list[tf.Tensor], gradients: list[tf.Tensor], weights: list[tf.Tensor], steps: tf.Tensor
+    ) -> list[tf.Tensor]:
         results = _step(inputs, gradients, weights, 0)
         for step in tf.range(1, steps):
             results = _step(inputs, gradients, weights, step % _BATCHES)
         return results
 
 
-def _step(inputs, gradients, weights, batch):  # type: ignore[no-untyped-def]
+def _step(
+    inputs: list[tf.Tensor], gradients: list[tf.Tensor], weights: list[tf.Tensor], batch: tf.Tensor | int
+) -> list[tf.Tensor]:
     results = []
     for layer, (x, g, w) in enumerate(zip(inputs, gradients, weights, strict=True)):
         results += [x[batch] @ w, tf.matmul(x[batch], g[batch], transpose_a=True)]

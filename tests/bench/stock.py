@@ -7,6 +7,7 @@ from fmnist.data import Images, TrainData
 from fmnist.model import build
 
 from .cases import Case
+from .ours import devices_for
 
 
 class Fit:
@@ -24,13 +25,15 @@ class Fit:
         steps_per_execution: int = 1,
         jit_compile: bool | str = "auto",
     ) -> None:
+        # Unless told not to, TensorFlow takes all of a GPU's memory, and other alternatives wait there.
+        devices_for(case)
         training = case.training
         self._batch_size = training.batch_size
         self._train = _pipeline(data.train, pipeline, self._batch_size)
         self._validation = data.validation
         self._model = build(case.model, policy=case.precision)
         self._model.compile(
-            optimizer=keras.optimizers.get({"class_name": training.optimizer, "config": {}}),
+            optimizer=training.optimizer,
             loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
             metrics=["accuracy"],
             steps_per_execution=steps_per_execution,
@@ -51,8 +54,8 @@ def _pipeline(train: Images, pipeline: str, batch_size: int) -> dict[str, object
     size = len(train)
     if pipeline == "images":
         dataset = tf.data.Dataset.from_tensor_slices((train.images, train.labels)).cache()
-        return {"x": dataset.shuffle(size).batch(batch_size).prefetch(tf.data.AUTOTUNE)}
+        return {"x": dataset.shuffle(size).batch(batch_size).prefetch(tf.data.AUTOTUNE), "shuffle": False}
     images, labels = tf.constant(train.images), tf.constant(train.labels)
     rows = tf.data.Dataset.range(size).cache().shuffle(size).batch(batch_size)
     batches = rows.map(lambda row: (tf.gather(images, row), tf.gather(labels, row)), tf.data.AUTOTUNE)
-    return {"x": batches.prefetch(tf.data.AUTOTUNE)}
+    return {"x": batches.prefetch(tf.data.AUTOTUNE), "shuffle": False}

@@ -40,10 +40,10 @@ class Torch:
             total += loss.detach() * len(rows)
         total.item()
 
-    @torch.no_grad()
     def validate(self) -> None:
         self._model.eval()
-        self._loss(*self._validation).item()
+        with torch.no_grad():
+            self._loss(*self._validation).item()
 
     def _loss(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         return nn.functional.cross_entropy(self._model(images.float() / 255), labels)

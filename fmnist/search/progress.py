@@ -1,0 +1,83 @@
+"""How far a search is, from the files of its run folder alone: for `--status`, and live on a terminal."""
+
+import contextlib
+import csv
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from fmnist.errors import BadInput
+from fmnist.rundir import RunDir, read_json
+
+_ENDED = ("COMPLETED", "FAILED")
+
+
+def show(run: RunDir) -> None:
+    """Print how far the search in `run` is.
+
+    Raises:
+        BadInput: there is no search.
+    """
+    Console(file=sys.stdout).print(_render(run))
+
+
+@contextlib.contextmanager
+def live(run: RunDir) -> Iterator[Callable[[], None]]:
+    """A display on the terminal, renewed by each call; without a terminal there is none."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda: None
+        return
+    with Live(console=console, auto_refresh=False, transient=True) as display:
+        yield lambda: display.update(_render(run), refresh=True)
+
+
+def _render(run: RunDir) -> RenderableType:
+    recipe, _ = run.recipe()
+    if recipe.search is None:
+        raise BadInput(f"the run in {run} has no search")
+    rows = _trials(run)
+    counts = Counter(row["status"] for row in rows)
+    ended = sum(counts[status] for status in _ENDED)
+    running = [row for row in rows if row["status"] == "RUNNING" and row["worker"]]
+    parts = [f"{counts['COMPLETED']} of {recipe.search.trials} trials done", f"{len(running)} running"]
+    parts.append(f"{counts['FAILED']} failed")
+    if run.best.exists():
+        best = read_json(run.best, ("trial", "objective", "score"))
+        parts.append(f"best {best['objective']} {best['score']:.4f} (trial {best['trial']})")
+    seconds = [float(row["seconds"]) for row in rows if row["status"] == "COMPLETED"]
+    if seconds and running:
+        left = (recipe.search.trials - ended) * sum(seconds) / len(seconds) / len(running)
+        parts.append(f"about {_duration(left)} left")
+    return Group(Text(", ".join(parts)), _workers(rows))
+
+
+def _workers(rows: list[dict[str, str]]) -> Table:
+    """What each worker has done and does."""
+    table = Table("worker", "trials", "failed", "now", box=None, pad_edge=False)
+    for worker in sorted({row["worker"] for row in rows} - {""}):
+        its = [row for row in rows if row["worker"] == worker]
+        failed = sum(row["status"] == "FAILED" for row in its)
+        now = [f"trial {row['trial']}" for row in its if row["status"] == "RUNNING"]
+        table.add_row(worker, str(sum(row["status"] in _ENDED for row in its)), str(failed), " ".join(now))
+    return table
+
+
+def _trials(run: RunDir) -> list[dict[str, Any]]:
+    try:
+        with run.trials.open(newline="") as file:
+            return list(csv.DictReader(file))
+    except FileNotFoundError:
+        return []
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min" if minutes else f"{seconds} s"

@@ -1,0 +1,150 @@
+"""The jobs as real processes on the real data, from the search to the report."""
+
+import csv
+import gzip
+import hashlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import Command
+
+TINY = ("--recipe", "tiny.toml")
+
+
+def hashes(run: Path) -> dict[str, str]:
+    """Of every result; `search` and `checkpoint` are the jobs' own business."""
+    results = (path for path in run.rglob("*") if path.is_file() and path.relative_to(run).parts[0] != "search")
+    return {str(path.relative_to(run)): hashlib.sha256(path.read_bytes()).hexdigest() for path in results}
+
+
+def trials(run: Path) -> list[dict[str, str]]:
+    with (run / "trials.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def other_data(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> Path:
+    """The images of Fashion-MNIST, rolled by half their width: a data set of that layout, and another one."""
+    folder = tmp_path_factory.mktemp("other")
+    for part in ("train", "t10k"):
+        name = f"{part}-images-idx3-ubyte"
+        with gzip.open(data_dir / f"{name}.gz") as file:
+            header, pixels = file.read(16), np.frombuffer(file.read(), np.uint8)
+        (folder / name).write_bytes(header + np.roll(pixels.reshape(-1, 28, 28), 14, axis=2).tobytes())
+        labels = f"{part}-labels-idx1-ubyte.gz"
+        (folder / labels).symlink_to(data_dir / labels)
+    return folder
+
+
+def test_the_run_folder_holds_what_the_design_lists(finished: Path) -> None:
+    run = finished / "results" / "tiny-seed0"
+    names = {path.name for path in run.iterdir()}
+    listed = "config.json search trials.csv best.json tb checkpoint history.json model.keras metrics.json report.html"
+    assert names == set(listed.split())
+    assert [trial["status"] for trial in trials(run)] == ["COMPLETED"] * 2
+    assert max(float(trial["score"]) for trial in trials(run)) == json.loads((run / "best.json").read_text())["score"]
+    assert json.loads((run / "metrics.json").read_text())["test"]["accuracy"] > 0.6
+    config = json.loads((run / "config.json").read_text())
+    assert config["jobs"].keys() == {"tune", "train", "eval"}
+    for job, count in {"tune": 2, "train": 2, "eval": 4}.items():
+        assert len(config["jobs"][job]["data"]) == count
+    assert not [path for path in run.rglob(".*") if path.is_file()]
+
+
+def test_finished_jobs_say_so_and_change_nothing(run: Path, tmp_path: Path, fmnist: Command) -> None:
+    before = hashes(tmp_path / run)
+    for job in (["tune", *TINY], ["train", *TINY], ["eval", run]):
+        result = fmnist(*job)
+        assert result.returncode == 0, result.stderr
+        assert "finished" in result.stderr
+    result = fmnist("report", run)
+    assert "test images are classified correctly" in result.stdout
+    assert "tiny, seed 0" in result.stdout
+    assert hashes(tmp_path / run) == before
+
+
+def test_more_trials_go_on_with_the_search(run: Path, tmp_path: Path, fmnist: Command) -> None:
+    before = trials(tmp_path / run)
+    result = fmnist("tune", *TINY, "--trials", 3)
+    assert result.returncode == 0, result.stderr
+    after = trials(tmp_path / run)
+    assert after[:2] == before
+    assert len(after) == 3
+    # A new model makes the figures of the one before it void.
+    (tmp_path / run / "model.keras").unlink()
+    assert fmnist("train", *TINY).returncode == 0
+    assert not (tmp_path / run / "metrics.json").exists()
+    # It was asked for without the number of trials; the record still tells how many were searched.
+    assert json.loads((tmp_path / run / "config.json").read_text())["recipe"]["search"]["trials"] == 3
+
+
+def test_the_model_loads_with_stock_keras_alone(finished: Path) -> None:
+    script = (
+        "import sys; sys.modules['fmnist'] = None\n"
+        "import keras, numpy\n"
+        "logits = keras.models.load_model(sys.argv[1])(numpy.zeros((3, 28, 28), numpy.uint8))\n"
+        "print(logits.shape, logits.dtype.name)"
+    )
+    model = finished / "results" / "tiny-seed0" / "model.keras"
+    command = [sys.executable, "-I", "-c", script, str(model)]
+    result = subprocess.run(command, cwd="/", capture_output=True, text=True)
+    assert result.stdout == "(3, 10) float32\n", result.stderr
+
+
+def test_eval_alone_reads_the_test_set(run: Path, tmp_path: Path, train_files: Path, fmnist: Command) -> None:
+    """The fixture `finished` has searched and trained without it."""
+    (tmp_path / run / "metrics.json").unlink()
+    before = hashes(tmp_path / run)
+    result = fmnist("eval", run, "--data", train_files)
+    assert result.returncode == 64
+    assert f"no t10k-images-idx3-ubyte.gz in {train_files}" in result.stderr
+    assert hashes(tmp_path / run) == before
+
+
+def test_a_fixed_recipe_and_another_data_set_which_is_told_apart(
+    tmp_path: Path, other_data: Path, fmnist: Command
+) -> None:
+    own = ["--recipe", "baseline-mlp", "--set", "data.train_limit=2000", "--set", "training.epochs=1", "--run", "own"]
+    result = fmnist("tune", *own)
+    assert (result.returncode, result.stderr) == (0, "recipe baseline-mlp is fixed: there is nothing to search\n")
+    result = fmnist("train", *own, FMNIST_DATA=str(other_data))
+    assert result.returncode == 0, result.stderr
+    assert fmnist("eval", "own", "--data", other_data).returncode == 0
+    report = fmnist("report", "own").stdout
+    assert report.startswith("*** NOT FASHION-MNIST")
+    assert "0.8100" not in report
+
+    before = hashes(tmp_path / "own")
+    result = fmnist("eval", "own")
+    assert result.returncode == 64
+    assert "train-images-idx3-ubyte is not the file that `train` of the run in own read" in result.stderr
+    assert hashes(tmp_path / "own") == before
+
+
+def test_a_training_takes_the_data_of_its_search(run: Path, tmp_path: Path, other_data: Path, fmnist: Command) -> None:
+    (tmp_path / run / "model.keras").unlink()
+    before = hashes(tmp_path / run)
+    result = fmnist("train", *TINY, "--data", other_data)
+    assert result.returncode == 64
+    assert "train-images-idx3-ubyte is not the file that `tune`" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert hashes(tmp_path / run) == before
+
+
+@pytest.mark.parametrize("command", ["", "data", "tune", "train", "eval", "report", "devices"])
+def test_help_fits_a_screen(command: str, fmnist: Command) -> None:
+    result = fmnist(*filter(None, [command]), "--help", COLUMNS="80", TERM="dumb")
+    assert result.returncode == 0
+    lines = result.stdout.splitlines()
+    assert 5 < len(lines) <= 40
+    assert max(map(len, lines)) <= 80
+
+
+def test_the_version_is_the_packages(fmnist: Command) -> None:
+    import fmnist as package
+
+    assert fmnist("--version").stdout == f"{package.__version__}\n"

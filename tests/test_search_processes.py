@@ -1,0 +1,446 @@
+"""The faults that a distributed search survives: real processes, signals and connections."""
+
+import multiprocessing.process
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+import searching
+from chaos import disturbed_search
+from keras_tuner.src import protos
+from searching import Runner, diary, log, process, recipe, table, until
+
+from fmnist import config
+from fmnist.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED
+from fmnist.rundir import RunDir, read_json
+from fmnist.search.roles import Role, read_notice
+
+TRIALS, EPOCHS = 8, 4
+SHORT = 0.6  # seconds of a lease that is to run out
+
+Process = multiprocessing.process.BaseProcess
+
+
+class Search:
+    """A search by processes, and the same search undisturbed, in this process."""
+
+    def __init__(self, path: Path, of: config.Recipe) -> None:
+        self.path = path / "run"
+        self.of = of
+        self.running: list[Process] = []
+        self.addresses: set[str] = set()
+        searching.search(path / "whole", of, Runner())
+
+    def chief(self, wait: bool = True, **kwargs: Any) -> Process:
+        # What an earlier chief wrote must not be taken for the word of this one.
+        RunDir(self.path).chief.unlink(missing_ok=True)
+        chief = self._start(searching.chief, **kwargs)
+        if wait:
+            until(self.address)
+            self.addresses.add(self.address())
+        return chief
+
+    def worker(self, name: str = "worker-0", role: Role | None = None, **kwargs: Any) -> Process:
+        return self._start(searching.worker, role=role or Role(name), **kwargs)
+
+    def _start(self, target: Callable[..., object], **kwargs: Any) -> Process:
+        self.running.append(process(target, self.path, self.of, **kwargs))
+        return self.running[-1]
+
+    def address(self) -> str:
+        notice = read_notice(RunDir(self.path))
+        return notice.address or "" if notice else ""
+
+    def epochs(self, worker: str) -> list[tuple[str, int]]:
+        return [(trial, epoch) for trial, epoch, name in diary(self.path) if name == worker]
+
+    def kill(self, *processes: Process) -> None:
+        for one in processes:
+            one.kill()
+            one.join()
+            self.running.remove(one)
+
+    def ends(self, exits: int = 0, seconds: float = 40) -> None:
+        """All processes end by themselves, in bounded time."""
+        for one in self.running:
+            one.join(seconds)
+            assert one.exitcode == exits, log(self.path)
+        self.running.clear()
+
+    def is_whole(self) -> None:
+        """Every trial counted exactly once, the best is the best, nobody listens any more."""
+        whole = self.path.with_name("whole")
+        assert table(self.path) == table(whole)
+        assert read_json(RunDir(self.path).best) == read_json(RunDir(whole).best)
+        for address in self.addresses:
+            host, _, port = address.rpartition(":")
+            with socket.socket() as connection:
+                assert connection.connect_ex((host, int(port))) != 0
+        assert "Traceback" not in log(self.path).replace("ended by\nTraceback", "")
+
+
+@pytest.fixture
+def search(tmp_path: Path) -> Iterator[Search]:
+    found = Search(tmp_path, recipe(trials=TRIALS, epochs=EPOCHS))
+    yield found
+    for left in found.running:
+        left.kill()
+
+
+def repeated(path: Path) -> int:
+    """How many epochs were trained more than once."""
+    epochs = [(trial, epoch) for trial, epoch, _ in diary(path)]
+    return len(epochs) - len(set(epochs))
+
+
+@pytest.mark.parametrize("epoch", [1, EPOCHS - 2], ids=["in mid-trial", "between the last two reports"])
+def test_a_killed_worker_comes_back_under_its_id(search: Search, epoch: int) -> None:
+    search.chief()
+    killed = search.worker("worker-0", seconds=0.1)
+    search.worker("worker-1")
+    until(lambda: epoch in [number for _, number in search.epochs("worker-0")])
+    search.kill(killed)
+    trial = search.epochs("worker-0")[-1][0]
+    search.worker("worker-0")
+    search.ends()
+    search.is_whole()
+    assert {name for number, _, name in diary(search.path) if number == trial} == {"worker-0"}
+    assert repeated(search.path) <= 1  # the epoch in hand
+
+
+def test_a_killed_worker_never_comes_back(search: Search) -> None:
+    search.chief(lease=SHORT)
+    killed = search.worker("worker-0", seconds=0.1)
+    until(lambda: search.epochs("worker-0"))
+    search.kill(killed)
+    search.worker("worker-1")
+    search.ends()
+    search.is_whole()
+    assert "worker-0 is silent" in log(search.path)
+
+
+def test_the_late_answer_of_a_worker_that_stood_still_is_refused(search: Search) -> None:
+    search.chief(lease=SHORT)
+    late = search.worker("worker-0", seconds=0.1)
+    until(lambda: search.epochs("worker-0"))
+    assert late.pid
+    os.kill(late.pid, signal.SIGSTOP)
+    trial = search.epochs("worker-0")[0][0]
+    search.worker("worker-1", seconds=0.3)
+    until(lambda: trial in [number for number, _ in search.epochs("worker-1")])
+    os.kill(late.pid, signal.SIGCONT)
+    search.ends()
+    search.is_whole()
+    assert f"{late.pid} trial {trial} is not with worker-0: leaving it" in log(search.path)
+
+
+def test_a_worker_that_is_busy_for_longer_than_its_lease_keeps_its_trial(search: Search) -> None:
+    search.chief(lease=SHORT)
+    search.worker("worker-0", seconds=2 * SHORT)
+    until(lambda: search.epochs("worker-0"))
+    search.worker("worker-1")
+    search.ends()
+    search.is_whole()
+    assert "silent" not in log(search.path)
+
+
+def test_a_killed_chief_is_restarted_and_the_workers_notice_nothing(search: Search) -> None:
+    for alive in (2, 8, 18):
+        chief = search.chief()
+        if not search.epochs("worker-0"):
+            search.worker("worker-0", seconds=0.1)
+            search.worker("worker-1", seconds=0.1)
+        until(lambda alive=alive: len(diary(search.path)) > alive)  # type: ignore[misc]
+        search.kill(chief)
+    search.chief()
+    search.ends()
+    search.is_whole()
+    assert repeated(search.path) == 0
+
+
+@pytest.mark.parametrize("at", [3, 10, 21])
+def test_chief_and_workers_are_killed_and_restarted(search: Search, at: int) -> None:
+    for round_ in range(2):
+        chief = search.chief()
+        workers = [search.worker(f"worker-{n}") for n in range(2)]
+        if round_ == 0:
+            until(lambda: len(diary(search.path)) > at)
+            search.kill(chief, *workers)
+    search.ends()
+    search.is_whole()
+    assert repeated(search.path) <= 2
+
+
+def test_a_stop_of_all_ends_with_75_and_the_search_goes_on(search: Search) -> None:
+    search.chief()
+    for n in range(2):
+        search.worker(f"worker-{n}", seconds=0.1)
+    until(lambda: len(diary(search.path)) > 5)
+    for one in search.running:
+        one.terminate()
+    search.ends(EXIT_INTERRUPTED, seconds=5)
+    search.chief()
+    for n in range(2):
+        search.worker(f"worker-{n}")
+    search.ends()
+    search.is_whole()
+
+
+def test_a_search_through_random_kills(tmp_path: Path) -> None:
+    """`make chaos` does it at length."""
+    disturbed_search(tmp_path, seed=0, kills=8)
+
+
+@pytest.fixture
+def network() -> Iterator[tuple[str, str, Callable[[str], None]]]:
+    """A namespace that is one cable away: its name, this end's address, and what pulls and plugs the cable."""
+    name, address = f"fmnist{os.getpid()}", "198.18.77.1"
+
+    def ip(command: str) -> None:
+        subprocess.run(["ip", *command.split()], check=True, capture_output=True)
+
+    try:
+        ip(f"netns add {name}")
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("no network namespaces here")
+    try:
+        ip(f"link add fmnist0 type veth peer name fmnist1 netns {name}")
+        ip(f"address add {address}/30 dev fmnist0")
+        ip(f"-n {name} address add 198.18.77.2/30 dev fmnist1")
+        ip(f"-n {name} link set fmnist1 up")
+        ip("link set fmnist0 up")
+        yield name, address, lambda state: ip(f"link set fmnist0 {state}")
+    finally:
+        ip(f"netns delete {name}")
+
+
+def test_a_worker_behind_a_cut_network_loses_its_trial_and_comes_back(
+    search: Search, network: tuple[str, str, Callable[[str], None]]
+) -> None:
+    name, address, cable = network
+    search.chief(lease=SHORT, role=Role("chief", host=address, token="secret"))
+    far = search.worker(role=Role("worker-0", token="secret"), network=name, seconds=0.1)
+    until(lambda: search.epochs("worker-0"))
+    cable("down")
+    trial = search.epochs("worker-0")[-1][0]
+    search.worker(role=Role("worker-1", token="secret"), seconds=0.8)
+    until(lambda: trial in [number for number, _ in search.epochs("worker-1")])
+    until(lambda: f"{far.pid} waiting for the chief" in log(search.path))
+    cable("up")
+    search.ends(seconds=60)
+    search.is_whole()
+    assert f"trial {trial} is not with worker-0: leaving it" in log(search.path)
+    assert len({number for number, _ in search.epochs("worker-0")}) > 1
+
+
+def test_a_worker_may_start_before_the_chief_and_after_the_end(search: Search) -> None:
+    search.worker("worker-0")
+    until(lambda: "waiting for the chief" in log(search.path))
+    search.chief()
+    search.ends()
+    search.is_whole()
+    trained = diary(search.path)
+    search.worker("worker-1")
+    search.ends(seconds=10)
+    assert diary(search.path) == trained
+
+
+def test_a_worker_that_has_no_chief_gives_up_in_bounded_time(search: Search) -> None:
+    search.worker(patience=0.5)
+    search.ends(EXIT_INTERRUPTED, seconds=10)
+    assert "no chief for" in log(search.path)
+
+
+def test_of_two_workers_under_one_id_the_later_works(search: Search) -> None:
+    search.chief()
+    first = search.worker("worker-0", seconds=0.1)
+    until(lambda: search.epochs("worker-0"))
+    search.worker("worker-0")
+    first.join(20)
+    assert first.exitcode == EXIT_BAD_INPUT
+    search.running.remove(first)
+    search.ends()
+    search.is_whole()
+    assert f"{first.pid} refused: another process has taken the id worker-0 over" in log(search.path)
+
+
+@pytest.mark.parametrize(("fault", "reason"), [("memory", "out of memory"), ("error", "no luck"), ("nan", "NaN")])
+def test_three_failures_in_a_row_end_nothing(search: Search, fault: str, reason: str) -> None:
+    search.chief()
+    for n in range(2):
+        search.worker(f"worker-{n}", fail=f"{fault}:3")
+    search.ends()
+    found = table(search.path)
+    assert [row["status"] for row in found] == ["FAILED"] * 3 + ["COMPLETED"] * (TRIALS - 3)
+    assert all(reason in row["message"] for row in found[:3])
+    assert found[3:] == table(search.path.with_name("whole"))[3:]
+
+
+def test_a_search_whose_every_trial_fails_ends(search: Search) -> None:
+    search.chief()
+    search.worker(fail=f"error:{TRIALS}")
+    search.ends()
+    assert {row["status"] for row in table(search.path)} == {"FAILED"}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")
+def test_a_full_disk_at_the_chief_costs_time_and_nothing_else(search: Search) -> None:
+    search.path.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", search.path], check=True)
+    try:
+        search.chief()
+        for n in range(2):
+            search.worker(f"worker-{n}", seconds=0.1)
+        until(lambda: len(diary(search.path)) > 5)
+        filler = search.path / "filler"
+        with pytest.raises(OSError, match="No space"), filler.open("wb", buffering=0) as file:
+            while True:
+                file.write(bytes(4096))
+        until(lambda: "cannot be written" in log(search.path))
+        filler.unlink()
+        search.ends()
+        search.is_whole()
+    finally:
+        for left in search.running:
+            left.kill()
+            left.join()
+        subprocess.run(["umount", search.path], check=True)
+
+
+@pytest.mark.parametrize("name", ["oracle.json", "trial_1/trial.json"])
+def test_a_file_damaged_while_the_chief_was_down(search: Search, name: str) -> None:
+    chief = search.chief()
+    search.worker(seconds=0.1)
+    until(lambda: len(diary(search.path)) > 5)
+    search.kill(chief)
+    damaged = search.path / "search" / name
+    damaged.write_bytes(damaged.read_bytes()[:100])
+    search.chief()
+    search.ends()
+    search.is_whole()
+    assert f"{damaged} is damaged" in log(search.path)
+    assert "going on from the version before" in log(search.path)
+
+
+METHODS = ["GetSpace", "UpdateSpace", "CreateTrial", "UpdateTrial", "EndTrial", "GetTrial", "GetBestTrials", "Unknown"]
+
+
+def test_garbage_on_the_port_ends_nothing(search: Search) -> None:
+    search.chief()
+    search.worker(seconds=0.1)
+    noise = random.Random(0)
+    host, _, port = search.address().rpartition(":")
+    for message in (b"", b"GET / HTTP/1.1\r\n\r\n", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\xff\xff\xff", noise.randbytes(9999)):
+        with socket.create_connection((host, int(port))) as connection:
+            connection.sendall(message)
+    with grpc.insecure_channel(search.address()) as channel:
+        for method in METHODS:
+            for message in (noise.randbytes(20), noise.randbytes(2**10), bytes(2**19)):
+                with pytest.raises(grpc.RpcError):
+                    channel.unary_unary(f"/keras_tuner.Oracle/{method}")(message, timeout=10)
+        stub, of = protos.get_service_grpc().OracleStub(channel), protos.get_service()
+        for call, request in (
+            (stub.CreateTrial, of.CreateTrialRequest()),
+            (stub.CreateTrial, of.CreateTrialRequest(tuner_id="x" * 10_000)),
+            (stub.UpdateTrial, of.UpdateTrialRequest()),
+            (stub.UpdateTrial, of.UpdateTrialRequest(trial_id="0", metrics={"": float("nan")}, step=-(2**63))),
+            (stub.EndTrial, of.EndTrialRequest()),
+            (stub.GetTrial, of.GetTrialRequest(trial_id="../../etc/passwd")),
+        ):
+            with pytest.raises(grpc.RpcError):
+                call(request, timeout=10)
+    search.ends()
+    search.is_whole()
+
+
+def test_a_stranger_changes_nothing(search: Search) -> None:
+    search.chief(role=Role("chief", token="secret"))
+    before = {path: path.read_bytes() for path in search.path.rglob("*") if path.is_file()}
+    with grpc.insecure_channel(search.address()) as channel:
+        stub, of = protos.get_service_grpc().OracleStub(channel), protos.get_service()
+        for metadata in ((), (("authorization", "Bearer wrong"),), (("authorization", "Bearer "),)):
+            with pytest.raises(grpc.RpcError) as refusal:
+                stub.CreateTrial(of.CreateTrialRequest(tuner_id="stranger"), metadata=metadata, timeout=10)
+            assert refusal.value.code() == grpc.StatusCode.UNAUTHENTICATED
+            with pytest.raises(grpc.RpcError):
+                channel.unary_unary("/keras_tuner.Oracle/CreateTrial")(bytes(2**19), metadata=metadata, timeout=10)
+    assert {path: path.read_bytes() for path in search.path.rglob("*") if path.is_file()} == before
+    assert log(search.path).count("wrong or no token") == 1
+    stranger = search.worker(role=Role("worker-9", token="guess"))
+    stranger.join(20)
+    assert stranger.exitcode == EXIT_BAD_INPUT
+    search.running.remove(stranger)
+    search.worker(role=Role("worker-0", token="secret"))
+    search.ends()
+    search.is_whole()
+
+
+def test_a_second_chief_is_refused(search: Search, tmp_path: Path) -> None:
+    search.chief()
+    port = int(search.address().rpartition(":")[2])
+    same_folder = process(searching.chief, search.path, search.of)
+    same_port = process(searching.chief, tmp_path / "other", search.of, Role("chief", port=port))
+    open_to_all = process(searching.chief, tmp_path / "open", search.of, Role("chief", host="0.0.0.0"))
+    for refused in (same_folder, same_port, open_to_all):
+        refused.join(20)
+        assert refused.exitcode == EXIT_BAD_INPUT
+    assert "refused: another `tune` is at work" in log(search.path)
+    assert f"refused: the chief cannot listen on 127.0.0.1:{port}" in log(tmp_path / "other")
+    assert "FMNIST_TOKEN_FILE" in log(tmp_path / "open")
+    search.worker()
+    search.ends()
+    search.is_whole()
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl to make a certificate with")
+def test_tls(search: Search, tmp_path: Path) -> None:
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", *subject]
+        + ["-keyout", key, "-out", certificate],
+        check=True,
+        capture_output=True,
+    )
+    tls = {"certificate": certificate.read_bytes(), "token": "secret"}
+    search.chief(role=Role("chief", host="localhost", key=key.read_bytes(), **tls))
+    plain = search.worker(role=Role("worker-1", token="secret"), patience=1.0)
+    plain.join(20)
+    assert plain.exitcode == EXIT_INTERRUPTED
+    search.running.remove(plain)
+    search.worker(role=Role("worker-0", **tls))
+    search.ends()
+    search.is_whole()
+
+
+def test_a_stock_keras_tuner_worker_completes_trials(tmp_path: Path) -> None:
+    search = Search(tmp_path, recipe(trials=3))
+    chief = search.chief()
+    host, _, port = search.address().rpartition(":")
+    environment = {"KERASTUNER_TUNER_ID": "tuner0", "KERASTUNER_ORACLE_IP": host, "KERASTUNER_ORACLE_PORT": port}
+    stock = subprocess.run(
+        [sys.executable, Path(__file__).with_name("stock_worker.py"), tmp_path / "stock"],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    chief.join(10)
+    assert (stock.returncode, chief.exitcode) == (0, 0), stock.stderr
+    found, whole = table(search.path), table(tmp_path / "whole")
+    assert [row["status"] for row in found] == ["COMPLETED"] * 3
+    for row in found:
+        assert 0 <= float(row["score"]) <= 1
+    hyperparameters = [name for name in whole[0] if "." in name]
+    assert [[row[name] for name in hyperparameters] for row in found] == [
+        [row[name] for name in hyperparameters] for row in whole
+    ]
