@@ -123,7 +123,7 @@ class SpaceConfig:
 
     @model_validator(mode="after")
     def _one_form(self) -> "SpaceConfig":
-        given = {name for name in _fields(self) if name != "sampling" and getattr(self, name) is not None}
+        given = {name for name, value in vars(self).items() if name != "sampling" and value is not None}
         if given not in ({"values"}, {"min", "max"}, {"layers", "units"}):
             raise ValueError("give either values, or min and max, or layers and units")
         if self.min is not None and self.max is not None and self.min >= self.max:
@@ -172,10 +172,10 @@ class Recipe:
 
     @model_validator(mode="after")
     def _space_names_keys(self) -> "Recipe":
+        known = [key for key in _walk(Recipe) if re.fullmatch(r"(model|training)\.\w+", key)]
         for key in self.search.space if self.search else ():
-            section, _, name = key.partition(".")
-            if section not in ("model", "training") or name not in _fields(getattr(self, section)):
-                raise ValueError(f"search.space names an unknown key {key!r}{_nearest(key, _keys(self))}")
+            if key not in known:
+                raise ValueError(f"search.space names an unknown key {key!r}{_nearest(key, known)}")
         return self
 
 
@@ -283,14 +283,6 @@ def _nearest(word: str, known: Sequence[str]) -> str:
     matches = [siblings[match] for match in difflib.get_close_matches(name, siblings, n=1, cutoff=0.5)]
     matches += difflib.get_close_matches(word, known, n=1, cutoff=0.8)
     return f"; did you mean {matches[0]!r}?" if matches else ""
-
-
-def _fields(section: Any) -> list[str]:
-    return [field.name for field in dataclasses.fields(section)]
-
-
-def _keys(recipe: Recipe) -> list[str]:
-    return [f"{section}.{name}" for section in ("model", "training") for name in _fields(getattr(recipe, section))]
 
 
 def _walk(kind: Any, prefix: str = "") -> Iterator[str]:

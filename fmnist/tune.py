@@ -42,11 +42,9 @@ def tune(run: RunDir, recipe: Recipe, seed: int, data_dir: Path | None, devices:
     if role and not role.is_chief:
         client.join(run, recipe, role, _trials(run, recipe, seed, data_dir, devices, stop), stop)
         return
-    _declare_hyperparameters(run, recipe.search)
-    if role:
-        chief = service.serve(run, recipe, seed, role, stop)
-    else:
-        chief = _alone(run, recipe, seed, data_dir, devices, stop)
+    if not run.tensorboard.exists():
+        _declare_hyperparameters(run, recipe.search)
+    chief = service.serve(run, recipe, seed, role, stop) if role else _alone(run, recipe, seed, data_dir, devices, stop)
     best = chief.best()
     logger.info("best of %d trials: %s, %s %.4f", len(chief.rows()), best["trial"], best["objective"], best["score"])
     for path in run.checkpoint.glob("trial_*.npz"):

@@ -9,6 +9,7 @@ import argparse
 import random
 import tempfile
 import time
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import searching
@@ -30,7 +31,7 @@ def disturbed_search(folder: Path, seed: int, kills: int) -> int:
     chance = random.Random(seed)
     searching.search(whole, of, Runner())
 
-    def start(name: str) -> searching.BaseProcess:
+    def start(name: str) -> BaseProcess:
         if name == "chief":
             return process(searching.chief, path, of, Role(name), LEASE)
         return process(searching.worker, path, of, Role(name), EPOCH_SECONDS)
@@ -71,7 +72,7 @@ def main() -> None:
     for number in range(chosen.rounds):
         begin = time.monotonic()
         with tempfile.TemporaryDirectory() as folder:
-            kills = disturbed_search(Path(folder), chosen.seed * 1000 + number, kills=30)
+            kills = disturbed_search(Path(folder), chosen.seed * 1000 + number, kills=20)
         print(f"round {number + 1} of {chosen.rounds}: {kills} kills, {time.monotonic() - begin:.1f} s, nothing lost")
 
 

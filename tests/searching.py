@@ -4,7 +4,6 @@ import csv
 import ctypes
 import logging
 import multiprocessing
-import os
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -119,7 +118,10 @@ def _main(target: Callable[..., object], args: tuple[Any, ...], kwargs: dict[str
         raise
 
 
-def chief(path: Path, of: config.Recipe, role: Role = Role("chief"), lease: float = 60.0) -> None:
+CHIEF = Role("chief")
+
+
+def chief(path: Path, of: config.Recipe, role: Role = CHIEF, lease: float = 60.0) -> None:
     stop = stop_on_signals()
     path.mkdir(exist_ok=True)
     service.serve(RunDir(path), of, 0, role, stop, lease)

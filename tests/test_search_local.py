@@ -45,7 +45,9 @@ def launched(tmp_path: Path) -> Callable[..., Any]:
     (tmp_path / "run" / "seen").mkdir(parents=True)
 
     def start(plan: dict[str, int], shares: int | list[local.Share] = 2, **kwargs: Any) -> Any:
-        return process(launch, tmp_path / "run", plan, [local.Share()] * shares if isinstance(shares, int) else shares, **kwargs)
+        return process(
+            launch, tmp_path / "run", plan, [local.Share()] * shares if isinstance(shares, int) else shares, **kwargs
+        )
 
     return start
 
@@ -70,9 +72,7 @@ def alive(path: Path) -> list[int]:
 
 
 def all_there(path: Path, count: int = 3) -> Callable[[], bool]:
-    return lambda: len(seen(path)) == count and all(
-        file.stat().st_size for file in (path / "run" / "seen").iterdir()
-    )
+    return lambda: len(seen(path)) == count and all(file.stat().st_size for file in (path / "run" / "seen").iterdir())
 
 
 def test_the_search_ends_with_its_chief(tmp_path: Path, launched: Callable[..., Any]) -> None:

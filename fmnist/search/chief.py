@@ -24,7 +24,7 @@ from keras_tuner.src.engine.metrics_tracking import MetricsTracker
 from fmnist.config import Recipe
 from fmnist.errors import SearchFailed
 from fmnist.rundir import RunDir
-from fmnist.search import oracles, tables
+from fmnist.search import oracles, tables, trials
 from fmnist.search.project import Project
 
 logger = logging.getLogger(__name__)
@@ -90,14 +90,14 @@ class Chief:
         with self._changed:
             while (trial := self._ask(worker_id)).status == TrialStatus.IDLE:
                 if time.monotonic() >= deadline:
-                    return _copy(trial)
+                    return trials.copy(trial)
                 next_lapse = min((lease.deadline for lease in self._leases.values()), default=math.inf)
                 self._changed.wait(max(0.0, min(deadline, next_lapse) - time.monotonic()))
             if trial.status == TrialStatus.RUNNING:
                 self._leases[worker_id] = _Lease(lease)
                 self._workers[trial.trial_id] = worker_id
                 self._save(trial)
-            answer = _copy(trial)
+            answer = trials.copy(trial)
             answer.hyperparameters.values = {
                 "tuner/epochs": self._epochs,
                 "tuner/initial_epoch": 0,
@@ -120,13 +120,13 @@ class Chief:
             trial = self._held(worker_id, trial_id)
             with self._calling() as oracle:
                 oracle._check_objective_found(metrics)
-                if not _repeats(trial, metrics, step):
-                    _forget(trial, step)
+                if not trials.repeats(trial, metrics, step):
+                    trials.forget(trial, step)
                     oracle.update_trial(trial_id, metrics, step)
                     self._unsaved[trial_id] = trial
                 if self._unsaved:
                     self._save(oracle=False)
-            return _copy(trial)
+            return trials.copy(trial)
 
     def end_trial(self, worker_id: str, trial_id: str, status: str, message: str | None = None) -> None:
         """End a trial as COMPLETED, INVALID (failed: tried again if the recipe says so) or FAILED, with the reason.
@@ -144,7 +144,7 @@ class Chief:
             if trial is None or trial.status == TrialStatus.RUNNING or self._workers.get(trial_id) != worker_id:
                 trial = self._held(worker_id, trial_id)
                 trial.status, trial.message = status, message
-                if status == TrialStatus.COMPLETED and (reason := self._unusable(trial)):
+                if status == TrialStatus.COMPLETED and (reason := trials.unusable(trial, self._oracle.objective.name)):
                     trial.status, trial.message = TrialStatus.INVALID, reason
                 with self._calling() as oracle:
                     oracle.end_trial(trial)
@@ -177,7 +177,7 @@ class Chief:
             KeyError: no such trial.
         """
         with self._changed:
-            return _copy(self._oracle.trials[trial_id])
+            return trials.copy(self._oracle.trials[trial_id])
 
     def space(self) -> keras_tuner.HyperParameters:
         """A copy of the search space."""
@@ -268,15 +268,8 @@ class Chief:
 
     def _log_end(self, trial: Trial, worker_id: str) -> None:
         result = f"{self._oracle.objective.name} {trial.score:.4f}" if trial.score is not None else trial.message
-        ended, trials = len(self._oracle.end_order), self._oracle.max_trials
-        logger.info("trial %s %s on %s: %s (%d of %d)", trial.trial_id, trial.status, worker_id, result, ended, trials)
-
-    def _unusable(self, trial: Trial) -> str | None:
-        objective = self._oracle.objective.name
-        if not trial.metrics.exists(objective) or not trial.metrics.get_history(objective):
-            return f"it reported no {objective}"
-        value = trial.metrics.get_best_value(objective)
-        return None if math.isfinite(value) else f"{objective} is {value}"
+        ended, of = len(self._oracle.end_order), self._oracle.max_trials
+        logger.info("trial %s %s on %s: %s (%d of %d)", trial.trial_id, trial.status, worker_id, result, ended, of)
 
     def _save(self, trial: Trial | None = None, *, oracle: bool = True) -> None:
         """Write what has changed; what could not be written is written by the next call."""
@@ -302,34 +295,3 @@ class Chief:
     def _update_row(self, trial: Trial) -> None:
         worker = self._workers.get(trial.trial_id, "")
         self._rows[trial.trial_id] = tables.row(trial, self._oracle.objective.name, worker)
-
-
-def _repeats(trial: Trial, metrics: Mapping[str, float], step: int) -> bool:
-    """Whether the trial holds these metrics of this epoch already, but for the time it took."""
-    known = {
-        name: seen.value
-        for name, history in trial.metrics.metrics.items()
-        for seen in history.get_history()
-        if seen.step == step and name != tables.SECONDS
-    }
-    return known == {name: [float(value)] for name, value in metrics.items() if name != tables.SECONDS}
-
-
-def _forget(trial: Trial, step: int) -> None:
-    """Drop what was reported of epoch `step` and later ones."""
-    if all(seen.step < step for history in trial.metrics.metrics.values() for seen in history.get_history()):
-        return
-    known = trial.metrics.get_config()
-    for history in known["metrics"].values():
-        history["observations"] = [seen for seen in history["observations"] if seen["step"] < step]
-    trial.metrics = MetricsTracker.from_config(known)
-
-
-def _copy(trial: Trial) -> Trial:
-    """The trial for others to keep: its values without the space, which is the same for all."""
-    values = keras_tuner.HyperParameters()
-    values.values = dict(trial.hyperparameters.values)
-    copy = Trial(values, trial.trial_id, trial.status, trial.message)
-    copy.score, copy.best_step = trial.score, trial.best_step
-    copy.metrics = MetricsTracker.from_config(trial.metrics.get_config())
-    return copy

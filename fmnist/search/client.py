@@ -74,9 +74,7 @@ class RemoteChief:
         BadInput: the chief refuses this worker.
     """
 
-    def __init__(
-        self, run: RunDir, role: Role, trials: int, stop: Stop, patience: float = PATIENCE_SECONDS
-    ) -> None:
+    def __init__(self, run: RunDir, role: Role, trials: int, stop: Stop, patience: float = PATIENCE_SECONDS) -> None:
         """Nothing is connected yet.
 
         Args:
@@ -135,7 +133,9 @@ class RemoteChief:
                 problem = str(error)
             self._find.check_over()
             if time.monotonic() > deadline:
-                logger.error("no chief for %.0f s (%s); start this worker again when there is one", self._patience, problem)
+                logger.error(
+                    "no chief for %.0f s (%s); start this worker again when there is one", self._patience, problem
+                )
                 raise Interrupted
             if pause == _PAUSES[0]:
                 logger.info("waiting for the chief (%s)", problem)
@@ -201,9 +201,7 @@ class _Connection:
         self._find = find
         self._channel: grpc.Channel | None = None
 
-    def call(
-        self, method: str, request: Any, metadata: tuple[Any, ...], timeout: float
-    ) -> tuple[Any, dict[str, Any]]:
+    def call(self, method: str, request: Any, metadata: tuple[Any, ...], timeout: float) -> tuple[Any, dict[str, Any]]:
         """The answer, and its trailing metadata.
 
         Raises:

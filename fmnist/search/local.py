@@ -10,12 +10,14 @@ import secrets
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from fmnist.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, BadInput, Interrupted
 from fmnist.rundir import RunDir
+from fmnist.search import progress
 from fmnist.search.roles import read_notice
 from fmnist.signals import Stop
 
@@ -79,18 +81,25 @@ def run(run: RunDir, command: Sequence[str], shares: Sequence[Share], stop: Stop
         # Nobody may call at the address of a chief of old.
         run.chief.unlink(missing_ok=True)
     token = secrets.token_urlsafe()
-    chief = _Member("chief", command, token, Share(), restarts)
-    workers = [_Member(f"worker-{number}", command, token, share, restarts) for number, share in enumerate(shares)]
-    try:
-        _watch(run, chief, workers, stop)
-    finally:
-        # The workers first: what they finish in their last moment is reported.
-        _end(workers)
-        _end([chief])
+    with progress.live(run) as display:
+        chief = _Member("chief", command, token, Share(), restarts, display)
+        workers = [_Member(f"worker-{n}", command, token, share, restarts, display) for n, share in enumerate(shares)]
+        try:
+            _watch(run, chief, workers, stop, display)
+        finally:
+            # The workers first: what they finish in their last moment is reported.
+            _end(workers)
+            _end([chief])
+            if display:
+                display.refresh()
 
 
-def _watch(run: RunDir, chief: "_Member", workers: Sequence["_Member"], stop: Stop) -> None:
+def _watch(
+    run: RunDir, chief: "_Member", workers: Sequence["_Member"], stop: Stop, display: progress.Display | None
+) -> None:
     while not stop.wait(_LOOK):
+        if display:
+            display.refresh()
         members = (chief, *workers)
         codes = [member.process.poll() for member in members]
         if codes[0] is not None and _is_over(run):
@@ -115,8 +124,17 @@ def _watch(run: RunDir, chief: "_Member", workers: Sequence["_Member"], stop: St
 class _Member:
     """One process of the search, and the ones that take its place."""
 
-    def __init__(self, name: str, command: Sequence[str], token: str, share: Share, restarts: int) -> None:
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        token: str,
+        share: Share,
+        restarts: int,
+        display: progress.Display | None,
+    ) -> None:
         self._name = name
+        self._display = display
         self._restarts = restarts
         self.given_up = False
         # If this process is killed, its children must not live on: the kernel sees to it.
@@ -148,9 +166,22 @@ class _Member:
 
     def _start(self) -> "subprocess.Popen[bytes]":
         # A session of its own: Ctrl-C on the terminal is for this process, which tells the others in order.
-        return subprocess.Popen(
-            self._command, env=self._environment, stdin=subprocess.DEVNULL, start_new_session=True
+        process = subprocess.Popen(
+            self._command,
+            env=self._environment,
+            stdin=subprocess.DEVNULL,
+            stderr=subprocess.PIPE if self._display else None,
+            start_new_session=True,
         )
+        if self._display:
+            threading.Thread(target=_forward, args=(process, self._display), daemon=True).start()
+        return process
+
+
+def _forward(process: "subprocess.Popen[bytes]", display: progress.Display) -> None:
+    """Print what a process logs, above the display."""
+    for line in process.stderr or ():
+        display.print(line.decode(errors="replace").rstrip())
 
 
 def _tool(name: str, *args: str) -> list[str]:

@@ -3,8 +3,9 @@
 import contextlib
 import csv
 import sys
+import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -27,15 +28,34 @@ def show(run: RunDir) -> None:
     Console(file=sys.stdout).print(_render(run))
 
 
+class Display:
+    """How far a search is, renewed in place below what is printed."""
+
+    def __init__(self, run: RunDir, live: Live) -> None:
+        self._run = run
+        self._live = live
+        self._shown = 0.0
+
+    def refresh(self) -> None:
+        """Show the newest state, at most once a second."""
+        if time.monotonic() > self._shown + 1:
+            self._live.update(_render(self._run), refresh=True)
+            self._shown = time.monotonic()
+
+    def print(self, line: str) -> None:
+        """Print a line of the log above."""
+        self._live.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
 @contextlib.contextmanager
-def live(run: RunDir) -> Iterator[Callable[[], None]]:
-    """A display on the terminal, renewed by each call; without a terminal there is none."""
+def live(run: RunDir) -> Iterator[Display | None]:
+    """A display on the terminal of stderr; None if that is no terminal."""
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield lambda: None
+        yield None
         return
-    with Live(console=console, auto_refresh=False, transient=True) as display:
-        yield lambda: display.update(_render(run), refresh=True)
+    with Live(console=console, auto_refresh=False) as shown:
+        yield Display(run, shown)
 
 
 def _render(run: RunDir) -> RenderableType:

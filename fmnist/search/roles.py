@@ -1,12 +1,12 @@
 """Who this process is in a distributed search, and where the chief is: Keras Tuner's environment variables, and ours.
 
-    KERASTUNER_TUNER_ID       the process's id; the chief's contains "chief"
-    KERASTUNER_ORACLE_IP      the chief: the address to listen on [127.0.0.1]; a worker: where the chief is
-    KERASTUNER_ORACLE_PORT    [the chief takes a free one, and says in the run folder where it is; workers look there]
-    FMNIST_TOKEN              the secret that chief and workers share; or
-    FMNIST_TOKEN_FILE         a file that holds it
-    FMNIST_TLS_CERTIFICATE    a PEM file; with it the chief serves TLS, and workers trust this certificate alone
-    FMNIST_TLS_KEY            the chief: the certificate's private key, a PEM file
+KERASTUNER_TUNER_ID       the process's id; the chief's contains "chief"
+KERASTUNER_ORACLE_IP      the chief: the address to listen on [127.0.0.1]; a worker: where the chief is
+KERASTUNER_ORACLE_PORT    [the chief takes a free one, and says in the run folder where it is; workers look there]
+FMNIST_TOKEN              the secret that chief and workers share; or
+FMNIST_TOKEN_FILE         a file that holds it
+FMNIST_TLS_CERTIFICATE    a PEM file; with it the chief serves TLS, and workers trust this certificate alone
+FMNIST_TLS_KEY            the chief: the certificate's private key, a PEM file
 """
 
 import ipaddress

@@ -239,7 +239,7 @@ class _Callers:
             return True
 
 
-class _Guard(grpc.ServerInterceptor):  # type: ignore[misc]
+class _Guard(grpc.ServerInterceptor):
     """Refuses every call without the token, before its message is looked at."""
 
     _QUIET_SECONDS = 10.0  # a stranger must not fill the log

@@ -6,12 +6,13 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import searching
-from searching import BaseProcess, process, recipe, until
+from searching import process, recipe, until
 
 from fmnist.rundir import RunDir
 from fmnist.search import client
