@@ -12,6 +12,10 @@ RESULTS ?= results
 DATA ?=
 #: how many trials `tune` makes; without it the recipe's
 TRIALS ?=
+#: how many processes train trials; without it one a GPU, or one
+WORKERS ?=
+#: how many GPUs each of them has
+GPUS_PER_WORKER ?=
 #: overrides of the recipe, such as SET="training.epochs=5 training.batch_size=256"
 SET ?=
 #: where the jobs run: local is the virtual environment
@@ -34,11 +38,13 @@ FMNIST := $(BIN)/fmnist
 RUN_DIR = '$(RESULTS)/$(RUN)'
 DATA_OPTION = $(if $(DATA),--data '$(DATA)')
 JOB_OPTIONS = --recipe '$(RECIPE)' --seed $(SEED) --run $(RUN_DIR) $(foreach set,$(SET),--set '$(set)') $(DATA_OPTION)
+TUNE_OPTIONS = $(if $(TRIALS),--trials $(TRIALS)) $(if $(WORKERS),--workers $(WORKERS)) \
+	$(if $(GPUS_PER_WORKER),--gpus-per-worker $(GPUS_PER_WORKER))
 
 MAKEFLAGS += --no-builtin-rules --no-print-directory
 # The jobs of `all` meet through files: one after the other, whatever -j says.
 .NOTPARALLEL:
-.PHONY: help setup all data tune train eval report devices tensorboard test lint bench lock clean
+.PHONY: help setup all data tune train eval report devices tensorboard test chaos lint bench lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,7 +61,7 @@ data: $(ENVIRONMENT) ## find or fetch the data set and verify it
 	$(FMNIST) data $(DATA_OPTION)
 
 tune: $(ENVIRONMENT) ## search for the best configuration
-	$(FMNIST) tune $(JOB_OPTIONS) $(if $(TRIALS),--trials $(TRIALS))
+	$(FMNIST) tune $(JOB_OPTIONS) $(TUNE_OPTIONS)
 
 train: $(ENVIRONMENT) ## train the final model
 	$(FMNIST) train $(JOB_OPTIONS)
@@ -74,6 +80,9 @@ tensorboard: $(ENVIRONMENT) ## look at all runs, on http://localhost:6006
 
 test: $(DEV_ENVIRONMENT) ## run the tests
 	$(BIN)/pytest
+
+chaos: $(DEV_ENVIRONMENT) ## kill chief and workers at random through twenty searches
+	TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/python tests/chaos.py --seed $(SEED)
 
 lint: $(DEV_ENVIRONMENT) ## check style, types and shell scripts
 	$(BIN)/ruff check .

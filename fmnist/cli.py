@@ -91,11 +91,14 @@ def tune(
     stop = stop_on_signals()
     folder = _run_dir(run, resolved, seed)
     role = roles.from_environment()
-    shares = local.shares(workers, gpus_per_worker, [] if devices.startswith("cpu") else local.gpus())
-    if role is None and len(shares) > 1 and resolved.search:
-        folder.claim(resolved, seed)
-        local.run(folder, [sys.executable, "-m", "fmnist", *sys.argv[1:]], shares, stop)
-        return
+    if role is None:
+        shares = local.shares(workers, gpus_per_worker, local.gpus() if devices in ("auto", "gpu") else [])
+        if len(shares) > 1 and resolved.search:
+            folder.claim(resolved, seed)
+            local.run(folder, [sys.executable, "-m", "fmnist", *sys.argv[1:]], shares, stop)
+            return
+        if shares[0].gpus:
+            os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(shares[0].gpus)
     from fmnist.devices import choose
     from fmnist.tune import tune
 

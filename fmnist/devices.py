@@ -105,7 +105,7 @@ def choose(devices: str = "auto", precision: str = "auto") -> Devices:
 
 def inventory() -> list[str]:
     """What the machine has, a line each: the processor, then the GPUs that TensorFlow sees."""
-    model, flags = _cpuinfo()
+    model, flags = cpuinfo()
     fast = sorted(flags & {"avx2", "avx512f", *_BFLOAT16_FLAGS})
     bfloat16 = "" if flags & _BFLOAT16_FLAGS else "; no bfloat16 units"
     lines = [f"CPU: {model}, {len(os.sched_getaffinity(0))} processors, {', '.join(fast) or 'no AVX2'}{bfloat16}"]
@@ -138,7 +138,7 @@ def _cpus(count: int, precision: str) -> Devices:
     if count > 1:
         cpu = tf.config.list_physical_devices("CPU")[0]
         tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * count)
-    model, flags = _cpuinfo()
+    model, flags = cpuinfo()
     return Devices(
         kind="cpu",
         names=tuple(f"CPU:{index}" for index in range(count)),
@@ -149,7 +149,7 @@ def _cpus(count: int, precision: str) -> Devices:
     )
 
 
-def _cpuinfo() -> tuple[str, set[str]]:
+def cpuinfo() -> tuple[str, set[str]]:
     """The processor's name and feature flags, as far as the system tells."""
     with contextlib.suppress(OSError):
         fields = dict(re.findall(r"^(model name|flags)\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE))

@@ -129,9 +129,9 @@ class RunDir:
                     )
         recorded["jobs"][job] = {
             "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "revision": _revision(),
+            "revision": revision(),
             "image": os.environ.get("FMNIST_IMAGE"),
-            "versions": _versions(),
+            "versions": versions(),
             "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors",
             "devices": devices,
             "data": dict(data),
@@ -220,18 +220,19 @@ def _differences(left: Any, right: Any, prefix: str = "") -> list[str]:
     return [name for key in keys for name in _differences(left.get(key), right.get(key), f"{prefix}{key}.")]
 
 
-def _versions() -> dict[str, str]:
-    versions = {"fmnist": __version__, "python": platform.python_version()}
+def versions() -> dict[str, str]:
+    """Of what computes the results, by package."""
+    found = {"fmnist": __version__, "python": platform.python_version()}
     for package in _PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            versions[package] = importlib.metadata.version(package)
-    return versions
+            found[package] = importlib.metadata.version(package)
+    return found
 
 
-def _revision() -> str | None:
+def revision() -> str | None:
     """The git revision of this code, with `+changes` if the work tree differs; an image brings FMNIST_REVISION."""
-    if revision := os.environ.get("FMNIST_REVISION"):
-        return revision
+    if given := os.environ.get("FMNIST_REVISION"):
+        return given
     command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--abbrev=40", "--dirty=+changes"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()

@@ -8,7 +8,7 @@ import pytest
 
 from fmnist.config import ModelConfig
 from fmnist.devices import Devices
-from tests.conftest import Command
+from conftest import Command
 
 RECIPE = """
 description = "small, with batch normalisation and an uneven last batch"

@@ -60,7 +60,7 @@ def assert_close(left: Sequence[np.ndarray], right: Sequence[np.ndarray], tolera
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_an_epoch_equals_model_fit(name: str, small: TrainData) -> None:
+def test_an_epoch_equals_model_fit(name: Any, small: TrainData) -> None:
     config = ModelConfig(hidden=(64, 32), batch_normalization=True, l2=1e-4)
     training = TrainingConfig(optimizer=name, learning_rate=1e-3, weight_decay=1e-2)
     program = epoch(config, training, ONE, small)

@@ -148,3 +148,28 @@ def test_the_version_is_the_packages(fmnist: Command) -> None:
     import fmnist as package
 
     assert fmnist("--version").stdout == f"{package.__version__}\n"
+
+
+def test_a_trial_whose_loss_is_no_number_has_failed_and_the_search_goes_on(tmp_path: Path, fmnist: Command) -> None:
+    (tmp_path / "steep.toml").write_text(
+        """
+description = "one learning rate that learns and one that diverges"
+[data]
+train_limit = 2000
+[model]
+hidden = [16]
+[training]
+optimizer = "sgd"
+[search]
+trials = 2
+epochs = 1
+[search.space]
+"training.learning_rate" = { values = [0.01, 1e30] }
+"""
+    )
+    assert fmnist("tune", "--recipe", "steep.toml", "--run", "run").returncode == 0
+    outcome = {float(trial["training.learning_rate"]): trial for trial in trials(tmp_path / "run")}
+    assert outcome[0.01]["status"] == "COMPLETED"
+    assert outcome[1e30]["status"] == "FAILED"
+    assert outcome[1e30]["score"] == ""
+    assert "a lower learning rate may help" in outcome[1e30]["message"]

@@ -21,17 +21,17 @@ def describe() -> dict[str, Any]:
 
 
 def _describe() -> dict[str, Any]:
-    from fmnist.devices import _cpuinfo, choose
-    from fmnist.rundir import _revision, _versions
+    from fmnist.devices import choose, cpuinfo
+    from fmnist.rundir import revision, versions
 
     devices = choose()
-    cpu, flags = _cpuinfo()
-    versions = _versions()
+    cpu, flags = cpuinfo()
+    packages = versions()
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-        versions["torch"] = importlib.metadata.version("torch")
+        packages["torch"] = importlib.metadata.version("torch")
     return {
         "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "revision": _revision(),
+        "revision": revision(),
         "kind": devices.kind,
         "devices": str(devices),
         "bfloat16": devices.bfloat16,
@@ -39,5 +39,5 @@ def _describe() -> dict[str, Any]:
         "cores": cores(),
         "flags": [flag for flag in _FLAGS if flag in flags],
         "load_before": os.getloadavg()[0],
-        "versions": versions,
+        "versions": packages,
     }
