@@ -128,6 +128,18 @@ def test_a_trial_lost_with_its_last_version_has_failed_and_no_other_takes_its_pl
     assert found[:1] + found[2:] == whole[:1] + whole[2:]
 
 
+def test_a_trial_whose_folder_is_gone_with_the_oracle_keeps_its_number(tmp_path: Path) -> None:
+    whole = half_way(tmp_path, "random")
+    for file in (tmp_path / "cut" / "search").glob("oracle.json*"):
+        file.unlink()
+    shutil.rmtree(tmp_path / "cut" / "search" / "trial_1")
+    search(tmp_path / "cut", recipe(trials=8, epochs=4), Runner())
+    found = table(tmp_path / "cut")
+    assert [trial["trial"] for trial in found] == [str(number) for number in range(8)]
+    assert found[1]["status"] == "FAILED"
+    assert found[:1] + found[2:] == whole[:1] + whole[2:]
+
+
 def test_a_full_disk_ends_the_work_and_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     of = recipe(trials=4)
     search(tmp_path / "whole", of, Runner())

@@ -204,24 +204,26 @@ def test_a_search_through_random_kills(tmp_path: Path) -> None:
 @pytest.fixture
 def network() -> Iterator[tuple[str, str, Callable[[str], None]]]:
     """A namespace that is one cable away: its name, this end's address, and what pulls and plugs the cable."""
+    if not shutil.which("ip"):
+        pytest.skip("no ip command")
     name, address = f"fmnist{os.getpid()}", "198.18.77.1"
 
     def ip(command: str) -> None:
         subprocess.run(["ip", *command.split()], check=True, capture_output=True)
 
     try:
-        ip(f"netns add {name}")
-    except (OSError, subprocess.CalledProcessError):
-        pytest.skip("no network namespaces here")
-    try:
-        ip(f"link add fmnist0 type veth peer name fmnist1 netns {name}")
+        try:
+            ip(f"netns add {name}")
+            ip(f"link add fmnist0 type veth peer name fmnist1 netns {name}")
+        except subprocess.CalledProcessError:
+            pytest.skip("no network namespaces here")
         ip(f"address add {address}/30 dev fmnist0")
         ip(f"-n {name} address add 198.18.77.2/30 dev fmnist1")
         ip(f"-n {name} link set fmnist1 up")
         ip("link set fmnist0 up")
         yield name, address, lambda state: ip(f"link set fmnist0 {state}")
     finally:
-        ip(f"netns delete {name}")
+        subprocess.run(["ip", "netns", "delete", name], capture_output=True)
 
 
 def test_a_worker_behind_a_cut_network_loses_its_trial_and_comes_back(
@@ -293,10 +295,11 @@ def test_a_search_whose_every_trial_fails_ends(search: Search) -> None:
     assert {row["status"] for row in table(search.path)} == {"FAILED"}
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")
 def test_a_full_disk_at_the_chief_costs_time_and_nothing_else(search: Search) -> None:
     search.path.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", search.path], check=True)
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", search.path], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("no small disk can be mounted here")
     try:
         search.chief()
         for n in range(2):
@@ -325,7 +328,7 @@ def test_a_file_damaged_while_the_chief_was_down(search: Search, name: str) -> N
     until(lambda: len(diary(search.path)) > 5)
     search.kill(chief)
     damaged = search.path / "search" / name
-    damaged.write_bytes(damaged.read_bytes()[:100])
+    damaged.write_bytes(b'{"trial_id": "1", "hyper')
     search.chief()
     search.ends()
     search.is_whole()

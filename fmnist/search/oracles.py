@@ -68,6 +68,7 @@ def load(project: Project, recipe: Recipe, seed: int) -> tuple[keras_tuner.Oracl
         oracle = make(recipe, seed)
         if trials:
             logger.warning("no oracle.json in %s: the search goes on from its %d trials", project.path, len(trials))
+            trials = _without_gaps(trials)
     _adopt(oracle, trials)
     _settle(oracle)
     return oracle, workers
@@ -84,8 +85,15 @@ def lend_again(oracle: keras_tuner.Oracle, workers: Mapping[str, str], alive: bo
     return list(lent)
 
 
+def _without_gaps(trials: Mapping[str, Trial]) -> dict[str, Trial]:
+    """The trials, and a lost one for each number that is missing: Keras Tuner counts them to number the next."""
+    known = {int(trial_id): trial for trial_id, trial in trials.items()}
+    every = (known.get(number) or _lost(str(number)) for number in range(max(known) + 1))
+    return {trial.trial_id: trial for trial in every}
+
+
 def _lost(trial_id: str) -> Trial:
-    message = "its trial.json was damaged, and so was the version before"
+    message = "its trial.json was lost or damaged, and so was the version before"
     return Trial(keras_tuner.HyperParameters(), trial_id, TrialStatus.FAILED, message)
 
 

@@ -1,5 +1,6 @@
 """The Keras Tuner project on disk: the stock files, each replaced whole, with its last version kept beside it."""
 
+import contextlib
 import json
 import logging
 import os
@@ -58,13 +59,13 @@ def _backup(path: Path) -> Path:
 
 
 def _replace(path: Path, state: dict[str, Any], durable: bool) -> None:
-    if path.exists():
-        # The next version is another file, so a second name keeps this one.
-        _backup(path).unlink(missing_ok=True)
-        os.link(path, _backup(path))
     with atomic_write(path, durable=durable) as file:
         # Keras Tuner's own JSON: a metric of a foreign worker may be NaN here.
         file.write(json.dumps(state).encode())
+        file.flush()
+        # Until the new version is in its place, whoever looks for the file goes on from this one.
+        with contextlib.suppress(FileNotFoundError):
+            os.replace(path, _backup(path))
 
 
 def _newest(path: Path, parse: Callable[[dict[str, Any]], _T]) -> _T | None:

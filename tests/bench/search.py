@@ -13,6 +13,7 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
@@ -23,7 +24,7 @@ from fmnist import config
 from fmnist.rundir import RunDir
 from fmnist.search import client
 from fmnist.search.roles import Role, read_notice
-from fmnist.search.worker import Report, TrialRequest
+from fmnist.search.worker import Report, RunTrial, TrialRequest
 from fmnist.signals import Stop
 
 WORKERS = 64
@@ -46,7 +47,7 @@ def many_workers(folder: Path) -> dict[str, float]:
     assert chief.pid
     epochs, present = [0] * WORKERS, [0.0] * WORKERS
 
-    def train(number: int) -> Callable[[TrialRequest, Report], None]:
+    def train(number: int) -> RunTrial:
         def run_trial(trial: TrialRequest, report: Report) -> None:
             for epoch in range(trial.epochs):
                 time.sleep(EPOCH_SECONDS)
@@ -110,8 +111,8 @@ def our_search(folder: Path, of: config.Recipe) -> tuple[float, float]:
             epochs.extend(result.seconds)
             return result
 
-    tune.Trainer = Timed  # type: ignore[misc]
-    tune.tune(RunDir(folder), of, 0, None, choose(), Stop())
+    with mock.patch.object(tune, "Trainer", Timed):
+        tune.tune(RunDir(folder), of, 0, None, choose(), Stop())
     return time.perf_counter() - begin, sum(epochs)
 
 
@@ -124,6 +125,7 @@ def stock_search(folder: Path, of: config.Recipe) -> float:
     from fmnist.search import space
 
     assert of.search
+    assert of.training.early_stopping
 
     def build(hp: keras_tuner.HyperParameters) -> keras.Model:
         chosen = config.replace(of, space.values(hp))
@@ -159,9 +161,10 @@ def stock_search(folder: Path, of: config.Recipe) -> float:
 
 def trials_a_minute(folder: Path, of: config.Recipe, workers: int) -> float:
     """By `fmnist tune` on as many processors as workers, from the first trial's start to the end of the search."""
-    assert of.search
+    settings = of.search
+    assert settings
     cores = ",".join(map(str, sorted(os.sched_getaffinity(0))[:workers]))
-    keys = (f"search.{key}={getattr(of.search, key)}" for key in ("oracle", "trials", "epochs"))
+    keys = (f"search.{key}={getattr(settings, key)}" for key in ("oracle", "trials", "epochs"))
     options = [argument for key in keys for argument in ("--set", key)]
     command = [sys.executable, "-m", "fmnist", "tune", "--devices", "cpu", "--recipe", of.name, *options]
     run = RunDir(folder)
@@ -171,10 +174,10 @@ def trials_a_minute(folder: Path, of: config.Recipe, workers: int) -> float:
     ) as job:
         until(run.trials.exists, 300)
         begin = time.perf_counter()
-        until(lambda: "RUNNING" not in run.trials.read_text() and _ended(run) == of.search.trials, 3600)
+        until(lambda: "RUNNING" not in run.trials.read_text() and _ended(run) == settings.trials, 3600)
         end = time.perf_counter()
     assert job.returncode == 0
-    return of.search.trials / (end - begin) * 60
+    return settings.trials / (end - begin) * 60
 
 
 def _ended(run: RunDir) -> int:
