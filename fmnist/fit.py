@@ -71,6 +71,8 @@ class Trainer:
         self._train = resident(data.train, devices)
         self._validation = resident(data.validation, devices)
         self._programs: OrderedDict[tuple[Any, ...], Program] = OrderedDict()
+        self.compiled = 0
+        """How many programs this trainer has compiled so far; TensorFlow keeps each for the life of the process."""
 
     def fit(
         self,
@@ -166,6 +168,7 @@ class Trainer:
             if len(self._programs) == _PROGRAMS:
                 self._programs.popitem(last=False)
             self._programs[shape] = Program(config, training, self._devices)
+            self.compiled += 1
         self._programs.move_to_end(shape)
         return self._programs[shape]
 

@@ -2,7 +2,9 @@
 
 import dataclasses
 import logging
+import os
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,10 @@ from fmnist.signals import Stop
 from fmnist.train import log_epochs, tensorboard
 
 logger = logging.getLogger(__name__)
+
+# TensorFlow frees no program that it ever compiled: about 18 MiB a network shape. After this many a process starts
+# itself anew, so that a search of any length stays below 2 GiB.
+_PROGRAMS_A_PROCESS = 40
 
 
 def tune(run: RunDir, recipe: Recipe, seed: int, data_dir: Path | None, devices: Devices, stop: Stop) -> None:
@@ -80,6 +86,10 @@ class _Trials:
 
     def run(self, trial: TrialRequest, report: Report) -> None:
         """Train a trial to its epochs, from its own checkpoint, its parent's, or the beginning."""
+        if self._trainer.compiled >= _PROGRAMS_A_PROCESS:
+            logger.info("starting this process anew, to free the memory of %d networks", self._trainer.compiled)
+            # The trial stays this worker's: by its id it is given the same one again.
+            os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
         recipe = replace(self._recipe, dict(trial.values))
         training = dataclasses.replace(recipe.training, epochs=trial.epochs)
         checkpoint = self._checkpoint(trial.trial_id, trial.attempt)

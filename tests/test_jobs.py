@@ -4,10 +4,12 @@ import csv
 import gzip
 import hashlib
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
+import conftest
 import numpy as np
 import pytest
 from conftest import Command
@@ -173,3 +175,18 @@ epochs = 1
     assert outcome[1e30]["status"] == "FAILED"
     assert outcome[1e30]["score"] == ""
     assert "a lower learning rate may help" in outcome[1e30]["message"]
+
+
+def test_a_long_search_starts_its_process_anew_and_loses_nothing(tmp_path: Path, train_files: Path) -> None:
+    (tmp_path / "tiny.toml").write_text(conftest.TINY)
+    tables = []
+    for programs, anew in ((100, 0), (1, 2)):
+        code = f"from fmnist import cli, tune; tune._PROGRAMS_A_PROCESS = {programs}; cli.main()"
+        command = [sys.executable, "-c", code, "tune", *TINY, "--trials", "3", "--run", f"run-{programs}"]
+        ended = subprocess.run(
+            command, cwd=tmp_path, env={**os.environ, "FMNIST_DATA": str(train_files)}, capture_output=True, text=True
+        )
+        assert ended.returncode == 0, ended.stderr
+        assert ended.stderr.count("starting this process anew") == anew
+        tables.append([{**trial, "seconds": ""} for trial in trials(tmp_path / f"run-{programs}")])
+    assert tables[0] == tables[1]

@@ -88,7 +88,8 @@ def lend_again(oracle: keras_tuner.Oracle, workers: Mapping[str, str], alive: bo
 def _without_gaps(trials: Mapping[str, Trial]) -> dict[str, Trial]:
     """The trials, and a lost one for each number that is missing: Keras Tuner counts them to number the next."""
     known = {int(trial_id): trial for trial_id, trial in trials.items()}
-    every = (known.get(number) or _lost(str(number)) for number in range(max(known) + 1))
+    digits = len(next(iter(trials)))
+    every = (known.get(number) or _lost(f"{number:0{digits}}") for number in range(max(known) + 1))
     return {trial.trial_id: trial for trial in every}
 
 
