@@ -158,7 +158,7 @@ class Program:
         return loss, correct
 
     # The loop over the steps is all that AutoGraph is needed for; a step without it is traced in half the time.
-    @tf.autograph.experimental.do_not_convert
+    @tf.autograph.experimental.do_not_convert  # type: ignore[untyped-decorator]
     def _run(self, function: Callable[..., tuple[_Tensor, _Tensor]], *arguments: _Tensor) -> Sequence[_Tensor]:
         """One step on every replica; what they return is summed."""
         strategy = self._devices.strategy

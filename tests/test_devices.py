@@ -5,10 +5,10 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from conftest import Command
 
 from fmnist.config import ModelConfig
 from fmnist.devices import Devices
-from conftest import Command
 
 RECIPE = """
 description = "small, with batch normalisation and an uneven last batch"
