@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from fmnist import __version__, config
-from fmnist.errors import EXIT_BAD_INPUT, EXIT_FAILED, BadInput, SearchFailed, disk_full
+from fmnist.errors import EXIT_BAD_INPUT, EXIT_FAILED, BadInput, Restart, SearchFailed, disk_full
 from fmnist.rundir import RunDir
 from fmnist.signals import stop_on_signals
 
@@ -129,8 +129,11 @@ def train(
 @app.command("eval")
 def evaluate(run: RunArgument, data: DataOption = None) -> None:
     """Judge the final model on the test set, once."""
+    from fmnist.devices import choose
     from fmnist.evaluate import evaluate
 
+    # Or TensorFlow would take all of a GPU's memory.
+    choose(precision="float32")
     test = evaluate(RunDir(run), data)["test"]
     low, high = test["accuracy_interval"]
     print(f"test accuracy {test['accuracy']:.4f} (95% interval {low:.4f} to {high:.4f})")
@@ -168,6 +171,8 @@ def main() -> None:
         sys.exit(_fail(f"{error.format_message()} (see `fmnist --help`)"))
     except BadInput as error:
         sys.exit(_fail(str(error)))
+    except Restart:
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
     except SearchFailed as error:
         sys.exit(_fail(str(error), EXIT_FAILED))
     except Exception as error:

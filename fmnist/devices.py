@@ -43,7 +43,7 @@ class Devices:
 
     @property
     def xla(self) -> bool:
-        """Whether an epoch is compiled by XLA: on one device; under a strategy it cannot place variables.
+        """Whether an epoch of training is compiled by XLA: on one device; under a strategy it cannot place variables.
 
         Measured on 2 cores (AVX2), 512-256-50 with batch normalisation and dropout, batch 128: 42,000 images/s with
         XLA, 22,000 without (`make bench` measures it anew).

@@ -32,3 +32,7 @@ class Interrupted(SystemExit):
 def disk_full(error: Exception) -> bool:
     """Whether the disk is full, which TensorFlow and HDF5 tell by exceptions of their own."""
     return os.strerror(errno.ENOSPC) in str(error)
+
+
+class Restart(Interrupted):
+    """The job's state is saved, and it goes on in a fresh process: the command line starts one in this one's place."""

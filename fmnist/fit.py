@@ -83,7 +83,6 @@ class Trainer:
         stop: Stop,
         checkpoint_path: Path,
         callbacks: Sequence[keras.callbacks.Callback] = (),
-        weights: list[np.ndarray] | None = None,
         progress: Callable[[int, dict[str, float]], None] | None = None,
     ) -> FitResult:
         """Train a model, or go on with one from `checkpoint_path`, which is removed by the caller.
@@ -93,7 +92,6 @@ class Trainer:
         Args:
             seed: of the initial weights, the order of the images and all that is random in a step.
             stop: asked after each epoch.
-            weights: initial weights in place of fresh ones, as `keras.Model.get_weights` gives them.
             progress: called with each epoch and its metrics, first those that the checkpoint holds.
 
         Raises:
@@ -102,7 +100,7 @@ class Trainer:
         """
         model = build(config, seed)
         program = self._program(config, training)
-        program.reset(config, training, weights or model.get_weights())
+        program.reset(config, training, model.get_weights())
         loop = keras.callbacks.CallbackList(
             [*_standard_callbacks(training), *callbacks],
             add_history=True,
@@ -115,6 +113,7 @@ class Trainer:
         identity: dict[str, Any] = {
             "seed": seed,
             "images": self._train.size,
+            "precision": self._devices.policy(config),
             "model": asdict(config),
             "training": asdict(training),
         }
@@ -154,12 +153,13 @@ class Trainer:
         random = np.random.default_rng([seed, epoch])
         order = random.permutation(self._train.size)
         logs = program.train(self._train, order, training.batch_size, random)
-        if not math.isfinite(logs["loss"]):
-            raise Diverged(f"the loss became {logs['loss']} in epoch {epoch + 1}; a lower learning rate may help")
         loop.on_test_begin()
         validation = program.evaluate(self._validation)
         loop.on_test_end(validation)
         logs |= {f"val_{name}": value for name, value in validation.items()}
+        for name, value in logs.items():
+            if not math.isfinite(value):
+                raise Diverged(f"{name} became {value} in epoch {epoch + 1}; a lower learning rate may help")
         return logs | {"learning_rate": learning_rate}
 
     def _program(self, config: ModelConfig, training: TrainingConfig) -> Program:

@@ -88,7 +88,8 @@ class Program:
         self.model.compile(optimizer=self.optimizer)
         self._initial = [variable.numpy() for variable in self.optimizer.variables]
         self._train = tf.function(self._train_epoch, jit_compile=devices.xla)
-        self._evaluate = tf.function(self._evaluate_epoch, jit_compile=devices.xla)
+        # A validation is a few large steps: XLA would take longer to compile it than it takes in a whole training.
+        self._evaluate = tf.function(self._evaluate_epoch)
 
     @staticmethod
     def shape(config: ModelConfig, training: TrainingConfig) -> tuple[Any, ...]:

@@ -29,7 +29,7 @@ class Results:
 
     run: RunDir
     recipe: config.Recipe
-    """With the values that the search chose."""
+    """As it was trained: with the values that the search had chosen."""
     seed: int
     jobs: Mapping[str, Mapping[str, Any]]
     metrics: Mapping[str, Any]
@@ -86,13 +86,15 @@ def read(run: RunDir) -> Results:
     if not run.metrics.exists():
         raise BadInput(f"{run.metrics} is missing; run `fmnist eval {run}` first")
     best = rundir.read_json(run.best, ("trial", "score", "values")) if run.best.exists() else None
+    training = rundir.read_json(run.history, ("settings", "history", "best_epoch", "seconds", "images_per_second"))
     return Results(
         run=run,
-        recipe=config.replace(recipe, best["values"]) if best else recipe,
+        # What was trained, which the search may have gone beyond since.
+        recipe=config.resolve({**config.to_dict(recipe), **training["settings"]}, str(run.history)),
         seed=seed,
         jobs=rundir.read_json(run.config, ("jobs",))["jobs"],
         metrics=rundir.read_json(run.metrics, ("data", "model", "train", "validation", "test")),
-        training=rundir.read_json(run.history, ("history", "best_epoch", "seconds", "images_per_second")),
+        training=training,
         best=best,
         trials=_read_trials(run.trials) if run.trials.exists() else [],
     )
@@ -112,6 +114,8 @@ def verdict(results: Results) -> str:
 def warning(results: Results) -> str | None:
     """What a reader must know before any figure."""
     if results.is_fashion_mnist:
+        if results.best and config.replace(results.recipe, results.best["values"]) != results.recipe:
+            return "The search has found better since; `fmnist train` and `fmnist eval` again to judge that."
         return None
     return "NOT FASHION-MNIST: these are the figures of another data set, and no reference applies to them."
 

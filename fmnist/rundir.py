@@ -18,6 +18,9 @@ from fmnist.config import Recipe, resolve, to_dict
 from fmnist.errors import BadInput
 
 _PACKAGES = ("tensorflow", "tensorflow-cpu", "keras", "keras-tuner", "scikit-learn", "numpy", "tensorboard")
+# To ask for it is to set it, for all threads: so once, before there are any.
+_UMASK = os.umask(0o077)
+os.umask(_UMASK)
 
 
 class RunDir:
@@ -171,9 +174,7 @@ def atomic_write(path: Path, *, durable: bool = True) -> Iterator[IO[bytes]]:
                 if durable:
                     os.fsync(file.fileno())
                 # A temporary file is private; a result is as public as the umask says.
-                umask = os.umask(0)
-                os.umask(umask)
-                os.chmod(file.name, 0o666 & ~umask)
+                os.chmod(file.name, 0o666 & ~_UMASK)
                 os.replace(file.name, path)
             except BaseException:
                 os.unlink(file.name)

@@ -1,10 +1,10 @@
 """`tune`: the search room drives the trials, `fit` trains them, TensorBoard shows them."""
 
+import contextlib
 import dataclasses
 import logging
-import os
 import shutil
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,8 @@ from fmnist import data
 from fmnist.config import Recipe, SearchConfig, replace
 from fmnist.devices import Devices
 from fmnist.fit import Trainer
-from fmnist.rundir import RunDir
+from fmnist.errors import Restart
+from fmnist.rundir import RunDir, atomic_write
 from fmnist.search import client, roles, service
 from fmnist.search.chief import Chief
 from fmnist.search.worker import Report, RunTrial, TrialRequest, work
@@ -27,6 +28,8 @@ logger = logging.getLogger(__name__)
 # TensorFlow frees no program that it ever compiled: about 18 MiB a network shape. After this many a process starts
 # itself anew, so that a search of any length stays below 2 GiB.
 _PROGRAMS_A_PROCESS = 40
+# Below the number of restarts that a search on one machine gives its workers.
+_DEATHS_A_TRIAL = 3
 
 
 def tune(run: RunDir, recipe: Recipe, seed: int, data_dir: Path | None, devices: Devices, stop: Stop) -> None:
@@ -53,7 +56,7 @@ def tune(run: RunDir, recipe: Recipe, seed: int, data_dir: Path | None, devices:
     chief = service.serve(run, recipe, seed, role, stop) if role else _alone(run, recipe, seed, data_dir, devices, stop)
     best = chief.best()
     logger.info("best of %d trials: %s, %s %.4f", len(chief.rows()), best["trial"], best["objective"], best["score"])
-    for path in run.checkpoint.glob("trial_*.npz"):
+    for path in run.checkpoint.glob("trial_*"):
         path.unlink()
 
 
@@ -87,46 +90,74 @@ class _Trials:
     def run(self, trial: TrialRequest, report: Report) -> None:
         """Train a trial to its epochs, from its own checkpoint, its parent's, or the beginning."""
         if self._trainer.compiled >= _PROGRAMS_A_PROCESS:
-            logger.info("starting this process anew, to free the memory of %d networks", self._trainer.compiled)
             # The trial stays this worker's: by its id it is given the same one again.
-            os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+            self._stop.check()
+            logger.info("starting this process anew, to free the memory of %d networks", self._trainer.compiled)
+            raise Restart
         recipe = replace(self._recipe, dict(trial.values))
         training = dataclasses.replace(recipe.training, epochs=trial.epochs)
         checkpoint = self._checkpoint(trial.trial_id, trial.attempt)
         if trial.parent_trial_id and not checkpoint.exists():
             self._adopt(trial.parent_trial_id, checkpoint)
         log = log_epochs(trial.epochs, f"trial {trial.trial_id}, ")
+        deaths = checkpoint.with_suffix(".deaths")
 
         def progress(epoch: int, metrics: dict[str, float]) -> None:
             log(epoch, metrics)
             report(epoch, metrics)
+            _write_number(deaths, 1)
 
         # One folder a trial, so that TensorBoard's HParams page shows a trial as one session.
         board = self._run.tensorboard / "trials" / trial.trial_id
         values = {name: _scalar(value) for name, value in trial.values.items()}
-        self._trainer.fit(
-            recipe.model,
-            training,
-            # A retry of a failed trial must not fail in the same way for the same reason.
-            seed=self._seed + 1_000_000 * trial.attempt,
-            stop=self._stop,
-            checkpoint_path=checkpoint,
-            callbacks=[tensorboard(board), hparams.KerasCallback(str(board), values, trial_id=trial.trial_id)],
-            progress=progress,
-        )
+        with _counting_deaths(deaths):
+            self._trainer.fit(
+                recipe.model,
+                training,
+                # A retry of a failed trial must not fail in the same way for the same reason.
+                seed=self._seed + 1_000_000 * trial.attempt,
+                stop=self._stop,
+                checkpoint_path=checkpoint,
+                callbacks=[tensorboard(board), hparams.KerasCallback(str(board), values, trial_id=trial.trial_id)],
+                progress=progress,
+            )
 
     def _checkpoint(self, trial_id: str, attempt: int) -> Path:
         return self._run.checkpoint / f"trial_{trial_id}_{attempt}.npz"
 
     def _adopt(self, parent: str, checkpoint: Path) -> None:
-        """Begin a promoted trial (Hyperband) with all that its parent was at its last epoch."""
-        attempts = sorted(self._run.checkpoint.glob(f"trial_{parent}_*.npz"))
+        """Begin a promoted trial (Hyperband) with its parent's last checkpoint."""
+        attempts = sorted(self._run.checkpoint.glob(f"trial_{parent}_*.npz"), key=lambda path: path.stat().st_mtime)
         if not attempts:
             logger.warning("the checkpoint of trial %s is gone; the trial promoted from it starts anew", parent)
             return
-        temporary = checkpoint.with_suffix(".tmp")
-        shutil.copyfile(attempts[-1], temporary)
-        temporary.replace(checkpoint)
+        with attempts[-1].open("rb") as source, atomic_write(checkpoint) as copy:
+            shutil.copyfileobj(source, copy)
+
+
+@contextlib.contextmanager
+def _counting_deaths(path: Path) -> Iterator[None]:
+    """Count, in a file, how often the process died of what is done here: killed for its memory, a fault in a library.
+
+    Raises:
+        RuntimeError: it was too often; nothing else would end a trial that takes its worker with it each time.
+    """
+    deaths = int(path.read_text()) if path.exists() else 0
+    if deaths >= _DEATHS_A_TRIAL:
+        path.unlink()
+        raise RuntimeError(f"its process died {deaths} times within an epoch; it may need more memory than there is")
+    # If this process dies, it says how often; each whole epoch begins the count anew.
+    _write_number(path, deaths + 1)
+    try:
+        yield
+    finally:
+        # Whatever Python sees is not a death.
+        path.unlink(missing_ok=True)
+
+
+def _write_number(path: Path, number: int) -> None:
+    with atomic_write(path, durable=False) as file:
+        file.write(str(number).encode())
 
 
 def _declare_hyperparameters(run: RunDir, search: SearchConfig) -> None:

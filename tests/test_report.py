@@ -65,7 +65,10 @@ class Page(HTMLParser):
 def make_run(path: Path, *, search: bool = True, fashion: bool = True, **recipe: Any) -> RunDir:
     settings = {"name": "tuned-mlp", "description": "A search.", "reference": REFERENCE, **recipe}
     run = RunDir(path)
-    run.claim(config.resolve(settings | ({"search": SEARCH} if search else {}), "test"), seed=7)
+    claimed = config.resolve(settings | ({"search": SEARCH} if search else {}), "test")
+    run.claim(claimed, seed=7)
+    values = {"model.hidden": [128, 64], "training.learning_rate": 0.003}
+    trained = config.to_dict(config.replace(claimed, values) if search else claimed)
     run.record("train", devices="1 CPU (made by hand), float32", data=SHA256)
     rundir.write_json(
         run.history,
@@ -77,6 +80,7 @@ def make_run(path: Path, *, search: bool = True, fashion: bool = True, **recipe:
                 "val_accuracy": [0.72, 0.82, 0.81],
                 "learning_rate": [1e-3] * 3,
             },
+            "settings": {section: trained[section] for section in ("data", "model", "training")},
             "best_epoch": 1,
             "seconds": 31.2,
             "images_per_second": 21_000.0,
@@ -100,7 +104,6 @@ def make_run(path: Path, *, search: bool = True, fashion: bool = True, **recipe:
         },
     )
     if search:
-        values = {"model.hidden": [128, 64], "training.learning_rate": 0.003}
         best = {"trial": "01", "objective": "val_accuracy", "score": 0.9025, "epoch": 7, "values": values}
         rundir.write_json(run.best, best)
         with run.trials.open("w", newline="") as file:
@@ -174,6 +177,15 @@ def test_page_of_a_search(tmp_path: Path) -> None:
     assert html.rows("devices", "1 CPU (made by hand), float32")
     assert html.rows("model.keras", "cd" * 32)
     assert html.text.count("Ankle boot") >= 3
+
+
+def test_a_better_trial_since_the_training_is_said(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    assert "found better since" not in report.summary(run)
+    rundir.write_json(run.best, rundir.read_json(run.best) | {"values": {"model.hidden": [512]}})
+    text = Page(report.write(run).read_text()).text
+    assert "found better since" in text
+    assert "128-64" in report.summary(run)
 
 
 def test_trials_are_sorted_the_best_first_and_those_without_a_score_last(tmp_path: Path) -> None:

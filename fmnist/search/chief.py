@@ -126,6 +126,8 @@ class Chief:
                     self._unsaved[trial_id] = trial
                 if self._unsaved:
                     self._save(oracle=False)
+                    self._tables_due = True
+                    self._write_tables()
             return trials.copy(trial)
 
     def end_trial(self, worker_id: str, trial_id: str, status: str, message: str | None = None) -> None:

@@ -55,14 +55,21 @@ def from_environment(environment: Mapping[str, str] = os.environ) -> Role | None
     port = environment.get("KERASTUNER_ORACLE_PORT")
     if port and not (port.isdecimal() and int(port) < 2**16):
         raise BadInput(f"KERASTUNER_ORACLE_PORT={port} is no port")
-    token = _read(environment, "FMNIST_TOKEN_FILE")
+    token, certificate, key = (
+        _read(environment, name) for name in ("FMNIST_TOKEN_FILE", "FMNIST_TLS_CERTIFICATE", "FMNIST_TLS_KEY")
+    )
+    if token is not None and not (token.strip() and token.isascii()):
+        raise BadInput(f"FMNIST_TOKEN_FILE={environment['FMNIST_TOKEN_FILE']} holds no token")
+    if certificate and not key and "chief" in identity:
+        # Without it the chief would serve in the clear.
+        raise BadInput("FMNIST_TLS_CERTIFICATE is set, but not FMNIST_TLS_KEY: the chief needs both")
     return Role(
         id=identity,
         host=environment.get("KERASTUNER_ORACLE_IP") or None,
         port=int(port) if port else None,
         token=token.decode().strip() if token else environment.get("FMNIST_TOKEN") or None,
-        certificate=_read(environment, "FMNIST_TLS_CERTIFICATE"),
-        key=_read(environment, "FMNIST_TLS_KEY"),
+        certificate=certificate,
+        key=key,
     )
 
 

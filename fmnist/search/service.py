@@ -83,13 +83,24 @@ def _serve(run: RunDir, recipe: Recipe, seed: int, role: Role, stop: Stop, lease
     Notice(address, trials).write(run)
     logger.info("the chief of %s listens on %s", run, address)
     try:
-        while not chief.wait_finished(0.5):
+        while not _is_over(chief, Notice(None, trials), run):
             stop.check()
-        Notice(None, trials).write(run)
         servicer.farewell(_FAREWELL)
     finally:
         server.stop(grace=0.2).wait()
     return chief
+
+
+def _is_over(chief: Chief, farewell: Notice, run: RunDir) -> bool:
+    """Wait half a second for the end of the search, and write what it has left; a full disk may have room later."""
+    try:
+        if over := chief.wait_finished(0.5):
+            farewell.write(run)
+    except OSError as error:
+        logger.error("the search's state cannot be written: %s", error)
+        time.sleep(0.5)
+        return False
+    return over
 
 
 class Servicer(protos.get_service_grpc().OracleServicer):  # type: ignore[misc]
