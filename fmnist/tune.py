@@ -14,8 +14,8 @@ from tensorboard.plugins.hparams import api as hparams
 from fmnist import data
 from fmnist.config import Recipe, SearchConfig, replace
 from fmnist.devices import Devices
-from fmnist.fit import Trainer
 from fmnist.errors import Restart
+from fmnist.fit import Trainer
 from fmnist.rundir import RunDir, atomic_write
 from fmnist.search import client, roles, service
 from fmnist.search.chief import Chief
