@@ -45,11 +45,8 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
 
 
 def test_a_result_is_as_public_as_the_umask_says(tmp_path: Path) -> None:
-    umask = os.umask(0o027)
-    try:
-        write_json(tmp_path / "result.json", {})
-    finally:
-        os.umask(umask)
+    code = "from pathlib import Path; from fmnist.rundir import write_json; write_json(Path('result.json'), {})"
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, umask=0o027, check=True)
     assert (tmp_path / "result.json").stat().st_mode & 0o777 == 0o640
 
 
