@@ -96,7 +96,7 @@ class Trainer:
 
         Raises:
             Interrupted: a stop was requested; the state is saved.
-            Diverged: the loss became infinite or not a number.
+            Diverged: the loss, in training or validation, became infinite or not a number.
         """
         model = build(config, seed)
         program = self._program(config, training)

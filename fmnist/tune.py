@@ -100,17 +100,15 @@ class _Trials:
         if trial.parent_trial_id and not checkpoint.exists():
             self._adopt(trial.parent_trial_id, checkpoint)
         log = log_epochs(trial.epochs, f"trial {trial.trial_id}, ")
-        deaths = checkpoint.with_suffix(".deaths")
 
         def progress(epoch: int, metrics: dict[str, float]) -> None:
             log(epoch, metrics)
             report(epoch, metrics)
-            _write_number(deaths, 1)
 
         # One folder a trial, so that TensorBoard's HParams page shows a trial as one session.
         board = self._run.tensorboard / "trials" / trial.trial_id
         values = {name: _scalar(value) for name, value in trial.values.items()}
-        with _counting_deaths(deaths):
+        with _counting_deaths(checkpoint):
             self._trainer.fit(
                 recipe.model,
                 training,
@@ -136,28 +134,27 @@ class _Trials:
 
 
 @contextlib.contextmanager
-def _counting_deaths(path: Path) -> Iterator[None]:
-    """Count, in a file, how often the process died of what is done here: killed for its memory, a fault in a library.
+def _counting_deaths(checkpoint: Path) -> Iterator[None]:
+    """Count how often the process died of what is done here since its last checkpoint: killed, or a library's fault.
 
     Raises:
         RuntimeError: it was too often; nothing else would end a trial that takes its worker with it each time.
     """
+    # The file is there only if the process that wrote it has died; if a checkpoint came after it, that death is the first.
+    path = checkpoint.with_suffix(".deaths")
     deaths = int(path.read_text()) if path.exists() else 0
+    if deaths and checkpoint.exists() and checkpoint.stat().st_mtime_ns > path.stat().st_mtime_ns:
+        deaths = 1
     if deaths >= _DEATHS_A_TRIAL:
         path.unlink()
         raise RuntimeError(f"its process died {deaths} times within an epoch; it may need more memory than there is")
-    # If this process dies, it says how often; each whole epoch begins the count anew.
-    _write_number(path, deaths + 1)
+    with atomic_write(path, durable=False) as file:
+        file.write(str(deaths + 1).encode())
     try:
         yield
     finally:
         # Whatever Python sees is not a death.
         path.unlink(missing_ok=True)
-
-
-def _write_number(path: Path, number: int) -> None:
-    with atomic_write(path, durable=False) as file:
-        file.write(str(number).encode())
 
 
 def _declare_hyperparameters(run: RunDir, search: SearchConfig) -> None:

@@ -192,21 +192,23 @@ def test_a_long_search_starts_its_process_anew_and_loses_nothing(tmp_path: Path,
     assert tables[0] == tables[1]
 
 
-def test_a_trial_that_takes_its_process_with_it_fails_in_the_end(tmp_path: Path, train_files: Path) -> None:
-    """As the kernel does when the memory runs out: no exception, no report."""
+@pytest.mark.parametrize("since", ["run/search/trial_0", "run/checkpoint/trial_0_0.npz"])
+def test_a_trial_that_takes_its_process_with_it_fails_in_the_end(since: str, tmp_path: Path, train_files: Path) -> None:
+    """As the kernel does when the memory runs out, in the first epoch or a later one: no exception, no report."""
     (tmp_path / "tiny.toml").write_text(conftest.TINY)
     code = """
 import os, signal
 from fmnist import cli, fit
+SINCE = "{since}"
 train = fit.Program.train
 def die_in_trial_0(program, data, *rest):
-    if os.path.exists("run/search/trial_0") and not os.path.exists("run/search/trial_1"):
+    if os.path.exists(SINCE) and not os.path.exists("run/search/trial_1"):
         os.kill(os.getpid(), signal.SIGKILL)
     return train(program, data, *rest)
 fit.Program.train = die_in_trial_0
 cli.main()
 """
-    command = [sys.executable, "-c", code, "tune", *TINY, "--run", "run"]
+    command = [sys.executable, "-c", code.replace("{since}", since), "tune", *TINY, "--run", "run"]
     environment = {**os.environ, "FMNIST_DATA": str(train_files)}
     ends = [subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True).returncode for _ in range(4)]
     assert ends == [-9, -9, -9, 0]

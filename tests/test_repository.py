@@ -37,7 +37,7 @@ def jobs(*args: str) -> list[str]:
 
 
 def test_no_file_names_a_package_registry() -> None:
-    assert occurrences(r"\b(?:pypi|pythonhosted|npmjs|debian|ubuntu|anaconda)\.(?:org|com|io|net)\b") == []
+    assert occurrences(r"\b(?:pypi|python\w+|npmjs|debian|ubuntu|anaconda)\.(?:org|com|io|net)\b") == []
 
 
 def test_no_file_names_a_path_of_one_machine() -> None:
