@@ -140,7 +140,7 @@ def _counting_deaths(checkpoint: Path) -> Iterator[None]:
     Raises:
         RuntimeError: it was too often; nothing else would end a trial that takes its worker with it each time.
     """
-    # The file is there only if the process that wrote it has died; if a checkpoint came after it, that death is the first.
+    # Only a process that died leaves its file; if a checkpoint came after it, that death is the first.
     path = checkpoint.with_suffix(".deaths")
     deaths = int(path.read_text()) if path.exists() else 0
     if deaths and checkpoint.exists() and checkpoint.stat().st_mtime_ns > path.stat().st_mtime_ns:
