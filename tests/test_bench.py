@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from bench.alternation import Alternation
 from bench.cases import Run, network
+from bench.simulation import simulate
 from bench.table import Figure, cost, render, speedup, to_dict
 
 OURS, THEIRS = (1.0, 2.0, 4.0), (3.0, 5.0, 16.0)
@@ -80,3 +81,10 @@ def test_a_short_run_prints_the_table_and_writes_json(
     assert len(result["first_epoch_seconds"]) == 2
     assert {"cpu", "cores", "flags", "versions", "revision", "date"} <= result["machine"].keys()
     assert "| images/s over model.fit " in printed
+
+
+def test_a_simulated_search_keeps_its_workers_busy(tmp_path: Path) -> None:
+    outcome = simulate(tmp_path, workers=4, trials=2, epochs=2, epoch_seconds=0.1)
+    assert 0 < outcome.busy < 1
+    assert 0 < outcome.chief
+    assert 0 < outcome.end < 10

@@ -118,16 +118,15 @@ class Chief:
         """
         with self._changed:
             trial = self._held(worker_id, trial_id)
-            with self._calling() as oracle:
-                oracle._check_objective_found(metrics)
-                if not trials.repeats(trial, metrics, step):
-                    trials.forget(trial, step)
-                    oracle.update_trial(trial_id, metrics, step)
-                    self._unsaved[trial_id] = trial
-                if self._unsaved:
-                    self._save(oracle=False)
-                    self._tables_due = True
-                    self._write_tables()
+            self._oracle._check_objective_found(metrics)
+            if not trials.repeats(trial, metrics, step):
+                trials.forget(trial, step)
+                trials.record(trial, metrics, step, self._oracle.objective)
+                self._unsaved[trial_id] = trial
+            if self._unsaved:
+                self._save(oracle=False)
+                self._tables_due = True
+                self._write_tables()
             return trials.copy(trial)
 
     def end_trial(self, worker_id: str, trial_id: str, status: str, message: str | None = None) -> None:

@@ -1,13 +1,17 @@
 """What the chief does with one trial, and Keras Tuner does not."""
 
+import functools
 import math
 from collections.abc import Mapping
 
 import keras_tuner
 from keras_tuner.engine.trial import Trial
-from keras_tuner.src.engine.metrics_tracking import MetricsTracker
+from keras_tuner.src.engine.metrics_tracking import MetricsTracker, infer_metric_direction
 
 from fmnist.search import tables
+
+
+_direction = functools.cache(infer_metric_direction)
 
 
 def unusable(trial: Trial, objective: str) -> str | None:
@@ -37,6 +41,18 @@ def forget(trial: Trial, step: int) -> None:
     for history in known["metrics"].values():
         history["observations"] = [seen for seen in history["observations"] if seen["step"] < step]
     trial.metrics = MetricsTracker.from_config(known)
+
+
+def record(trial: Trial, metrics: Mapping[str, float], step: int, objective: keras_tuner.Objective) -> None:
+    """Note the metrics of epoch `step`.
+
+    As the oracle's own `update_trial`, which also looks for the best value of every metric, twice a report, and makes
+    a Keras metric of each to learn its direction.
+    """
+    for name, value in metrics.items():
+        if not trial.metrics.exists(name):
+            trial.metrics.register(name, objective.direction if name == objective.name else _direction(name))
+        trial.metrics.metrics[name].update(float(value), step)
 
 
 def copy(trial: Trial) -> Trial:

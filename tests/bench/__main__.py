@@ -3,6 +3,10 @@
 import importlib
 import os
 import sys
+from pathlib import Path
+
+# What the tests share is imported as they do it.
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 # Each is a module of this package whose `main()` reads its options from sys.argv.
 BENCHMARKS = ("speed", "search")

@@ -1,94 +1,31 @@
 """The search's figures: what a chief costs, how busy it keeps its workers, and the loop around the training."""
 
 import argparse
+import logging
 import multiprocessing
 import os
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
-
-import searching
-from searching import process, recipe, until
+from searching import until
 
 from fmnist import config
 from fmnist.rundir import RunDir
-from fmnist.search import client
-from fmnist.search.roles import Role, read_notice
-from fmnist.search.worker import Report, RunTrial, TrialRequest
 from fmnist.signals import Stop
 
-WORKERS = 64
-TRIALS_EACH = 4
-EPOCHS, EPOCH_SECONDS = 10, 1.0
+from . import machine
+from .output import publish
+from .simulation import simulate
+from .table import Figure, speedup
 
-
-def processor_seconds(pid: int) -> float:
-    """What a process has used of all processors."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def many_workers(folder: Path) -> dict[str, float]:
-    """Threads over real gRPC, whose trials of ten seconds only sleep and report."""
-    of = recipe(trials=WORKERS * TRIALS_EACH, epochs=EPOCHS)
-    run = RunDir(folder / "run")
-    chief = process(searching.chief, run.path, of)
-    until(lambda: (notice := read_notice(run)) and notice.address)
-    assert chief.pid
-    epochs, present = [0] * WORKERS, [0.0] * WORKERS
-
-    def train(number: int) -> RunTrial:
-        def run_trial(trial: TrialRequest, report: Report) -> None:
-            for epoch in range(trial.epochs):
-                time.sleep(EPOCH_SECONDS)
-                epochs[number] += 1
-                report(epoch, {"val_accuracy": 0.5, "val_loss": 0.5, "loss": 0.5, "accuracy": 0.5})
-
-        return run_trial
-
-    def work(number: int) -> None:
-        # Real workers do not report in step.
-        time.sleep(EPOCH_SECONDS * number / WORKERS)
-        start = time.perf_counter()
-        client.join(run, of, Role(f"worker-{number}"), train(number), Stop())
-        present[number] = time.perf_counter() - start
-
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(WORKERS)]
-    used, begin = processor_seconds(chief.pid), time.perf_counter()
-    for thread in threads:
-        thread.start()
-    while (notice := read_notice(run)) and notice.address:
-        time.sleep(0.01)
-        used_last = processor_seconds(chief.pid)
-    end = time.perf_counter()
-    _join(chief)
-    for thread in threads:
-        thread.join()
-    return {
-        "busy": EPOCH_SECONDS * sum(epochs) / sum(present),
-        "chief": (used_last - used) / (end - begin),
-        "end": time.perf_counter() - end,
-    }
-
-
-def _join(one: BaseProcess) -> None:
-    one.join(10)
-    assert one.exitcode == 0
-
-
-def _search_recipe(trials: int, epochs: int) -> config.Recipe:
-    overrides = ["search.oracle=random", f"search.trials={trials}", f"search.epochs={epochs}"]
-    return config.load("tuned-mlp", overrides)
+logger = logging.getLogger(__name__)
 
 
 def our_search(folder: Path, of: config.Recipe) -> tuple[float, float]:
@@ -107,12 +44,18 @@ def our_search(folder: Path, of: config.Recipe) -> tuple[float, float]:
             begin = time.perf_counter()
 
         def fit(self, *args: Any, **kwargs: Any) -> FitResult:
+            self.trained = 0
             result = super().fit(*args, **kwargs)
-            epochs.extend(result.seconds)
+            # Not those that a promoted trial has from its parent.
+            epochs.extend(result.seconds[len(result.seconds) - self.trained :])
             return result
 
+        def _epoch(self, *args: Any) -> dict[str, float]:
+            self.trained += 1
+            return super()._epoch(*args)
+
     with mock.patch.object(tune, "Trainer", Timed):
-        tune.tune(RunDir(folder), of, 0, None, choose(), Stop())
+        tune.tune(RunDir(folder), of, 0, None, choose("cpu"), Stop())
     return time.perf_counter() - begin, sum(epochs)
 
 
@@ -124,42 +67,52 @@ def stock_search(folder: Path, of: config.Recipe) -> float:
     from fmnist import data, model
     from fmnist.search import space
 
-    assert of.search
-    assert of.training.early_stopping
+    search, stopping = of.search, of.training.early_stopping
+    assert search
+    assert stopping
 
     def build(hp: keras_tuner.HyperParameters) -> keras.Model:
         chosen = config.replace(of, space.values(hp))
         built = model.build(chosen.model)
-        optimizer = keras.optimizers.get(chosen.training.optimizer)
-        optimizer.learning_rate = chosen.training.learning_rate
-        optimizer.weight_decay = chosen.training.weight_decay
+        training = chosen.training
+        averaging = {"use_ema": training.ema_momentum is not None, "ema_momentum": training.ema_momentum or 0.99}
+        settings = {"learning_rate": training.learning_rate, "weight_decay": training.weight_decay}
+        optimizer = keras.optimizers.get({"class_name": training.optimizer, "config": settings | averaging})
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         built.compile(optimizer, loss, metrics=["accuracy"])
         return built
 
-    tuner = keras_tuner.RandomSearch(
-        build,
-        objective=keras_tuner.Objective(of.search.objective, "max"),
-        hyperparameters=space.hyperparameters(of),
-        seed=1,  # as fmnist.search.oracles
-        max_trials=of.search.trials,
-        directory=folder,
-    )
+    settings = {
+        "objective": keras_tuner.Objective(search.objective, "max"),
+        "hyperparameters": space.hyperparameters(of),
+        "seed": 1,  # as fmnist.search.oracles
+        "directory": folder,
+    }
+    if search.oracle == "hyperband":
+        tuner = keras_tuner.Hyperband(build, max_epochs=search.epochs, hyperband_iterations=search.trials, **settings)
+        tuner.oracle.max_trials = search.trials
+    else:
+        tuner = keras_tuner.RandomSearch(build, max_trials=search.trials, **settings)
+    callbacks: list[keras.callbacks.Callback] = [
+        keras.callbacks.EarlyStopping(stopping.monitor, patience=stopping.patience)
+    ]
+    if of.training.ema_momentum is not None:
+        callbacks.insert(0, keras.callbacks.SwapEMAWeights(swap_on_epoch=True))
     loaded = data.load_train(None, of.data)
     begin = time.perf_counter()
     tuner.search(
         loaded.train.images,
         loaded.train.labels,
         batch_size=of.training.batch_size,
-        epochs=of.search.epochs,
+        epochs=search.epochs,
         validation_data=(loaded.validation.images, loaded.validation.labels),
-        callbacks=[keras.callbacks.EarlyStopping(of.training.early_stopping.monitor, patience=5)],
+        callbacks=callbacks,
         verbose=0,
     )
     return time.perf_counter() - begin
 
 
-def trials_a_minute(folder: Path, of: config.Recipe, workers: int) -> float:
+def seconds_a_trial(folder: Path, of: config.Recipe, workers: int) -> float:
     """By `fmnist tune` on as many processors as workers, from the first trial's start to the end of the search."""
     settings = of.search
     assert settings
@@ -177,7 +130,7 @@ def trials_a_minute(folder: Path, of: config.Recipe, workers: int) -> float:
         until(lambda: "RUNNING" not in run.trials.read_text() and _ended(run) == settings.trials, 3600)
         end = time.perf_counter()
     assert job.returncode == 0
-    return settings.trials / (end - begin) * 60
+    return (end - begin) / settings.trials
 
 
 def _ended(run: RunDir) -> int:
@@ -190,27 +143,58 @@ def _alone(function: Callable[..., Any], *args: Any) -> Any:
         return executor.submit(function, *args).result()
 
 
+def chief(folder: Path, of: config.Recipe, count: int) -> Iterator[Figure]:
+    outcomes = [simulate(folder / f"{n}-simulated", 64, trials=4, epochs=10, epoch_seconds=1) for n in range(count)]
+    case = "64 simulated workers, trials of 10 s"
+    yield Figure("workers busy, of their time", case, ">= 0.95", values=tuple(one.busy for one in outcomes))
+    yield Figure("chief, of one processor", case, "<= 0.25", values=tuple(one.chief for one in outcomes))
+    yield Figure("chief's end after the last trial, s", case, "<= 2", values=tuple(one.end for one in outcomes))
+
+
+def stock(folder: Path, of: config.Recipe, count: int) -> Iterator[Figure]:
+    ours, epochs, theirs = [], [], []
+    for n in range(count):
+        seconds, trained = _alone(our_search, folder / f"{n}-ours", of)
+        ours.append(seconds)
+        epochs.append(trained)
+        theirs.append(_alone(stock_search, folder / f"{n}-stock", of))
+        logger.info("search: %.1f s, its epochs %.1f s, stock %.1f s", ours[-1], epochs[-1], theirs[-1])
+    around = tuple(a / b - 1 for a, b in zip(ours, epochs, strict=True))
+    yield Figure("time around the training, of it", _case(of), "<= 0.05", tuple(ours), tuple(epochs), around)
+    ratio = speedup(ours, theirs)
+    yield Figure("stock Keras Tuner's time over ours", _case(of), ">= 3", tuple(ours), tuple(theirs), ratio)
+
+
+def workers(folder: Path, of: config.Recipe, count: int) -> Iterator[Figure]:
+    pairs = []
+    for n in range(count):
+        pairs.append(tuple(seconds_a_trial(folder / f"{n}-{workers}-workers", of, workers) for workers in (2, 1)))
+        logger.info("a trial: 2 workers %.1f s, 1 worker %.1f s", *pairs[-1])
+    two, one = zip(*pairs, strict=True)
+    yield Figure("trials a minute, 2 workers on 2 cores over 1 on 1", _case(of), ">= 1.8", two, one, speedup(two, one))
+
+
+def _case(of: config.Recipe) -> str:
+    assert of.search
+    return f"{of.name}, {of.search.oracle}, {of.search.trials} trials of {of.search.epochs} epochs"
+
+
 def main() -> None:
-    """Print the figures beside what is to be reached."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--trials", type=int, default=4, help="of the real searches")
-    parser.add_argument("--epochs", type=int, default=5, help="of each of those")
-    options = parser.parse_args()
-    of = _search_recipe(options.trials, options.epochs)
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        found = many_workers(folder)
-        print(f"{WORKERS} simulated workers, {WORKERS * TRIALS_EACH} trials of {EPOCHS * EPOCH_SECONDS:.0f} s")
-        print(f"  workers busy                   {found['busy']:7.1%}   to reach: >= 95%")
-        print(f"  chief, of one processor        {found['chief']:7.1%}   to reach: <= 25%")
-        print(f"  chief's end                    {found['end']:7.2f} s to reach: <= 2 s")
-        print(f"{of.name}, {options.trials} trials of {options.epochs} epochs")
-        ours, epochs = _alone(our_search, folder / "ours", of)
-        print(f"  time around the training       {ours / epochs - 1:7.1%}   to reach: <= 5%", flush=True)
-        stock = _alone(stock_search, folder / "stock", of)
-        print(f"  stock Keras Tuner / this       {stock / ours:7.2f}   to reach: >= 3 ({stock:.1f} s, {ours:.1f} s)")
-        one, two = (trials_a_minute(folder / f"{count}-workers", of, count) for count in (1, 2))
-        print(f"  2 workers, 2 cores / 1, 1 core {two / one:7.2f}   to reach: >= 1.8 ({two:.1f}, {one:.1f} a minute)")
+    parser = argparse.ArgumentParser(prog="python -m tests.bench search", description=__doc__)
+    measurements = {function.__name__: function for function in (chief, stock, workers)}
+    parser.add_argument("--only", nargs="+", choices=measurements, default=list(measurements), help="what to measure")
+    parser.add_argument("--pairs", type=int, default=5, help="samples of each alternative [%(default)s]")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a key of tuned-mlp")
+    parser.add_argument("--out", type=Path, default=Path("results"), help="folder of the JSON file [%(default)s]")
+    arguments = parser.parse_args()
+    of = config.load("tuned-mlp", arguments.set)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    here = machine.describe()
+    figures: list[Figure] = []
+    with tempfile.TemporaryDirectory() as folder:
+        for name in arguments.only:
+            figures += measurements[name](Path(folder), of, arguments.pairs)
+    publish("search", here, figures, arguments.out)
 
 
 if __name__ == "__main__":

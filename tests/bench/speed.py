@@ -3,18 +3,16 @@
 import argparse
 import dataclasses
 import logging
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 from fmnist.config import AugmentConfig
-from fmnist.rundir import write_json
 
 from . import machine
 from .alternation import Alternation
 from .cases import Case, Run, network
-from .table import Figure, cost, render, speedup, to_dict
+from .output import publish
+from .table import Figure, cost, speedup
 
 logger = logging.getLogger(__name__)
 
@@ -119,7 +117,6 @@ def main() -> None:
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
 
-    begin = time.perf_counter()
     here = machine.describe()
     plan = [(network(_HIDDEN, size, arguments.images), _NETWORK) for size in _BATCH_SIZES[here["kind"]]]
     plan.append((network(_WIDE, _WIDE_BATCH_SIZE, arguments.images or _WIDE_IMAGES), _MATRICES))
@@ -134,25 +131,4 @@ def main() -> None:
                     figures += [dataclasses.replace(f, goal=goals.get(f.name, "")) for f in function(bench, case)]
         first_epoch_seconds |= bench.first_epoch_seconds
 
-    print(heading(here), render(figures), sep="\n\n")
-    path = arguments.out / f"bench-speed-{here['kind']}.json"
-    result = {
-        "machine": here,
-        "seconds": time.perf_counter() - begin,
-        "figures": [to_dict(figure) for figure in figures],
-        "first_epoch_seconds": first_epoch_seconds,
-    }
-    write_json(path, result)
-    logger.info("%s, after %.0f s", path, result["seconds"])
-
-
-def heading(here: dict[str, Any]) -> str:
-    """What the table was measured on, in one paragraph."""
-    versions = ", ".join(f"{name} {version}" for name, version in here["versions"].items())
-    return (
-        f"{here['date']}, revision {here['revision']}. {here['cpu']}, {here['cores']} cores "
-        f"({', '.join(here['flags'])}), load {here['load_before']:.1f} before.\n"
-        f"Devices: {here['devices']}.\n{versions}.\n"
-        "Dense networks with batch normalisation and dropout, Adam. Samples are seconds of an epoch past the "
-        "compilation,\ntaken in pairs in alternation; the median and the spread are of the pairs' ratios."
-    )
+    publish("speed", here, figures, arguments.out, first_epoch_seconds=first_epoch_seconds)

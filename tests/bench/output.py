@@ -1,0 +1,33 @@
+"""What a benchmark leaves: a table for people, a JSON file with every sample."""
+
+import logging
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fmnist.rundir import write_json
+
+from .table import Figure, render, to_dict
+
+logger = logging.getLogger(__name__)
+
+
+def publish(name: str, here: dict[str, Any], figures: Sequence[Figure], folder: Path, **more: Any) -> None:
+    """Print the figures that were measured on `here` (`machine.describe`), and write them to `folder`."""
+    print(_heading(here), render(figures), sep="\n\n")
+    path = folder / f"bench-{name}-{here['kind']}.json"
+    ended = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    write_json(path, {"machine": here, "ended": ended, "figures": [to_dict(figure) for figure in figures], **more})
+    logger.info("%s", path)
+
+
+def _heading(here: dict[str, Any]) -> str:
+    """What the table was measured on, in one paragraph."""
+    versions = ", ".join(f"{name} {version}" for name, version in here["versions"].items())
+    return (
+        f"{here['date']}, revision {here['revision']}. {here['cpu']}, {here['cores']} cores "
+        f"({', '.join(here['flags'])}), load {here['load_before']:.1f} before.\n"
+        f"Devices: {here['devices']}.\n{versions}.\n"
+        "Samples are taken in pairs, one after the other; the median and the spread are of the pairs' ratios."
+    )
