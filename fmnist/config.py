@@ -178,6 +178,16 @@ class Recipe:
                 raise ValueError(f"search.space names an unknown key {key!r}{_nearest(key, known)}")
         return self
 
+    def require_search(self) -> SearchConfig:
+        """What is searched.
+
+        Raises:
+            BadInput: nothing is.
+        """
+        if self.search is None:
+            raise BadInput(f"recipe {self.name} is fixed: it has no [search]; run `train` with it, or choose another")
+        return self.search
+
 
 _RECIPE = TypeAdapter(Recipe)
 

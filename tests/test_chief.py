@@ -284,6 +284,18 @@ def test_a_retry_starts_afresh_and_its_result_counts(tmp_path: Path) -> None:
     assert table(tmp_path) == table(tmp_path / "whole")
 
 
+def test_a_trial_promoted_from_one_that_was_retried_goes_on_from_it(tmp_path: Path) -> None:
+    """Its seed, and so the identity of its checkpoint, comes from the attempt."""
+    of = recipe("hyperband", trials=14, epochs=9, max_retries_per_trial=1)
+    search(tmp_path, of, runner := Failing(float("nan"), range(14), attempts=1))
+    promoted = [request for request in runner.requests if request.parent_trial_id]
+    assert promoted
+    for request in promoted:
+        parent = [r for r in runner.requests if r.trial_id == request.parent_trial_id][-1]
+        assert request.attempt >= parent.attempt > 0
+    assert any(request.attempt == 1 for request in promoted)
+
+
 def test_retries_are_bounded(tmp_path: Path) -> None:
     chief = search(tmp_path, recipe(max_retries_per_trial=2), runner := Failing(OSError("x"), range(1, 2)))
     assert len([r for r in runner.requests if r.trial_id == "1"]) == 3

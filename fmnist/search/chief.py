@@ -65,7 +65,7 @@ class Chief:
         self._run = run
         self._project = Project(run.search)
         self._oracle, self._workers = oracles.load(self._project, recipe, seed)
-        self._epochs = recipe.search.epochs if recipe.search else 0
+        self._epochs = recipe.require_search().epochs
         self._leases = {worker: _Lease(grace) for worker in oracles.lend_again(self._oracle, self._workers, grace > 0)}
         self._unsaved = dict(self._oracle.trials)
         self._rows: dict[str, tables.Row] = {}
@@ -80,7 +80,7 @@ class Chief:
 
         Its status is RUNNING, or IDLE (none now: ask again), or STOPPED (none will come). A running trial's values tell
         the epochs to train by Hyperband's names, `tuner/epochs` and `tuner/initial_epoch`, with every oracle, and
-        `tuner/attempt`, how many runs of it have failed so far.
+        `tuner/attempt`, how many runs of it, and of the trials that it was promoted from, have failed so far.
 
         Args:
             wait: seconds to wait for a trial before the answer is IDLE.
@@ -101,7 +101,7 @@ class Chief:
             answer.hyperparameters.values = {
                 "tuner/epochs": self._epochs,
                 "tuner/initial_epoch": 0,
-                "tuner/attempt": self._oracle._run_times[trial.trial_id],
+                "tuner/attempt": oracles.failures(self._oracle, trial),
                 **answer.hyperparameters.values,
             }
             return answer

@@ -53,7 +53,7 @@ def join(
         Interrupted: a stop was requested, or there was no chief for too long.
         BadInput: the chief refuses this worker.
     """
-    chief = RemoteChief(run, role, recipe.search.trials if recipe.search else 0, stop, patience)
+    chief = RemoteChief(run, role, recipe.require_search().trials, stop, patience)
     try:
         work(chief, role.id, run_trial, stop)
     finally:

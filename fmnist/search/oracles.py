@@ -10,7 +10,6 @@ from keras_tuner import oracles
 from keras_tuner.engine.trial import Trial, TrialStatus
 
 from fmnist.config import Recipe
-from fmnist.errors import BadInput
 from fmnist.search import space
 from fmnist.search.project import Project
 
@@ -26,9 +25,7 @@ def make(recipe: Recipe, seed: int) -> keras_tuner.Oracle:
         BadInput: the recipe has no search, or its space names values that the configuration refuses.
     """
     hyperparameters = space.hyperparameters(recipe)
-    search = recipe.search
-    if search is None:
-        raise BadInput(f"recipe {recipe.name} has no [search]")
+    search = recipe.require_search()
     settings = {
         "objective": keras_tuner.Objective(search.objective, "min" if search.objective == "val_loss" else "max"),
         "hyperparameters": hyperparameters,
@@ -83,6 +80,13 @@ def lend_again(oracle: keras_tuner.Oracle, workers: Mapping[str, str], alive: bo
     for trial in lent.values():
         oracle._retry_queue.remove(trial.trial_id)
     return list(lent)
+
+
+def failures(oracle: keras_tuner.Oracle, trial: Trial) -> int:
+    """How many runs of the trial, and of those that Hyperband promoted it from, have failed."""
+    parent = trial.hyperparameters.values.get("tuner/trial_id")
+    runs: int = oracle._run_times[trial.trial_id] - (trial.status == TrialStatus.COMPLETED)
+    return runs + (failures(oracle, oracle.trials[parent]) if parent else 0)
 
 
 def _without_gaps(trials: Mapping[str, Trial]) -> dict[str, Trial]:

@@ -13,7 +13,6 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from fmnist.errors import BadInput
 from fmnist.rundir import RunDir, read_json
 
 _ENDED = ("COMPLETED", "FAILED")
@@ -60,20 +59,19 @@ def live(run: RunDir) -> Iterator[Display | None]:
 
 def _render(run: RunDir) -> RenderableType:
     recipe, _ = run.recipe()
-    if recipe.search is None:
-        raise BadInput(f"the run in {run} has no search")
+    search = recipe.require_search()
     rows = _trials(run)
     counts = Counter(row["status"] for row in rows)
     ended = sum(counts[status] for status in _ENDED)
     running = [row for row in rows if row["status"] == "RUNNING" and row["worker"]]
-    parts = [f"{counts['COMPLETED']} of {recipe.search.trials} trials done", f"{len(running)} running"]
+    parts = [f"{counts['COMPLETED']} of {search.trials} trials done", f"{len(running)} running"]
     parts.append(f"{counts['FAILED']} failed")
     if run.best.exists():
         best = read_json(run.best, ("trial", "objective", "score"))
         parts.append(f"best {best['objective']} {best['score']:.4f} (trial {best['trial']})")
     seconds = [float(row["seconds"]) for row in rows if row["status"] == "COMPLETED"]
     if seconds and running:
-        left = (recipe.search.trials - ended) * sum(seconds) / len(seconds) / len(running)
+        left = (search.trials - ended) * sum(seconds) / len(seconds) / len(running)
         parts.append(f"about {_duration(left)} left")
     return Group(Text(", ".join(parts)), _workers(rows))
 

@@ -79,7 +79,7 @@ def _serve(run: RunDir, recipe: Recipe, seed: int, role: Role, stop: Stop, lease
     protos.get_service_grpc().add_OracleServicer_to_server(servicer, server)
     address = roles.join(_reachable(host), _listen(server, host, role))
     server.start()
-    trials = recipe.search.trials if recipe.search else 0
+    trials = recipe.require_search().trials
     Notice(address, trials).write(run)
     logger.info("the chief of %s listens on %s", run, address)
     try:

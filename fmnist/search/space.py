@@ -28,10 +28,8 @@ def hyperparameters(recipe: Recipe) -> keras_tuner.HyperParameters:
     Raises:
         BadInput: no search in this recipe, or a key would take a value that the configuration refuses.
     """
-    if recipe.search is None:
-        raise BadInput(f"recipe {recipe.name} is fixed: it has no [search]; run `train` with it, or choose another")
     space = keras_tuner.HyperParameters()
-    for key, choices in recipe.search.space.items():
+    for key, choices in recipe.require_search().space.items():
         if (key == HIDDEN) != (choices.layers is not None):
             raise BadInput(f"search.space: layers and units are for {HIDDEN} and nothing else; see {key!r}")
         for value in _extremes(choices):

@@ -10,7 +10,6 @@ from keras_tuner.src.engine.metrics_tracking import MetricsTracker, infer_metric
 
 from fmnist.search import tables
 
-
 _direction = functools.cache(infer_metric_direction)
 
 

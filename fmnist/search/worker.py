@@ -30,8 +30,8 @@ class TrialRequest:
         epochs: the epoch to train to, those of the parent included.
         initial_epoch: the epoch to train from, counted from 0; above 0 only with a parent.
         parent_trial_id: go on from this trial's best weights (Hyperband's promotions).
-        attempt: how many runs of this trial have failed. A new attempt starts from nothing, with another seed; the same
-            attempt goes on from its checkpoint.
+        attempt: how many runs of this trial, and of those that it was promoted from, have failed. A new attempt starts
+            from nothing, with another seed; the same attempt goes on from its checkpoint, or its parent's.
     """
 
     trial_id: str
