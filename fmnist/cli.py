@@ -81,30 +81,32 @@ def tune(
     precision: PrecisionOption = "auto",
 ) -> None:
     """Search for the best configuration with Keras Tuner."""
-    from fmnist.search import local, progress, roles
+    from fmnist.search import local, roles, supervise
+    from fmnist.search.status import show
 
     if status:
-        progress.show(RunDir(status))
+        show(RunDir(status))
         return
     extra = [f"search.trials={trials}"] if trials else []
     resolved = config.load(recipe, [*(overrides or ()), *extra])
     stop = stop_on_signals()
     folder = _run_dir(run, resolved, seed)
     role = roles.from_environment()
-    if role is None:
-        shares = local.shares(workers, gpus_per_worker, local.gpus() if devices in ("auto", "gpu") else [])
-        if len(shares) > 1 and resolved.search:
+    if role is None and resolved.search:
+        gpus = supervise.gpus() if devices in ("auto", "gpu") else []
+        shares = supervise.shares(workers, gpus_per_worker, gpus)
+        if len(shares) > 1:
             folder.claim(resolved, seed)
             local.run(folder, [sys.executable, "-m", "fmnist", *sys.argv[1:]], shares, stop)
             return
         if shares[0].gpus:
-            os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(shares[0].gpus)
+            os.environ["CUDA_VISIBLE_DEVICES"] = shares[0].visible_devices
     from fmnist.devices import choose
     from fmnist.tune import tune
 
     # The chief computes nothing.
     chosen = choose("cpu" if role and role.is_chief else devices, precision)
-    tune(folder, resolved, seed, data, chosen, stop)
+    tune(folder, resolved, seed, data, chosen, stop, role)
 
 
 @app.command()

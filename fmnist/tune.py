@@ -17,8 +17,9 @@ from fmnist.devices import Devices
 from fmnist.errors import Restart
 from fmnist.fit import Trainer
 from fmnist.rundir import RunDir, atomic_write
-from fmnist.search import client, roles, service
+from fmnist.search import client, service, status
 from fmnist.search.chief import Chief
+from fmnist.search.roles import Role
 from fmnist.search.worker import Report, RunTrial, TrialRequest, work
 from fmnist.signals import Stop
 from fmnist.train import log_epochs, tensorboard
@@ -32,11 +33,19 @@ _PROGRAMS_A_PROCESS = 40
 _DEATHS_A_TRIAL = 3
 
 
-def tune(run: RunDir, recipe: Recipe, seed: int, data_dir: Path | None, devices: Devices, stop: Stop) -> None:
+def tune(
+    run: RunDir,
+    recipe: Recipe,
+    seed: int,
+    data_dir: Path | None,
+    devices: Devices,
+    stop: Stop,
+    role: Role | None = None,
+) -> None:
     """Run the recipe's search to its end: search/, trials.csv, best.json; go on with an interrupted one.
 
-    With Keras Tuner's environment variables (`search.roles`) this process is the search's chief or one of its workers;
-    else it is both.
+    Args:
+        role: the chief of the search or one of its workers; without it this process is both.
 
     Raises:
         BadInput: the run folder is another run's, or the search space holds a value that the configuration refuses.
@@ -47,7 +56,6 @@ def tune(run: RunDir, recipe: Recipe, seed: int, data_dir: Path | None, devices:
     if recipe.search is None:
         logger.info("recipe %s is fixed: there is nothing to search", recipe.name)
         return
-    role = roles.from_environment()
     if role and not role.is_chief:
         client.join(run, recipe, role, _trials(run, recipe, seed, data_dir, devices, stop), stop)
         return
@@ -61,7 +69,7 @@ def tune(run: RunDir, recipe: Recipe, seed: int, data_dir: Path | None, devices:
 
 
 def _alone(run: RunDir, recipe: Recipe, seed: int, data_dir: Path | None, devices: Devices, stop: Stop) -> Chief:
-    with run.lock("tune"):
+    with run.lock("tune"), status.live(run):
         chief = Chief(run, recipe, seed)
         if chief.finished:
             logger.info("the search in %s is finished", run)

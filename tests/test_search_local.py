@@ -13,7 +13,8 @@ from searching import log, process, until
 
 from fmnist.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, BadInput
 from fmnist.rundir import RunDir
-from fmnist.search import local
+from fmnist.search import local, supervise
+from fmnist.search.supervise import Share
 from fmnist.signals import stop_on_signals
 
 MEMBER = """
@@ -34,7 +35,7 @@ if name == "chief":
 """
 
 
-def launch(path: Path, plan: dict[str, int], shares: list[local.Share], **kwargs: Any) -> None:
+def launch(path: Path, plan: dict[str, int], shares: list[Share], **kwargs: Any) -> None:
     stop = stop_on_signals()
     command = [sys.executable, "-c", MEMBER, str(path), json.dumps(plan)]
     local.run(RunDir(path), command, shares, stop, **kwargs)
@@ -44,9 +45,9 @@ def launch(path: Path, plan: dict[str, int], shares: list[local.Share], **kwargs
 def launched(tmp_path: Path) -> Callable[..., Any]:
     (tmp_path / "run" / "seen").mkdir(parents=True)
 
-    def start(plan: dict[str, int], shares: int | list[local.Share] = 2, **kwargs: Any) -> Any:
+    def start(plan: dict[str, int], shares: int | list[Share] = 2, **kwargs: Any) -> Any:
         return process(
-            launch, tmp_path / "run", plan, [local.Share()] * shares if isinstance(shares, int) else shares, **kwargs
+            launch, tmp_path / "run", plan, [Share()] * shares if isinstance(shares, int) else shares, **kwargs
         )
 
     return start
@@ -86,7 +87,7 @@ def test_the_search_ends_with_its_chief(tmp_path: Path, launched: Callable[..., 
 
 def test_each_member_has_its_share(tmp_path: Path, launched: Callable[..., Any]) -> None:
     cores = sorted(os.sched_getaffinity(0))
-    shares = [local.Share(frozenset(cores[:1]), ("0", "1")), local.Share(frozenset(cores[-1:]))]
+    shares = [Share(frozenset(cores[:1]), ("0", "1")), Share(frozenset(cores[-1:]))]
     launcher = launched({}, shares)
     until(all_there(tmp_path))
     facts = {
@@ -159,17 +160,17 @@ def test_what_no_retry_can_mend_ends_all(tmp_path: Path, launched: Callable[...,
 
 def test_the_machine_is_divided(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(4)))
-    assert local.shares(None, 1, []) == [local.Share(frozenset(range(4)))]
-    assert [share.cores for share in local.shares(2, 1, [])] == [{0, 2}, {1, 3}]
-    assert [len(share.cores) for share in local.shares(6, 1, [])] == [1] * 6
-    assert [share.gpus for share in local.shares(None, 1, ["0", "1"])] == [("0",), ("1",)]
-    assert [share.gpus for share in local.shares(None, 2, ["0", "1", "2"])] == [("0", "1")]
-    assert {share.gpus for share in local.shares(2, 1, [])} == {()}
+    assert supervise.shares(None, 1, []) == [Share(frozenset(range(4)))]
+    assert [share.cores for share in supervise.shares(2, 1, [])] == [{0, 2}, {1, 3}]
+    assert [len(share.cores) for share in supervise.shares(6, 1, [])] == [1] * 6
+    assert [share.gpus for share in supervise.shares(None, 1, ["0", "1"])] == [("0",), ("1",)]
+    assert [share.gpus for share in supervise.shares(None, 2, ["0", "1", "2"])] == [("0", "1")]
+    assert {share.gpus for share in supervise.shares(2, 1, [])} == {()}
     with pytest.raises(BadInput, match="3 workers with 1 GPU"):
-        local.shares(3, 1, ["0", "1"])
+        supervise.shares(3, 1, ["0", "1"])
 
 
 def test_the_gpus_that_may_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     for visible, expected in (("2,3", ["2", "3"]), ("-1", []), ("", []), ("GPU-ab12", ["GPU-ab12"])):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-        assert local.gpus() == expected
+        assert supervise.gpus() == expected

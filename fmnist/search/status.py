@@ -2,10 +2,10 @@
 
 import contextlib
 import csv
+import logging
 import sys
-import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -13,7 +13,10 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from fmnist.progress import logging_to_stderr
 from fmnist.rundir import RunDir, read_json
+
+logger = logging.getLogger(__name__)
 
 _ENDED = ("COMPLETED", "FAILED")
 
@@ -27,34 +30,18 @@ def show(run: RunDir) -> None:
     Console(file=sys.stdout).print(_render(run))
 
 
-class Display:
-    """How far a search is, renewed in place below what is printed."""
-
-    def __init__(self, run: RunDir, live: Live) -> None:
-        self._run = run
-        self._live = live
-        self._shown = 0.0
-
-    def refresh(self) -> None:
-        """Show the newest state, at most once a second."""
-        if time.monotonic() > self._shown + 1:
-            self._live.update(_render(self._run), refresh=True)
-            self._shown = time.monotonic()
-
-    def print(self, line: str) -> None:
-        """Print a line of the log above."""
-        self._live.console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-
 @contextlib.contextmanager
-def live(run: RunDir) -> Iterator[Display | None]:
-    """A display on the terminal of stderr; None if that is no terminal."""
+def live(run: RunDir) -> Iterator[Callable[[str], None] | None]:
+    """Show how far the search is, on the terminal of stderr, below the log; give what prints a line above.
+
+    Without a terminal, or where logs are quiet, it shows and gives nothing.
+    """
     console = Console(stderr=True)
-    if not console.is_terminal:
+    if not console.is_terminal or not logger.isEnabledFor(logging.INFO):
         yield None
         return
-    with Live(console=console, auto_refresh=False) as shown:
-        yield Display(run, shown)
+    with Live(console=console, get_renderable=lambda: _render(run), refresh_per_second=1), logging_to_stderr():
+        yield lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _render(run: RunDir) -> RenderableType:

@@ -1,0 +1,237 @@
+"""A search's chief and workers as child processes: started, watched, restarted and ended; the machine divided.
+
+It needs nothing but the standard library, so that whatever starts processes can use it, in or out of the environment.
+"""
+
+import contextlib
+import json
+import logging
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fmnist.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, BadInput, Interrupted
+from fmnist.signals import Stop
+
+logger = logging.getLogger(__name__)
+
+RESTARTS = 3
+"""How often a worker, or the chief, is started again."""
+
+_LOOK = 0.1  # seconds between two looks at the processes
+_FAREWELL = 30.0  # seconds for the workers to end after the chief
+_PATIENCE = 60.0  # seconds for a process to end after SIGTERM: an epoch, and its checkpoint
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one worker may use: processors by number, GPUs as CUDA names them."""
+
+    cores: frozenset[int] = frozenset()
+    gpus: tuple[str, ...] = ()
+
+    @property
+    def taskset(self) -> list[str]:
+        """The command that keeps another to the processors; nothing for all of them."""
+        return ["taskset", "--cpu-list", ",".join(map(str, sorted(self.cores)))] if self.cores else []
+
+    @property
+    def visible_devices(self) -> str:
+        """The CUDA_VISIBLE_DEVICES of the GPUs."""
+        return ",".join(self.gpus) or "-1"
+
+
+def gpus() -> list[str]:
+    """The GPUs that this process may use, as CUDA names them."""
+    if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
+        return [name for name in visible.split(",") if name and not name.startswith("-")]
+    with contextlib.suppress(OSError, subprocess.CalledProcessError):
+        listed = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, text=True, check=True).stdout
+        return [str(number) for number, _ in enumerate(listed.splitlines())]
+    return []
+
+
+def shares(workers: int | None, gpus_per_worker: int, gpus: Sequence[str]) -> list[Share]:
+    """Divide the machine: by default a worker a GPU, or one on the processors.
+
+    Raises:
+        BadInput: there are GPUs, but not as many as asked for.
+    """
+    count = workers or max(1, len(gpus) // gpus_per_worker)
+    if gpus and count * gpus_per_worker > len(gpus):
+        raise BadInput(f"{count} workers with {gpus_per_worker} GPU(s) each: this machine has {len(gpus)}")
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
+    return [
+        Share(
+            # More workers than processors share them.
+            frozenset(cores[number::count] or [cores[number % len(cores)]]),
+            tuple(gpus[number * gpus_per_worker : (number + 1) * gpus_per_worker]),
+        )
+        for number in range(count)
+    ]
+
+
+class Member:
+    """One process of the search, and the ones that take its place."""
+
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        restarts: int = RESTARTS,
+        log: Callable[[str], None] | None = None,
+    ) -> None:
+        """Nothing is started yet.
+
+        Args:
+            environment: the whole of it.
+            log: takes the lines of the process's stderr; without it they go to this process's.
+        """
+        self.name = name
+        self.given_up = False
+        self._command = command
+        self._environment = environment
+        self._restarts = restarts
+        self._log = log
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        # A session of its own: Ctrl-C on the terminal is for this process, which tells the others in order.
+        self._process = subprocess.Popen(
+            self._command,
+            env=self._environment,
+            stdin=subprocess.DEVNULL,
+            stderr=subprocess.PIPE if self._log else None,
+            start_new_session=True,
+        )
+        if self._log:
+            threading.Thread(target=_forward, args=(self._process, self._log), daemon=True).start()
+
+    def restart(self) -> None:
+        """Start the process that has died again, unless it has died too often."""
+        if self.given_up:
+            return
+        self.given_up = self._restarts == 0
+        end = f"{self.name} died (exit {self.code})"
+        if self.given_up:
+            logger.error("%s once too often", end)
+            return
+        logger.warning("%s: starting it again", end)
+        self._restarts -= 1
+        self.start()
+
+    @property
+    def code(self) -> int | None:
+        """The process's exit code, minus the signal that killed it, or None while it runs or was not started."""
+        return self._process.poll() if self._process else None
+
+    def wait(self, seconds: float | None = None) -> None:
+        """Wait for the end of the process, not longer than `seconds`."""
+        if self._process:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(seconds)
+
+    def terminate(self) -> None:
+        """Ask the process to end."""
+        if self._process:
+            self._process.terminate()
+
+    def kill(self) -> None:
+        """End the process, and whatever it may have left."""
+        if self._process:
+            self._process.kill()
+
+
+class Ending:
+    """Says, when called, whether the chief has told by its `notice` (`roles.Notice`) that the search is over.
+
+    A notice that was there before, of an earlier chief, says nothing.
+    """
+
+    def __init__(self, notice: Path) -> None:
+        self._notice = notice
+        self._before = self._identity()
+
+    def __call__(self) -> bool:
+        try:
+            return self._identity() != self._before and json.loads(self._notice.read_bytes())["address"] is None
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+
+    def _identity(self) -> tuple[int, int] | None:
+        with contextlib.suppress(OSError):
+            found = self._notice.stat()
+            return found.st_ino, found.st_mtime_ns
+        return None
+
+
+def supervise(chief: Member, workers: Sequence[Member], is_over: Callable[[], bool], stop: Stop) -> None:
+    """Run the search to its end. However that comes, no member is left.
+
+    Args:
+        is_over: whether the chief's end is the search's end.
+
+    Raises:
+        Interrupted: a stop was requested, or the chief was interrupted.
+        SystemExit: the exit code of a member that cannot go on, or 1 if they died too often.
+    """
+    members = [chief, *workers]
+    try:
+        for member in members:
+            member.start()
+        _watch(chief, workers, is_over, stop)
+    finally:
+        # The workers first: what they finish in their last moment is reported.
+        end(workers)
+        end([chief])
+
+
+def end(members: Sequence[Member]) -> None:
+    """Stop what still runs, and see it end."""
+    for member in members:
+        if member.code is None:
+            member.terminate()
+    _wait(members, _PATIENCE)
+    for member in members:
+        member.kill()
+        member.wait()
+
+
+def _watch(chief: Member, workers: Sequence[Member], is_over: Callable[[], bool], stop: Stop) -> None:
+    while not stop.wait(_LOOK):
+        members = [chief, *workers]
+        codes = [member.code for member in members]
+        if codes[0] == 0 or (codes[0] is not None and is_over()):
+            _wait(workers, _FAREWELL)
+            if codes[0] > 0:
+                sys.exit(codes[0])
+            return
+        if EXIT_BAD_INPUT in codes:
+            # It has said why, and would say it again.
+            sys.exit(EXIT_BAD_INPUT)
+        if codes[0] == EXIT_INTERRUPTED:
+            raise Interrupted
+        for member, code in zip(members, codes, strict=True):
+            if code:
+                member.restart()
+        if chief.given_up or all(worker.given_up for worker in workers):
+            logger.error("the search ends before its time; the same command goes on from here")
+            sys.exit(1)
+    raise Interrupted
+
+
+def _wait(members: Sequence[Member], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    for member in members:
+        member.wait(max(0.0, deadline - time.monotonic()))
+
+
+def _forward(process: "subprocess.Popen[bytes]", log: Callable[[str], None]) -> None:
+    for line in process.stderr or ():
+        log(line.decode(errors="replace").rstrip())

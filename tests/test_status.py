@@ -1,0 +1,41 @@
+"""How far a search is, as a person at a terminal sees it."""
+
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import TINY
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_terminal_shows_the_table_below_the_log(train_files: Path, tmp_path: Path, workers: str) -> None:
+    (tmp_path / "tiny.toml").write_text(TINY)
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "fmnist", "tune", "--recipe", "tiny.toml", "--workers", workers]
+    environment = {**os.environ, "FMNIST_DATA": str(train_files), "TERM": "xterm", "COLUMNS": "120"}
+    with subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=theirs, stdin=subprocess.DEVNULL) as job:
+        os.close(theirs)
+        shown = _read(ours)
+    assert job.returncode == 0, shown
+    assert "0 of 2 trials done" in shown
+    assert "2 of 2 trials done, 0 running, 0 failed, best val_accuracy" in shown
+    assert "trial 1, epoch 2/2" in shown
+
+
+def _read(terminal: int) -> str:
+    parts = []
+    # The terminal's end is an error on Linux.
+    while part := _part(terminal):
+        parts.append(part)
+    os.close(terminal)
+    return b"".join(parts).decode()
+
+
+def _part(terminal: int) -> bytes:
+    try:
+        return os.read(terminal, 4096)
+    except OSError:
+        return b""
