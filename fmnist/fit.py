@@ -25,8 +25,9 @@ from fmnist.signals import Stop
 
 logger = logging.getLogger(__name__)
 
-# Compiled programs that are kept for a later training of their shape; each holds its weights and its executable.
-_PROGRAMS = 8
+# Compiled programs that are kept for a later training of their shape, such as those of Hyperband's first round for its
+# promotions; each holds its weights and its executable.
+_PROGRAMS = 16
 # A checkpoint is written once an epoch, unless its writing would take more than this share of the time.
 _CHECKPOINT_SHARE = 0.05
 
