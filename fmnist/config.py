@@ -179,11 +179,7 @@ class Recipe:
         return self
 
     def require_search(self) -> SearchConfig:
-        """What is searched.
-
-        Raises:
-            BadInput: nothing is.
-        """
+        """What is searched; raises BadInput if nothing is."""
         if self.search is None:
             raise BadInput(f"recipe {self.name} is fixed: it has no [search]; run `train` with it, or choose another")
         return self.search
