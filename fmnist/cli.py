@@ -10,31 +10,49 @@ from typing import Annotated
 import typer
 
 from fmnist import __version__, config
-from fmnist.errors import EXIT_BAD_INPUT, EXIT_FAILED, BadInput, Restart, SearchFailed, disk_full
+from fmnist.errors import EXIT_BAD_INPUT, EXIT_FAILED, BadInput, Failed, Restart, disk_full
 from fmnist.rundir import RunDir
 from fmnist.signals import stop_on_signals
 
 app = typer.Typer(
     help="Find, train and judge dense-only networks on Fashion-MNIST.",
-    add_completion=False,
+    epilog="Example: fmnist train --recipe regularized-mlp --seed 1",
+    # Boxes around the options would not fit a screen.
+    rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-RecipeOption = Annotated[str, typer.Option("--recipe", help="A recipe's name, or the path of a TOML file.")]
-SeedOption = Annotated[int, typer.Option(min=0, help="Of everything random.")]
+
+def _quiet(wanted: bool) -> None:
+    if wanted:
+        logging.getLogger().setLevel(logging.WARNING)
+
+
+RecipeOption = Annotated[
+    str,
+    typer.Option(
+        "--recipe", metavar="RECIPE", help="A recipe's name or a TOML file.", autocompletion=lambda: config.names()
+    ),
+]
+SeedOption = Annotated[int, typer.Option(metavar="N", min=0, help="Of everything random.")]
 RunOption = Annotated[
-    Path | None, typer.Option("--run", help="The run folder.", show_default="results/<recipe>-seed<seed>")
+    Path | None, typer.Option("--run", metavar="RUN", help="The run folder; else results/<recipe>-seed<seed>.")
 ]
 SetOption = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override one key, e.g. training.batch_size=256.")
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key: training.batch_size=256.")
 ]
 DataOption = Annotated[
-    Path | None, typer.Option("--data", envvar="FMNIST_DATA", help="A folder with the four IDX files.")
+    Path | None, typer.Option("--data", metavar="DIR", envvar="FMNIST_DATA", help="Where the four IDX files are.")
 ]
-DevicesOption = Annotated[str, typer.Option(help="auto, cpu, gpu, a number of GPUs, or cpu:N.")]
-PrecisionOption = Annotated[str, typer.Option(help="auto, float32, mixed_bfloat16 or mixed_float16.")]
-RunArgument = Annotated[Path, typer.Argument(help="The run folder.")]
+DevicesOption = Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, gpu, N (GPUs) or cpu:N.")]
+PrecisionOption = Annotated[
+    str, typer.Option(metavar="NAME", help="auto, float32, mixed_bfloat16, mixed_float16.", show_default=False)
+]
+QuietOption = Annotated[
+    bool, typer.Option("--quiet", "-q", callback=_quiet, help="No progress: warnings and results alone.")
+]
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="The run folder.", show_default=False)]
 
 # What the file system may refuse, as opposed to a bug of ours.
 _NOT_OURS = {errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR, errno.EISDIR}
@@ -48,13 +66,15 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def options(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
 ) -> None:
     """Options of every command."""
 
 
-@app.command("data")
-def data_(directory: DataOption = None) -> None:
+@app.command("data", epilog="Example: fmnist data")
+def data_(directory: DataOption = None, quiet: QuietOption = False) -> None:
     """Find or fetch the data set and verify its four files."""
     from fmnist import data
 
@@ -64,21 +84,22 @@ def data_(directory: DataOption = None) -> None:
         print(f"{digest}  {name}")
 
 
-@app.command()
+@app.command(epilog="Example: fmnist tune --trials 40 --workers 2")
 def tune(
     recipe: RecipeOption = "tuned-mlp",
     seed: SeedOption = 0,
     run: RunOption = None,
     overrides: SetOption = None,
-    trials: Annotated[int | None, typer.Option(min=1, help="Trials in all; more than before adds some.")] = None,
+    trials: Annotated[int | None, typer.Option(metavar="N", min=1, help="Trials in all; raise it to add some.")] = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes that train trials.", show_default="one a GPU, or 1")
+        int | None, typer.Option(metavar="N", min=1, help="Processes that train; else 1, or one a GPU.")
     ] = None,
-    gpus_per_worker: Annotated[int, typer.Option(min=1, help="More than one trains each trial on several.")] = 1,
+    gpus_per_worker: Annotated[int, typer.Option(metavar="N", min=1, help="Each trial on so many GPUs.")] = 1,
     status: Annotated[Path | None, typer.Option(metavar="RUN", help="Only print how far that search is.")] = None,
     data: DataOption = None,
     devices: DevicesOption = "auto",
     precision: PrecisionOption = "auto",
+    quiet: QuietOption = False,
 ) -> None:
     """Search for the best configuration with Keras Tuner."""
     from fmnist.search import local, roles, supervise
@@ -109,7 +130,7 @@ def tune(
     tune(folder, resolved, seed, data, chosen, stop, role)
 
 
-@app.command()
+@app.command(epilog="Example: fmnist train --recipe regularized-mlp --set training.epochs=60")
 def train(
     recipe: RecipeOption = "tuned-mlp",
     seed: SeedOption = 0,
@@ -118,40 +139,86 @@ def train(
     data: DataOption = None,
     devices: DevicesOption = "auto",
     precision: PrecisionOption = "auto",
+    profile: Annotated[bool, typer.Option("--profile", help="Profile the second epoch for TensorBoard.")] = False,
+    quiet: QuietOption = False,
 ) -> None:
-    """Train the search's best configuration, or a fixed recipe, to the final model."""
+    """Train a fixed recipe, or what the search found best."""
     resolved = config.load(recipe, overrides or ())
     stop = stop_on_signals()
     from fmnist.devices import choose
     from fmnist.train import train
 
-    train(_run_dir(run, resolved, seed), resolved, seed, data, choose(devices, precision), stop)
+    folder = _run_dir(run, resolved, seed)
+    train(folder, resolved, seed, data, choose(devices, precision), stop, profile=profile)
 
 
-@app.command("eval")
-def evaluate(run: RunArgument, data: DataOption = None) -> None:
+@app.command("eval", epilog="Example: fmnist eval results/tuned-mlp-seed0")
+def evaluate(run: RunArgument, data: DataOption = None, quiet: QuietOption = False) -> None:
     """Judge the final model on the test set, once."""
     from fmnist.devices import choose
     from fmnist.evaluate import evaluate
 
-    # Or TensorFlow would take all of a GPU's memory.
+    # Or TensorFlow would take all of a GPU's memory; so in the commands below.
     choose(precision="float32")
     test = evaluate(RunDir(run), data)["test"]
     low, high = test["accuracy_interval"]
     print(f"test accuracy {test['accuracy']:.4f} (95% interval {low:.4f} to {high:.4f})")
 
 
-@app.command()
-def report(run: RunArgument) -> None:
-    """Write report.html and print the summary."""
-    from fmnist.report import summary, write
+@app.command(epilog="Example: fmnist report results/regularized-mlp-seed*")
+def report(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Run folders.", show_default=False)],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="The page; else report.html or comparison.html."),
+    ] = None,
+) -> None:
+    """Print the summary of a run, or compare several; write a page."""
+    from fmnist import report, report_several
 
-    path = write(RunDir(run))
-    print(summary(RunDir(run)))
+    folders = [RunDir(run) for run in runs]
+    if len(folders) == 1:
+        path, text = report.write(folders[0], output), report.summary(folders[0])
+    else:
+        path, text = report_several.write(folders, output), report_several.summary(folders)
+    print(text)
     print(f"report: {path}")
 
 
-@app.command("devices")
+@app.command(epilog="Example: fmnist predict shoe.jpg --run results/tuned-mlp-seed0")
+def predict(
+    images: Annotated[
+        list[Path], typer.Argument(metavar="IMAGE", help="PNG, JPEG, IDX or NPY files.", show_default=False)
+    ],
+    run: Annotated[Path, typer.Option(metavar="RUN", help="Whose model.")] = Path("results/tuned-mlp-seed0"),
+    json: Annotated[bool, typer.Option("--json", help="A line of JSON an image.")] = False,
+) -> None:
+    """Classify images: the three likeliest classes of each."""
+    from fmnist.devices import choose
+    from fmnist.predict import predict
+
+    choose(precision="float32")
+    for prediction in predict(RunDir(run), images):
+        print(prediction.json() if json else prediction)
+
+
+@app.command(epilog="Example: fmnist export results/tuned-mlp-seed0 --format onnx")
+def export(
+    run: RunArgument,
+    format: Annotated[
+        str, typer.Option(metavar="NAME", help="savedmodel, tflite, tflite-int8 or onnx.", show_default=False)
+    ],
+    data: DataOption = None,
+) -> None:
+    """Write the model for other runtimes, checked on the test images."""
+    from fmnist.devices import choose
+    from fmnist.export import export
+
+    choose(precision="float32")
+    print(export(RunDir(run), format, data))
+
+
+@app.command("devices", epilog="Example: fmnist devices --precision mixed_bfloat16")
 def devices_(devices: DevicesOption = "auto", precision: PrecisionOption = "auto") -> None:
     """Print what the machine has and what would be chosen."""
     from fmnist.devices import choose, inventory
@@ -175,7 +242,7 @@ def main() -> None:
         sys.exit(_fail(str(error)))
     except Restart:
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
-    except SearchFailed as error:
+    except Failed as error:
         sys.exit(_fail(str(error), EXIT_FAILED))
     except Exception as error:
         if not disk_full(error) and getattr(error, "errno", None) not in _NOT_OURS:

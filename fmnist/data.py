@@ -24,6 +24,7 @@ import numpy as np
 
 from fmnist.config import DataConfig
 from fmnist.errors import BadInput
+from fmnist.progress import folder_bar
 from fmnist.rundir import atomic_write
 
 logger = logging.getLogger(__name__)
@@ -44,6 +45,7 @@ _CLASSES = (
 _UBYTE = 0x08
 _DEFLATE_MAX_RATIO = 1032
 _DOWNLOAD_SECONDS = 300
+_DOWNLOAD_BYTES = 31_000_000  # more or less, as each packager has compressed them
 _KERAS_DOWNLOAD = "import socket; socket.setdefaulttimeout(10); import keras; keras.datasets.fashion_mnist.load_data()"
 
 
@@ -170,7 +172,7 @@ def _sources() -> Iterator[tuple[str, AbstractContextManager[Path]]]:
 @contextmanager
 def _keras_download() -> Iterator[Path]:
     # A process of its own can be given a time limit and a folder, and takes TensorFlow and the chatter away with it.
-    with tempfile.TemporaryDirectory(prefix="fmnist-") as folder:
+    with tempfile.TemporaryDirectory(prefix="fmnist-") as folder, folder_bar("data", Path(folder), _DOWNLOAD_BYTES):
         _run([sys.executable, "-c", _KERAS_DOWNLOAD], Path(folder), KERAS_HOME=folder)
         yield Path(folder, "datasets", "fashion-mnist")
 
@@ -187,7 +189,8 @@ def _debian_package() -> Iterator[Path]:
         options += ["APT::Sandbox::User=root", "Acquire::Retries=0", "Acquire::http::Timeout=10"]
         apt_get = ["apt-get", "-qq", *(word for option in options for word in ("-o", option))]
         _run([*apt_get, "update"], folder)
-        _run([*apt_get, "download", "dataset-fashion-mnist"], folder)
+        with folder_bar("data", folder, _DOWNLOAD_BYTES):
+            _run([*apt_get, "download", "dataset-fashion-mnist"], folder)
         _run(["dpkg", "-x", *(deb.name for deb in folder.glob("*.deb")), "."], folder)
         yield folder / SYSTEM.relative_to("/")
 
@@ -231,8 +234,8 @@ def _read(directory: Path, parts: Sequence[str]) -> tuple[list[Images], Source]:
     for part in parts:
         files = (f"{part}-images-idx3-ubyte", f"{part}-labels-idx1-ubyte")
         paths = [_find(directory, file) for file in files]
-        images, hashes[files[0]] = _read_idx(paths[0], (28, 28))
-        labels, hashes[files[1]] = _read_idx(paths[1], ())
+        images, hashes[files[0]] = read_idx(paths[0], (28, 28))
+        labels, hashes[files[1]] = read_idx(paths[1], ())
         if len(images) != len(labels):
             raise BadInput(f"{paths[0]} holds {len(images)} images, {paths[1]} {len(labels)} labels")
         if labels.max() >= len(_CLASSES):
@@ -241,8 +244,8 @@ def _read(directory: Path, parts: Sequence[str]) -> tuple[list[Images], Source]:
     return result, Source(directory, hashes, all(SHA256[file] == sha256 for file, sha256 in hashes.items()))
 
 
-def _read_idx(path: Path, item: tuple[int, ...]) -> tuple[np.ndarray, str]:
-    """Read an IDX file into an array, uint8 [n, *item], and the SHA-256 of the uncompressed file."""
+def read_idx(path: Path, item: tuple[int, ...]) -> tuple[np.ndarray, str]:
+    """Read an IDX file, compressed or not: an array, uint8 [n, *item], and the SHA-256 of the uncompressed file."""
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             return _parse_idx(file, item, limit=path.stat().st_size * _DEFLATE_MAX_RATIO)

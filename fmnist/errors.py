@@ -15,8 +15,16 @@ class BadInput(Exception):
     """
 
 
-class SearchFailed(Exception):
-    """Every trial of a search failed. The message is one line for a person."""
+class Failed(Exception):
+    """The input was good and the outcome is not. The message is one line for a person."""
+
+
+class SearchFailed(Failed):
+    """Every trial of a search failed."""
+
+
+class ExportFailed(Failed):
+    """An exported model does not agree with the one that it was made from."""
 
 
 class Interrupted(SystemExit):

@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import time
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,19 +15,26 @@ from scipy.special import softmax
 from scipy.stats import binomtest
 from sklearn.metrics import accuracy_score, confusion_matrix, log_loss, precision_recall_fscore_support
 
-from fmnist import data, rundir
+from fmnist import data, pictures, rundir
+from fmnist.data import Images
 from fmnist.errors import BadInput
 from fmnist.model import CLASSES, IMAGE_SHAPE
+from fmnist.progress import Advance, bar
 from fmnist.rundir import RunDir
 
 logger = logging.getLogger(__name__)
 
 _BATCH_SIZE = 2000
-_CELL = 32
+_MISTAKES = 24
+_BINS = 15
 
 
 def evaluate(run: RunDir, data_dir: Path | None) -> dict[str, Any]:
-    """Judge the run's model on the test set, unless that is done; write metrics.json and, for TensorBoard, an image.
+    """Judge the run's model on the test set, unless that is done; write metrics.json and predictions.npz.
+
+    predictions.npz holds, of the test images: `labels` and `predicted`, uint8 [n]; `confidence`, the probability of the
+    predicted class, float32 [n]; and the most confident mistakes, the worst first: their `mistakes`, int64 [k], in
+    those arrays, and `mistake_images`, uint8 [k, 28, 28].
 
     Args:
         run: the folder of a finished training.
@@ -39,22 +47,28 @@ def evaluate(run: RunDir, data_dir: Path | None) -> dict[str, Any]:
         BadInput: no run or no model here, a model that cannot be used, or other data than it was trained on.
     """
     recipe, seed = run.recipe()
-    model = _load(run.model)
+    model = load(run.model)
     trained = data.load_train(data_dir, recipe.data)
     test, source = data.load_test(data_dir)
     sha256 = {**trained.source.sha256, **source.sha256}
     model_sha256 = hashlib.sha256(run.model.read_bytes()).hexdigest()
-    if run.metrics.exists():
+    if run.metrics.exists() and run.predictions.exists():
         known = rundir.read_json(run.metrics, ("model", "data", "test"))
         if known["model"]["sha256"] == model_sha256 and known["data"]["sha256"] == sha256:
             logger.info("%s is finished; nothing to do", run.metrics)
             return known
-    run.record("eval", devices=_devices(), data=sha256)
+    run.record("eval", devices=devices(), data=sha256)
     # A GPU multiplies float32 in the shorter TensorFloat-32 by default; a figure must not depend on the device.
     tf.config.experimental.enable_tensor_float_32_execution(False)
 
+    begin = time.perf_counter()
+    splits = {"train": trained.train, "validation": trained.validation, "test": test}
+    images = sum(map(len, splits.values()))
+    with bar("eval", images, "images") as advance:
+        logits = {name: _logits(model, split.images, advance) for name, split in splits.items()}
+    seconds = time.perf_counter() - begin
     names = list(data.classes(source))
-    figures_on_test = figures(test.labels, _logits(model, test.images), names)
+    figures_on_test = figures(test.labels, logits["test"], names)
     metrics = {
         "recipe": recipe.name,
         "seed": seed,
@@ -67,11 +81,14 @@ def evaluate(run: RunDir, data_dir: Path | None) -> dict[str, Any]:
             "sha256": sha256,
             "classes": names,
         },
-        "train": accuracy_figures(trained.train.labels, _logits(model, trained.train.images)),
-        "validation": accuracy_figures(trained.validation.labels, _logits(model, trained.validation.images)),
+        "train": accuracy_figures(trained.train.labels, logits["train"]),
+        "validation": accuracy_figures(trained.validation.labels, logits["validation"]),
         "test": figures_on_test,
+        "seconds": seconds,
+        "images_per_second": images / seconds,
     }
-    _write_image(run, np.asarray(figures_on_test["confusion_matrix"]), names)
+    _write_predictions(run, test, _probabilities(logits["test"]))
+    _write_images(run, np.asarray(figures_on_test["confusion_matrix"]), names)
     rundir.write_json(run.metrics, metrics)
     return metrics
 
@@ -109,34 +126,48 @@ def figures(y_true: np.ndarray, logits: np.ndarray, names: Sequence[str]) -> dic
         "macro": _averages(y_true, predicted, "macro"),
         "weighted": _averages(y_true, predicted, "weighted"),
         "expected_calibration_error": expected_calibration_error(_probabilities(logits).max(axis=1), correct),
+        "calibration": calibration(_probabilities(logits).max(axis=1), correct),
         "per_class": _per_class(y_true, predicted, names),
         "confusion_matrix": confusion_matrix(y_true, predicted, labels=range(CLASSES)).tolist(),
     }
 
 
-def expected_calibration_error(confidence: np.ndarray, correct: np.ndarray, bins: int = 15) -> float:
-    """The mean distance of confidence and accuracy over equal-width bins, weighted by their sizes.
-
-    Guo et al., On Calibration of Modern Neural Networks, 2017, equation 3.
+def calibration(confidence: np.ndarray, correct: np.ndarray) -> list[dict[str, Any]]:
+    """The number of images, mean confidence and accuracy of each of 15 bins of equal width that holds any.
 
     Args:
         confidence: float [n], the probability of the predicted class.
         correct: bool [n].
     """
-    inner_edges = np.linspace(0, 1, bins + 1)[1:-1]
-    distances = np.bincount(np.digitize(confidence, inner_edges, right=True), weights=confidence - correct)
-    return float(np.abs(distances).sum() / len(confidence))
+    inner_edges = np.linspace(0, 1, _BINS + 1)[1:-1]
+    bins = np.digitize(confidence, inner_edges, right=True)
+    return [
+        {
+            "bin": int(index),
+            "images": int((bins == index).sum()),
+            "confidence": float(confidence[bins == index].mean()),
+            "accuracy": float(correct[bins == index].mean()),
+        }
+        for index in np.unique(bins)
+    ]
 
 
-def confusion_image(matrix: np.ndarray) -> np.ndarray:
-    """Draw a confusion matrix [k, k] as uint8 [32 k, 32 k, 3]: the darker, the larger the share of the true class."""
-    share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    white, navy = np.array([255, 255, 255]), np.array([8, 48, 107])
-    cells = (white + share[..., np.newaxis] * (navy - white)).astype(np.uint8)
-    return cells.repeat(_CELL, axis=0).repeat(_CELL, axis=1)
+def expected_calibration_error(confidence: np.ndarray, correct: np.ndarray) -> float:
+    """The mean distance of confidence and accuracy over the bins of `calibration`, weighted by their sizes.
+
+    Guo et al., On Calibration of Modern Neural Networks, 2017, equation 3.
+    """
+    bins = calibration(confidence, correct)
+    distances = (row["images"] * abs(row["confidence"] - row["accuracy"]) for row in bins)
+    return sum(distances) / len(confidence)
 
 
-def _load(path: Path) -> keras.Model:
+def load(path: Path) -> keras.Model:
+    """Load a final model: uint8 [n, 28, 28] in, logits [n, 10] out.
+
+    Raises:
+        BadInput: it is missing, damaged or of another shape.
+    """
     if not path.exists():
         raise BadInput(f"{path} is missing; run `fmnist train` first")
     # Keras would call a truncated file "not found".
@@ -156,8 +187,9 @@ def _load(path: Path) -> keras.Model:
     return model
 
 
-def _logits(model: keras.Model, images: np.ndarray) -> np.ndarray:
-    logits = np.asarray(model.predict(images, batch_size=_BATCH_SIZE, verbose=0), np.float32)
+def _logits(model: keras.Model, images: np.ndarray, advance: Advance = lambda _: None) -> np.ndarray:
+    ended = keras.callbacks.LambdaCallback(on_predict_batch_end=lambda _batch, logs: advance(len(logs["outputs"])))
+    logits = np.asarray(model.predict(images, batch_size=_BATCH_SIZE, verbose=0, callbacks=[ended]), np.float32)
     if not np.isfinite(logits).all():
         raise BadInput("the model's outputs are not finite numbers; run `fmnist train` again, with other settings")
     return logits
@@ -184,13 +216,27 @@ def _per_class(y_true: np.ndarray, predicted: np.ndarray, names: Sequence[str]) 
     ]
 
 
-def _write_image(run: RunDir, matrix: np.ndarray, names: Sequence[str]) -> None:
+def _write_images(run: RunDir, matrix: np.ndarray, names: Sequence[str]) -> None:
     description = f"Rows: the true class; columns: the predicted one; both in the order {', '.join(names)}."
     writer = tf.summary.create_file_writer(str(run.tensorboard / "eval"))
     with writer.as_default(step=0):
-        tf.summary.image("confusion_matrix", confusion_image(matrix)[np.newaxis], description=description)
+        tf.summary.image("test/confusion_matrix", pictures.confusion_image(matrix)[np.newaxis], description=description)
     writer.close()
 
 
-def _devices() -> str:
-    return ", ".join(device.name for device in tf.config.list_logical_devices())
+def _write_predictions(run: RunDir, test: Images, probabilities: np.ndarray) -> None:
+    mistakes = pictures.confident_mistakes(test.labels, probabilities, _MISTAKES)
+    with rundir.atomic_write(run.predictions) as file:
+        np.savez_compressed(
+            file,
+            labels=test.labels,
+            predicted=probabilities.argmax(axis=1).astype(np.uint8),
+            confidence=probabilities.max(axis=1).astype(np.float32),
+            mistakes=mistakes,
+            mistake_images=test.images[mistakes],
+        )
+
+
+def devices() -> str:
+    """What a model runs on here, for the record."""
+    return ", ".join(device.name.removeprefix("/device:") for device in tf.config.list_logical_devices())

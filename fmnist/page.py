@@ -1,34 +1,41 @@
-"""The parts of a self-contained HTML page: document, table and line chart. It knows nothing of runs.
+"""The parts of a self-contained HTML page: document, tables, tiles, pictures. It knows nothing of runs.
 
-Every function takes plain text and returns HTML; this is the only module that escapes.
+Every function takes plain text and returns HTML. What goes into a page is escaped here, or in `plots`.
 """
 
-import itertools
-import math
+import base64
+import hashlib
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from html import escape
 from string import Template
-from typing import Literal
 
-_NUMBER = re.compile(r"[-+]?\d[\d,]*(\.\d+)?(e[-+]?\d+)?%?")
+_NUMBER = re.compile(r"(< )?[-+]?\d[\d,]*(\.\d+)?(e[-+]?\d+)?%?")
 
 _STYLE = """
 :root { color-scheme: light dark; --text: #1b1f24; --muted: #5b6470; --back: #fff; --panel: #f5f6f8; --line: #d8dce2;
-  --series0: #2563b0; --series1: #c2570c; --alert: #b3261e; }
+  --series0: #2563b0; --series1: #c2570c; --series2: #1a7f4b; --series3: #8b3fb5; --series4: #b02a55;
+  --series5: #6b6f2a; --low: #d3d9e2; --alert: #b3261e; }
 @media (prefers-color-scheme: dark) { :root { --text: #e7e9ec; --muted: #9aa4b0; --back: #14171b; --panel: #1d2126;
-  --line: #343a42; --series0: #6aa7f0; --series1: #f0965a; --alert: #f2857d; } }
+  --line: #343a42; --series0: #6aa7f0; --series1: #f0965a; --series2: #57c08a; --series3: #c58ae8; --series4: #f07f9f;
+  --series5: #c0c56a; --low: #3a424d; --alert: #f2857d; } }
 * { box-sizing: border-box; }
 body { max-width: 1080px; margin: 0 auto; padding: 24px 16px 64px; background: var(--back); color: var(--text);
   font: 15px/1.5 system-ui, sans-serif; }
 h1 { font-size: 1.05rem; font-weight: 600; color: var(--muted); margin: 0; overflow-wrap: anywhere; }
-h2 { font-size: 1.2rem; margin: 40px 0 12px; }
+h2 { font-size: 1.2rem; margin: 44px 0 12px; padding-top: 12px; border-top: 1px solid var(--line); }
 h3, figcaption { font-size: .95rem; font-weight: 600; margin: 16px 0 4px; }
 p { margin: 4px 0 12px; max-width: 72ch; overflow-wrap: anywhere; }
+a { color: var(--series0); }
+nav { display: flex; flex-wrap: wrap; gap: 4px 16px; margin: 16px 0; font-size: .9rem; }
+nav a { text-decoration: none; } nav a:hover { text-decoration: underline; }
 .verdict { font-size: clamp(1.4rem, 4vw, 2rem); font-weight: 650; line-height: 1.25; margin: 8px 0; }
 .alert { border: 2px solid var(--alert); color: var(--alert); border-radius: 6px; padding: 8px 12px; font-weight: 600; }
 .muted { color: var(--muted); }
+.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: 12px; margin: 16px 0; }
+.tiles div { background: var(--panel); border-radius: 8px; padding: 10px 14px; }
+.tiles b { display: block; font-size: 1.35rem; font-weight: 650; font-variant-numeric: tabular-nums; }
+.tiles span, .tiles small { display: block; color: var(--muted); font-size: .85rem; overflow-wrap: anywhere; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .9rem; }
 th, td { padding: 4px 16px 4px 0; text-align: left; border-bottom: 1px solid var(--line); vertical-align: top;
@@ -36,54 +43,93 @@ th, td { padding: 4px 16px 4px 0; text-align: left; border-bottom: 1px solid var
 th:last-child, td:last-child { padding-right: 0; }
 thead th { color: var(--muted); font-weight: 600; vertical-align: bottom; }
 tbody th { font-weight: 500; }
-.wide th, .wide td, .heat th { max-width: none; white-space: nowrap; }
+.wide th, .wide td, .heat th, .bars th { max-width: none; white-space: nowrap; }
 .number { text-align: right; white-space: nowrap; }
-.charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 400px), 1fr)); gap: 16px; }
+thead button { font: inherit; color: inherit; background: none; border: 0; padding: 0; cursor: pointer; }
+thead button::after { content: "\\2195"; opacity: .35; padding-left: 3px; }
+[aria-sort=ascending] button::after { content: "\\2191"; opacity: 1; }
+[aria-sort=descending] button::after { content: "\\2193"; opacity: 1; }
+.columns { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 400px), 1fr)); gap: 16px 24px; }
+.columns > * { min-width: 0; }
 figure { margin: 0; break-inside: avoid; }
+details { margin: 8px 0; } summary { cursor: pointer; color: var(--series0); }
 svg { display: block; width: 100%; height: auto; }
-svg text { fill: var(--muted); font-size: 13px; }
-svg .grid { stroke: var(--line); }
+svg.broad { min-width: 760px; }
+svg text { fill: var(--muted); font-size: 13px; paint-order: stroke; stroke: var(--back); stroke-width: 4px; }
+svg .grid, svg .axis { stroke: var(--line); }
 svg polyline { fill: none; stroke-width: 2; stroke-linejoin: round; }
-.series0 { stroke: var(--series0); } .series1 { stroke: var(--series1); stroke-dasharray: 6 3; }
-circle.series0 { fill: var(--series0); } circle.series1 { fill: var(--series1); }
 svg .mark { stroke: var(--muted); stroke-dasharray: 2 3; }
-.heat td { text-align: center; min-width: 44px; padding: 5px 4px; border: 1px solid var(--back);
-  print-color-adjust: exact; -webkit-print-color-adjust: exact; }
+svg .trial { stroke: color-mix(in oklab, var(--series1) calc(var(--share) * 100%), var(--low)); stroke-width: 2.5; }
+svg .trial:hover { stroke: var(--text); stroke-width: 4; }
+.series0 { --series: var(--series0); } .series1 { --series: var(--series1); } .series2 { --series: var(--series2); }
+.series3 { --series: var(--series3); } .series4 { --series: var(--series4); } .series5 { --series: var(--series5); }
+polyline, line { stroke: var(--series); } circle { fill: var(--series); }
+polyline.series1 { stroke-dasharray: 6 3; } polyline.series2 { stroke-dasharray: 2 2; }
+polyline.series3 { stroke-dasharray: 10 3 2 3; }
+circle.weak { fill-opacity: .55; stroke: var(--series); }
+.heat th, .bars th { padding-right: 8px; }
+.heat td { text-align: center; min-width: 38px; padding: 5px 2px; border: 1px solid var(--back); }
+.heat td, .bars td, .tiles div { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
 .heat td.hit { background: color-mix(in srgb, var(--series0) calc(var(--share) * 70%), var(--panel)); }
 .heat td.miss { background: color-mix(in srgb, var(--series1) calc(var(--share) * 100%), var(--panel)); }
 .heat thead th { text-align: center; padding: 4px; } .heat thead th span { writing-mode: vertical-rl; }
+.bars table { width: 100%; } .bars th:first-child { width: 1%; }
+  .bars td.number { min-width: 72px; padding: 4px; border: solid var(--back);
+  border-width: 1px 6px 1px 0; background: linear-gradient(90deg, color-mix(in srgb, var(--series0) 38%, var(--back))
+  calc(var(--share) * 100%), var(--panel) 0); }
+.gallery { display: grid; grid-template-columns: repeat(auto-fill, minmax(108px, 1fr)); gap: 16px 12px; }
+.gallery img { display: block; width: 84px; height: 84px; image-rendering: pixelated; border-radius: 4px; }
+.gallery figcaption { font-weight: 400; font-size: .82rem; line-height: 1.35; margin: 4px 0 0; }
 @media print { body { max-width: none; padding: 0; font-size: 11px; } .scroll { overflow: visible; }
-  h2, h3 { break-after: avoid; } }
+  nav { display: none; }
+  svg.broad { min-width: 0; } h2, h3, section > p { break-after: avoid; }
+  table.wide { font-size: 8px; } .columns > *, .gallery figure, .tiles div { break-inside: avoid; }
+  thead button::after { content: none; } }
 """
+
+# A click on a column's head sorts by it, numbers as numbers, what is empty last; a second one the other way.
+_SCRIPT = """
+for (const table of document.querySelectorAll("table.sortable")) {
+  for (const button of table.tHead.querySelectorAll("button")) {
+    button.addEventListener("click", () => {
+      const head = button.parentElement, up = head.ariaSort !== "ascending";
+      for (const other of head.parentElement.cells) other.ariaSort = null;
+      head.ariaSort = up ? "ascending" : "descending";
+      const text = (row) => row.cells[head.cellIndex].textContent;
+      const compare = (a, b) => (isNaN(a) || isNaN(b) ? a.localeCompare(b) : a - b) * (up ? 1 : -1);
+      const rows = [...table.tBodies[0].rows];
+      rows.sort((a, b) => (text(a) === "") - (text(b) === "") || compare(text(a), text(b)));
+      table.tBodies[0].append(...rows);
+    });
+  }
+}
+"""
+_SCRIPT_HASH = base64.b64encode(hashlib.sha256(_SCRIPT.encode()).digest()).decode()
+# A browser that is told so loads nothing from elsewhere and runs no other script, whatever a name or message holds.
+_POLICY = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{_SCRIPT_HASH}'"
 
 _DOCUMENT = Template("""<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="$policy">
 <title>$title</title>
 <link rel="icon" href="data:,">
 <style>$style</style>
 </head>
 <body>
 $body
+<script>$script</script>
 </body>
 </html>
 """)
 
 
-@dataclass(frozen=True)
-class Series:
-    """A named sequence of y values at x = 1, 2, ...; None is left out."""
-
-    name: str
-    values: Sequence[float | None]
-    style: Literal["line", "steps", "dots"] = "line"
-
-
 def document(title: str, fragments: Iterable[str]) -> str:
     """The whole page around its fragments."""
-    return _DOCUMENT.substitute(title=escape(title), style=_STYLE, body="\n".join(fragments))
+    body = "\n".join(fragments)
+    return _DOCUMENT.substitute(title=escape(title), policy=_POLICY, style=_STYLE, script=_SCRIPT, body=body)
 
 
 def element(tag: str, text: str, kind: str = "") -> str:
@@ -91,22 +137,66 @@ def element(tag: str, text: str, kind: str = "") -> str:
     return f"<{tag}{_class(kind)}>{escape(text)}</{tag}>"
 
 
+def link(text: str, address: str) -> str:
+    """A link to a file beside the page."""
+    return f'<p><a href="{escape(address)}">{escape(text)}</a></p>'
+
+
 def section(title: str, *fragments: str) -> str:
-    """A titled part of the page."""
-    return f"<section>{element('h2', title)}{''.join(fragments)}</section>"
+    """A titled part of the page, which `contents` can lead to."""
+    return f'<section id="{_slug(title)}">{element("h2", title)}{"".join(fragments)}</section>'
+
+
+def contents(titles: Iterable[str]) -> str:
+    """Links to the sections of these titles."""
+    links = (f'<a href="#{_slug(title)}">{escape(title)}</a>' for title in titles)
+    return f"<nav>{''.join(links)}</nav>"
+
+
+def columns(fragments: Iterable[str]) -> str:
+    """Fragments side by side, as many as the width allows."""
+    return f"<div class=columns>{''.join(f'<div>{fragment}</div>' for fragment in fragments)}</div>"
+
+
+def details(title: str, *fragments: str) -> str:
+    """What a click on the title unfolds."""
+    return f"<details>{element('summary', title)}{''.join(fragments)}</details>"
+
+
+def tiles(rows: Iterable[tuple[str, str, str]]) -> str:
+    """Key figures: of each its name, the figure and a note."""
+    cells = (
+        f"<div>{element('span', name)}{element('b', value)}{element('small', note)}</div>" for name, value, note in rows
+    )
+    return f"<div class=tiles>{''.join(cells)}</div>"
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]], kind: str = "") -> str:
     """A table whose first column names the rows; columns of numbers are aligned right.
 
-    `kind` is "wide" for a table of many columns: it is scrolled sideways rather than broken into lines.
+    `kind` holds "wide" for a table of many columns, which is scrolled sideways rather than broken into lines, and
+    "sortable" for one that a click on a column's head sorts.
     """
     names, *columns = zip(*rows, strict=True)
     kinds = ["number" if all(_NUMBER.fullmatch(cell) for cell in column if cell) else "" for column in columns]
-    head = "".join(element("th", name, column) for name, column in zip(header, ["", *kinds], strict=False))
+    label = "<button>{}</button>" if "sortable" in kind.split() else "{}"
+    head = "".join(
+        f"<th{_class(column)}>{label.format(escape(name))}</th>"
+        for name, column in zip(header, ["", *kinds], strict=False)
+    )
     cells = zip(*columns, strict=True)
     body = ("".join(element("td", cell, column) for cell, column in zip(row, kinds, strict=True)) for row in cells)
     return _table(head, zip(names, body, strict=True), kind)
+
+
+def bar_table(header: Sequence[str], rows: Iterable[tuple[str, Sequence[float]]]) -> str:
+    """Shares from 0 to 1, each a number on a bar of that length."""
+    head = "".join(element("th", name) for name in header)
+    body = (
+        (name, "".join(f'<td class=number style="--share:{value:.4f}">{value:.4f}</td>' for value in values))
+        for name, values in rows
+    )
+    return f"<div class=bars>{_table(head, body, '')}</div>"
 
 
 def heat_table(names: Sequence[str], matrix: Sequence[Sequence[int]]) -> str:
@@ -119,51 +209,15 @@ def heat_table(names: Sequence[str], matrix: Sequence[Sequence[int]]) -> str:
     return _table(head, body, "heat")
 
 
-def chart(title: str, x_name: str, series: Sequence[Series], mark: int | None = None) -> str:
-    """A line chart as inline SVG. `mark` draws a vertical line at that x."""
-    width, height, left, right, top, bottom = 480, 270, 56, 12, 28, 34
-    values = [value for line in series for value in line.values if value is not None]
-    low, high = min(values), max(values)
-    margin = 0.05 * (high - low) or 0.05 * abs(high) or 1.0
-    low, high = low - margin, high + margin
-    count = max(len(line.values) for line in series)
-
-    def x(position: float) -> float:
-        return left + (width - left - right) * (position - 1) / max(count - 1, 1)
-
-    def y(value: float) -> float:
-        return height - bottom - (height - top - bottom) * (value - low) / (high - low)
-
-    parts = []
-    for tick in _ticks(low, high):
-        parts.append(f'<line class=grid x1={left} x2={width - right} y1="{y(tick):.1f}" y2="{y(tick):.1f}" />')
-        parts.append(f'<text x={left - 6} y="{y(tick) + 4:.1f}" text-anchor=end>{tick:.4g}</text>')
-    for position in sorted({1, (1 + count) // 2, count}):
-        parts.append(f'<text x="{x(position):.1f}" y={height - 16} text-anchor=middle>{position}</text>')
-    parts.append(f'<text x="{width - right}" y={height - 2} text-anchor=end>{escape(x_name)}</text>')
-    if mark:
-        parts.append(f'<line class=mark x1="{x(mark):.1f}" x2="{x(mark):.1f}" y1={top} y2={height - bottom} />')
-    for index, line in enumerate(series):
-        points = [(x(n), y(value)) for n, value in enumerate(line.values, 1) if value is not None]
-        legend = left + 150 * index
-        parts.append(f"<text x={legend + 28} y=16>{escape(line.name)}</text>")
-        if line.style == "dots" or len(points) == 1:
-            parts += [
-                f'<circle class=series{index} cx="{px:.1f}" cy="{py:.1f}" r=3 />'
-                for px, py in [(legend + 18, 12), *points]
-            ]
-        else:
-            parts += [
-                _polyline(index, [(legend, 12), (legend + 22, 12)]),
-                _polyline(index, points, line.style == "steps"),
-            ]
-    picture = f'<svg viewBox="0 0 {width} {height}" role=img aria-label="{escape(title)}">{"".join(parts)}</svg>'
-    return f"<figure>{element('figcaption', title)}{picture}</figure>"
-
-
-def charts(pictures: Iterable[str]) -> str:
-    """Charts side by side, as many as the width allows."""
-    return f"<div class=charts>{''.join(pictures)}</div>"
+def gallery(pictures: Iterable[tuple[bytes, str]]) -> str:
+    """PNG images with their captions, whose lines stay lines."""
+    figures = []
+    for png, caption in pictures:
+        lines = "<br>".join(escape(line) for line in caption.splitlines())
+        source = f"data:image/png;base64,{base64.b64encode(png).decode()}"
+        text = escape(caption.replace("\n", ", "))
+        figures.append(f'<figure><img src="{source}" alt="{text}"><figcaption>{lines}</figcaption></figure>')
+    return f"<div class=gallery>{''.join(figures)}</div>"
 
 
 def _table(head: str, body: Iterable[tuple[str, str]], kind: str) -> str:
@@ -180,19 +234,8 @@ def _heat_cell(count: int, total: int, diagonal: bool) -> str:
     return f'<td class={"hit" if diagonal else "miss"} style="--share:{shade:.3f}" title="{title}">{count}</td>'
 
 
-def _polyline(index: int, points: Sequence[tuple[float, float]], steps: bool = False) -> str:
-    if steps:
-        corners = [((right, y), (right, next_y)) for (_, y), (right, next_y) in itertools.pairwise(points)]
-        points = [points[0], *itertools.chain.from_iterable(corners)]
-    return f'<polyline class=series{index} points="{" ".join(f"{x:.1f},{y:.1f}" for x, y in points)}" />'
-
-
-def _ticks(low: float, high: float) -> list[float]:
-    """About four round numbers within the range."""
-    wanted = (high - low) / 4
-    power = 10 ** math.floor(math.log10(wanted))
-    step = min((power * factor for factor in (1, 2, 5, 10)), key=lambda step: abs(step - wanted))
-    return [n * step for n in range(math.ceil(low / step), math.floor(high / step) + 1)]
+def _slug(title: str) -> str:
+    return re.sub(r"\W+", "-", title.lower())
 
 
 def _class(kind: str) -> str:

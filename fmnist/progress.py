@@ -34,24 +34,33 @@ def bar(name: str, total: int, unit: str) -> Iterator[Advance]:
 
 @contextlib.contextmanager
 def folder_bar(name: str, folder: Path, total: int) -> Iterator[None]:
-    """A bar of the bytes in `folder`, which another process fills."""
+    """A bar of the bytes that come into `folder`, which another process fills."""
+    done = threading.Event()
+
+    def watch(advance: Advance) -> None:
+        seen = _size(folder)
+        while not done.wait(_LOOK):
+            size = _size(folder)
+            advance(size - seen)
+            seen = size
+
     with bar(name, total, "bytes") as advance:
-        done = threading.Event()
-
-        def watch() -> None:
-            seen = 0
-            while not done.wait(_LOOK):
-                size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-                advance(size - seen)
-                seen = size
-
-        watcher = threading.Thread(target=watch, name="progress", daemon=True)
+        watcher = threading.Thread(target=watch, args=(advance,), name="progress", daemon=True)
         watcher.start()
         try:
             yield
         finally:
             done.set()
             watcher.join()
+
+
+def _size(folder: Path) -> int:
+    size = 0
+    for path in folder.rglob("*"):
+        # A download's temporary file goes when it is whole.
+        with contextlib.suppress(FileNotFoundError):
+            size += path.stat().st_size
+    return size
 
 
 class _Rate(ProgressColumn):

@@ -1,19 +1,20 @@
-"""`report`: a finished run as a table for the terminal and as a page for the browser."""
+"""`report` of one run: a table for the terminal and a page for the browser."""
 
-import itertools
+import io
 import json
-import math
 import textwrap
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from fmnist import config, page, rundir
+from PIL import Image
+
+from fmnist import config, page, plots, report_search, rundir
 from fmnist.results import Results, facts, read, verdict, warning
 from fmnist.rundir import RunDir
 
 _WIDTH = 80
-_TRIAL_COLUMNS = ("trial", "status", "score", "epochs", "seconds", "worker", "message")
+_CONFUSIONS = 8
 
 
 def summary(run: RunDir) -> str:
@@ -38,45 +39,67 @@ def summary(run: RunDir) -> str:
     return "\n".join(lines)
 
 
-def write(run: RunDir) -> Path:
-    """Write report.html: one page that loads nothing else.
+def write(run: RunDir, output: Path | None = None) -> Path:
+    """Write the page, which loads nothing else, to `output` or else to the run's report.html; return where it is.
 
     Raises:
         BadInput: no run here, not evaluated yet, or a damaged file.
     """
     results = read(run)
-    html = page.document(results.title, _sections(results))
-    with rundir.atomic_write(run.report) as file:
+    sections = dict(_sections(results))
+    html = page.document(results.title, [_head(results), page.contents(sections), *sections.values()])
+    path = output or run.report
+    with rundir.atomic_write(path) as file:
         file.write(html.encode())
-    return run.report
+    return path
 
 
-def _sections(results: Results) -> Iterator[str]:
-    yield _head(results)
-    yield _figures(results)
-    yield _learning_curves(results)
-    if any(score is not None for score in results.scores):
-        yield _search(results)
-    yield _confusions(results)
-    yield _classes(results)
-    yield _configuration(results)
-    yield _provenance(results)
+def _sections(results: Results) -> Iterator[tuple[str, str]]:
+    """Title and fragment of each section."""
+    parts = {
+        "Figures": _figures(results),
+        "Learning curves": _learning_curves(results),
+        "Search": report_search.fragments(results),
+        "Confusions": _confusions(results),
+        "Classes": _classes(results),
+        "Mistakes": _mistakes(results),
+        "Calibration": _calibration(results),
+        "Cost": _cost(results),
+        "Configuration": _configuration(results),
+        "Provenance": _provenance(results),
+    }
+    return ((title, page.section(title, *fragments)) for title, fragments in parts.items() if fragments)
 
 
 def _head(results: Results) -> str:
     low, high = results.metrics["test"]["accuracy_interval"]
     alert = warning(results)
+    training, test = results.training, results.metrics["test"]
+    epochs = len(training["history"]["loss"])
+    tiles = [
+        ("test accuracy", f"{test['accuracy']:.2%}", f"95% interval {low:.2%} to {high:.2%}"),
+        ("validation accuracy", f"{results.metrics['validation']['accuracy']:.2%}", "what selected the model"),
+        ("macro F1", f"{test['macro']['f1']:.4f}", "mean over the ten classes"),
+        ("calibration error", f"{test['expected_calibration_error']:.2%}", "confidence against accuracy"),
+        ("training", f"{training['seconds']:.0f} s", f"{epochs} epochs, {training['images_per_second']:,.0f} images/s"),
+        ("parameters", f"{results.metrics['model']['parameters']:,}", _layers(results)),
+    ]
     return "".join(
         [
             page.element("h1", results.title),
             page.element("p", alert, "alert") if alert else "",
             page.element("p", verdict(results), "verdict"),
-            page.element("p", f"95% interval {low:.2%} to {high:.2%}. {results.recipe.description}", "muted"),
+            page.element("p", results.recipe.description, "muted"),
+            page.tiles(tiles),
         ]
     )
 
 
-def _figures(results: Results) -> str:
+def _layers(results: Results) -> str:
+    return f"hidden layers {'-'.join(map(str, results.recipe.model.hidden)) or 'none'}"
+
+
+def _figures(results: Results) -> list[str]:
     rows = [
         [
             figure.name,
@@ -86,81 +109,122 @@ def _figures(results: Results) -> str:
         ]
         for figure in results.figures
     ]
-    return page.section(
-        "Figures",
-        page.table(["", "this run", "reference", "difference"], rows),
-        page.element("h3", "What was run"),
-        page.table([], facts(results).items()),
-    )
+    compared = page.table(["", "this run", "reference", "difference"], rows)
+    return [page.columns([compared, page.table([], facts(results).items())])]
 
 
-def _learning_curves(results: Results) -> str:
+def _learning_curves(results: Results) -> list[str]:
     history, kept_epoch = results.training["history"], results.training["best_epoch"] + 1
-    curves = [
-        page.chart(
+    charts = [
+        plots.curves(
             name.capitalize(),
             "epoch",
-            [page.Series("training", history[name]), page.Series("validation", history[f"val_{name}"])],
+            [plots.Series("training", history[name]), plots.Series("validation", history[f"val_{name}"])],
             mark=kept_epoch,
         )
         for name in ("loss", "accuracy")
     ]
-    note = f"The dotted line marks epoch {kept_epoch}, whose weights were kept."
-    return page.section("Learning curves", page.charts(curves), page.element("p", note, "muted"))
-
-
-def _search(results: Results) -> str:
-    better = min if results.objective == "val_loss" else max
-    worst = math.inf if better is min else -math.inf
-    scores = [worst if score is None else score for score in results.scores]
-    best_so_far = [None if score == worst else score for score in itertools.accumulate(scores, better)]
-    ranked = sorted(zip(scores, results.trials, strict=True), key=lambda pair: pair[0], reverse=better is max)
-    hyperparameters = [column for column in results.trials[0] if column not in _TRIAL_COLUMNS]
-    columns = [*_TRIAL_COLUMNS[:-1], *hyperparameters, "message"]
-    return page.section(
-        "Search",
-        page.charts(
-            [
-                page.chart(
-                    f"Score: {results.objective}",
-                    "trial",
-                    [page.Series("trial", results.scores, "dots"), page.Series("best so far", best_so_far, "steps")],
-                )
-            ]
-        ),
-        page.element("h3", "Trials, the best first"),
-        page.table(
-            [column.rpartition(".")[2] for column in columns],
-            ([_short(trial.get(column, "")) for column in columns] for _, trial in ranked),
-            "wide",
-        ),
+    if len(set(history["learning_rate"])) > 1:
+        charts.append(plots.curves("Learning rate", "epoch", [plots.Series("", history["learning_rate"], "steps")]))
+    note = (
+        f"The dotted line marks epoch {kept_epoch}, whose weights were kept. The training figures are those of the "
+        "epoch's steps, with dropout and changing weights; so they may be below validation's."
     )
+    return [page.element("p", note, "muted"), page.columns(charts)]
 
 
-def _confusions(results: Results) -> str:
+def _confusions(results: Results) -> list[str]:
     test = results.metrics["test"]
+    names = [row["name"] for row in test["per_class"]]
+    matrix = test["confusion_matrix"]
+    off_diagonal = [
+        (count, true, predicted)
+        for true, row in enumerate(matrix)
+        for predicted, count in enumerate(row)
+        if true != predicted and count
+    ]
+    most = sorted(off_diagonal, key=lambda cell: -cell[0])[:_CONFUSIONS]
+    rows = [
+        (f"{names[true]} taken for {names[predicted]}", str(count), f"{count / sum(matrix[true]):.1%}")
+        for count, true, predicted in most
+    ]
     note = "A row is a true class, a column a predicted one; the cells count test images."
-    return page.section(
-        "Confusion matrix",
-        page.element("p", note, "muted"),
-        page.heat_table([row["name"] for row in test["per_class"]], test["confusion_matrix"]),
-    )
+    fragments = [page.heat_table(names, matrix)]
+    if rows:
+        fragments.append(page.table(["the most frequent", "images", "of the class"], rows))
+    return [page.element("p", note, "muted"), page.columns(fragments)]
 
 
-def _classes(results: Results) -> str:
+def _classes(results: Results) -> list[str]:
     test = results.metrics["test"]
-    rows = [(row["name"], row, row["support"]) for row in test["per_class"]]
-    rows += [(f"{mean} mean", test[mean], test["images"]) for mean in ("macro", "weighted")]
-    return page.section(
-        "Classes",
-        page.table(
-            ["", "precision", "recall", "F1", "images"],
-            ([name, *(_decimals(row[key]) for key in ("precision", "recall", "f1")), str(n)] for name, row, n in rows),
-        ),
+    rows = [(row["name"], row) for row in test["per_class"]]
+    rows += [(f"{mean} mean", test[mean]) for mean in ("macro", "weighted")]
+    return [
+        page.bar_table(
+            ["", "precision", "recall", "F1"],
+            ((name, [row[key] for key in ("precision", "recall", "f1")]) for name, row in rows),
+        )
+    ]
+
+
+def _mistakes(results: Results) -> list[str]:
+    arrays, names = results.predictions, results.metrics["data"]["classes"]
+    pictures = []
+    for index, image in zip(arrays["mistakes"], arrays["mistake_images"], strict=True):
+        png = io.BytesIO()
+        Image.fromarray(image).save(png, "PNG", optimize=True)
+        true, predicted = names[arrays["labels"][index]], names[arrays["predicted"][index]]
+        caption = f"is {true}\nsaid {predicted}\n{arrays['confidence'][index]:.1%} sure\nno. {index}"
+        pictures.append((png.getvalue(), caption))
+    note = "The wrong predictions that the model was most sure of; the number counts the test images from 0."
+    return [page.element("p", note, "muted"), page.gallery(pictures)] if pictures else []
+
+
+def _calibration(results: Results) -> list[str]:
+    bins = results.metrics["test"]["calibration"]
+    note = (
+        "On the dotted line the model is right as often as it says; below it, it is too sure. A disc stands for a "
+        "fifteenth of the range of confidence, its area for the number of test images there."
     )
+    rows = [
+        (f"{row['bin'] / 15:.2f} to {(row['bin'] + 1) / 15:.2f}", f"{row['images']:,}",
+         _decimals(row["confidence"]), _decimals(row["accuracy"]))
+        for row in bins
+    ]  # fmt: skip
+    picture = plots.reliability(
+        "Accuracy over confidence", ((row["images"], row["confidence"], row["accuracy"]) for row in bins)
+    )
+    return [
+        page.element("p", note, "muted"),
+        page.columns([picture, page.table(["confidence", "images", "mean", "accuracy"], rows)]),
+    ]
 
 
-def _configuration(results: Results) -> str:
+def _cost(results: Results) -> list[str]:
+    costs = {
+        "train": (results.training["seconds"], results.training["images_per_second"]),
+        "eval": (results.metrics["seconds"], results.metrics["images_per_second"]),
+    }
+    seconds = [float(trial["seconds"]) for trial in results.trials if trial.get("seconds")]
+    if seconds:
+        costs = {"tune": (sum(seconds), None), **costs}
+    rows = [
+        (
+            job,
+            f"{spent:,.1f}",
+            "" if speed is None else f"{speed:,.0f}",
+            str(results.jobs.get(job, {}).get("devices", "not recorded")),
+        )
+        for job, (spent, speed) in costs.items()
+    ]
+    note = "The seconds of the search are those of its trials, added up over its workers."
+    return [
+        page.table(["", "seconds", "images/s", "device"], rows),
+        page.element("p", note, "muted") if seconds else "",
+    ]
+
+
+def _configuration(results: Results) -> list[str]:
     chosen = results.best["values"] if results.best else {}
     settings = config.to_dict(results.recipe)
     rows = [
@@ -168,35 +232,25 @@ def _configuration(results: Results) -> str:
         for section in ("data", "model", "training")
         for key, value in ((f"{section}.{name}", value) for name, value in settings[section].items())
     ]
-    return page.section("Configuration", page.table(["", "value", "from"], rows))
+    return [page.details("What each key was set to", page.table(["", "value", "from"], rows))]
 
 
-def _provenance(results: Results) -> str:
+def _provenance(results: Results) -> list[str]:
     # The hashes have a table of their own: they are the same for every job.
     jobs = {
-        name: _flat({fact: value for fact, value in job.items() if fact != "data"})
+        name: _flat({fact: value for fact, value in job.items() if fact != "data" and value is not None})
         for name, job in results.jobs.items()
     }
     names = dict.fromkeys(name for job in jobs.values() for name in job)
     hashes = {results.run.model.name: results.metrics["model"]["sha256"], **results.metrics["data"]["sha256"]}
-    return page.section(
-        "Provenance",
+    return [
         page.table(["", *jobs], ([name, *(job.get(name, "") for job in jobs.values())] for name in names)),
-        page.element("h3", "SHA-256"),
-        page.table([], hashes.items()),
-    )
+        page.details("SHA-256 of the model and the data", page.table([], hashes.items())),
+    ]
 
 
 def _decimals(value: float | None) -> str:
     return "" if value is None else f"{value:.4f}"
-
-
-def _short(text: str) -> str:
-    """A number to four digits, or the last line, which is the one that tells in a traceback."""
-    try:
-        return f"{float(text):.4g}" if set(text) & set(".e") else text
-    except ValueError:
-        return text.strip().rpartition("\n")[2]
 
 
 def _flat(record: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
@@ -205,5 +259,5 @@ def _flat(record: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
         if isinstance(value, Mapping):
             flat |= _flat(value, f"{prefix}{key}.")
         else:
-            flat[prefix + key] = "" if value is None else str(value)
+            flat[prefix + key] = str(value)
     return flat

@@ -3,10 +3,13 @@
 import csv
 import io
 import math
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from fmnist import config, rundir
 from fmnist.errors import BadInput
@@ -28,11 +31,15 @@ class Results:
     """What the files of a finished run say; a run without a search has no `best` and no `trials`."""
 
     run: RunDir
+    claimed: config.Recipe
+    """As it was asked for: the same for every seed."""
     recipe: config.Recipe
     """As it was trained: with the values that the search had chosen."""
     seed: int
     jobs: Mapping[str, Mapping[str, Any]]
     metrics: Mapping[str, Any]
+    predictions: Mapping[str, np.ndarray]
+    """Of the test images, as `evaluate` describes them."""
     training: Mapping[str, Any]
     best: Mapping[str, Any] | None
     trials: Sequence[Mapping[str, str]]
@@ -83,17 +90,20 @@ def read(run: RunDir) -> Results:
         BadInput: no run here, not evaluated yet, or a damaged file.
     """
     recipe, seed = run.recipe()
-    if not run.metrics.exists():
-        raise BadInput(f"{run.metrics} is missing; run `fmnist eval {run}` first")
+    for path in (run.metrics, run.predictions):
+        if not path.exists():
+            raise BadInput(f"{path} is missing; run `fmnist eval {run}` first")
     best = rundir.read_json(run.best, ("trial", "score", "values")) if run.best.exists() else None
     training = rundir.read_json(run.history, ("settings", "history", "best_epoch", "seconds", "images_per_second"))
     return Results(
         run=run,
+        claimed=recipe,
         # What was trained, which the search may have gone beyond since.
         recipe=config.resolve({**config.to_dict(recipe), **training["settings"]}, str(run.history)),
         seed=seed,
         jobs=rundir.read_json(run.config, ("jobs",))["jobs"],
-        metrics=rundir.read_json(run.metrics, ("data", "model", "train", "validation", "test")),
+        metrics=rundir.read_json(run.metrics, ("data", "model", "train", "validation", "test", "seconds")),
+        predictions=_read_predictions(run.predictions),
         training=training,
         best=best,
         trials=_read_trials(run.trials) if run.trials.exists() else [],
@@ -145,6 +155,15 @@ def facts(results: Results) -> dict[str, str]:
     lines["device"] = str(results.jobs.get("train", {}).get("devices", "not recorded"))
     lines["files"] = f"{run}: {', '.join(path.name for path in (run.model, run.metrics, run.report))}"
     return lines
+
+
+def _read_predictions(path: Path) -> dict[str, np.ndarray]:
+    names = ("labels", "predicted", "confidence", "mistakes", "mistake_images")
+    try:
+        with np.load(path) as arrays:
+            return {name: arrays[name] for name in names}
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise BadInput(f"{path} is damaged ({error}); remove it and run `fmnist eval` again") from error
 
 
 def _read_trials(path: Path) -> list[dict[str, str]]:

@@ -6,7 +6,6 @@ import importlib.metadata
 import json
 import os
 import platform
-import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -16,6 +15,7 @@ from typing import IO, Any
 from fmnist import __version__
 from fmnist.config import Recipe, resolve, to_dict
 from fmnist.errors import BadInput
+from fmnist.revision import revision
 
 _PACKAGES = ("tensorflow", "tensorflow-cpu", "keras", "keras-tuner", "scikit-learn", "numpy", "tensorboard")
 # To ask for it is to set it, for all threads: so once, before there are any.
@@ -71,6 +71,14 @@ class RunDir:
     @property
     def metrics(self) -> Path:
         return self.path / "metrics.json"
+
+    @property
+    def predictions(self) -> Path:
+        return self.path / "predictions.npz"
+
+    @property
+    def exports(self) -> Path:
+        return self.path / "export"
 
     @property
     def report(self) -> Path:
@@ -228,14 +236,3 @@ def versions() -> dict[str, str]:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[package] = importlib.metadata.version(package)
     return found
-
-
-def revision() -> str | None:
-    """The git revision of this code, with `+changes` if the work tree differs; an image brings FMNIST_REVISION."""
-    if given := os.environ.get("FMNIST_REVISION"):
-        return given
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--abbrev=40", "--dirty=+changes"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None

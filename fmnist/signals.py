@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import threading
+from collections.abc import Callable
 from types import FrameType
 
 from fmnist.errors import Interrupted
@@ -37,8 +38,8 @@ class Stop:
             raise Interrupted
 
 
-def stop_on_signals() -> Stop:
-    """Install the handlers and return the `Stop` that they set. A second SIGINT ends the process at once.
+def stop_on_signals(abandon: Callable[[], None] = lambda: None) -> Stop:
+    """Install the handlers and return the `Stop` that they set. A second SIGINT ends the process, after `abandon`.
 
     Python runs a signal handler only between two bytecodes, which is too late for a main thread that spends seconds
     inside one compiled epoch. The byte that the interpreter's C handler writes to the wake-up descriptor arrives at
@@ -62,6 +63,7 @@ def stop_on_signals() -> Stop:
             if signum not in STOP_SIGNALS:
                 continue
             if stop.requested and signum == signal.SIGINT:
+                abandon()
                 os._exit(128 + signum)
             if not stop.requested:
                 logger.info("%s: stopping at the end of this epoch", signum.name)

@@ -8,18 +8,32 @@ from typing import Any
 import keras
 
 from fmnist import data
+from fmnist.boards import ValidationBoard
 from fmnist.config import Recipe, replace, to_dict
 from fmnist.devices import Devices
 from fmnist.errors import BadInput
 from fmnist.fit import Diverged, FitResult, Trainer
+from fmnist.progress import bar
 from fmnist.rundir import RunDir, atomic_write, read_json, write_json
 from fmnist.signals import Stop
 
 logger = logging.getLogger(__name__)
 
 
-def train(run: RunDir, recipe: Recipe, seed: int, data_dir: Path | None, devices: Devices, stop: Stop) -> None:
+def train(
+    run: RunDir,
+    recipe: Recipe,
+    seed: int,
+    data_dir: Path | None,
+    devices: Devices,
+    stop: Stop,
+    *,
+    profile: bool = False,
+) -> None:
     """Write model.keras and history.json; go on with an interrupted training, and leave a finished one alone.
+
+    Args:
+        profile: whether TensorFlow's profiler records an epoch for TensorBoard.
 
     Raises:
         BadInput: the search has not been done, the run folder is another run's, or the loss diverges.
@@ -36,16 +50,29 @@ def train(run: RunDir, recipe: Recipe, seed: int, data_dir: Path | None, devices
         run.record("train", devices=str(devices), data=loaded.source.sha256)
         logger.info("train %s (seed %d) on %s", chosen.name, seed, devices)
         checkpoint = run.checkpoint / "train.npz"
+        training, images = chosen.training, len(loaded.train)
+        board = run.tensorboard / "final"
+        names = data.classes(loaded.source)
+        log = log_epochs(training.epochs)
         try:
-            result = Trainer(loaded, devices).fit(
-                chosen.model,
-                chosen.training,
-                seed=seed,
-                stop=stop,
-                checkpoint_path=checkpoint,
-                callbacks=[tensorboard(run.tensorboard / "train")],
-                progress=log_epochs(chosen.training.epochs),
-            )
+            with bar("train", training.epochs * images, "images") as advance:
+
+                def progress(epoch: int, logs: dict[str, float]) -> None:
+                    log(epoch, logs)
+                    advance(images)
+
+                result = Trainer(loaded, devices).fit(
+                    chosen.model,
+                    training,
+                    seed=seed,
+                    stop=stop,
+                    checkpoint_path=checkpoint,
+                    callbacks=[
+                        tensorboard(board),
+                        ValidationBoard(board, loaded.validation, names, images, training.batch_size, profile),
+                    ],
+                    progress=progress,
+                )
         except Diverged as error:
             raise BadInput(f"{chosen.name}: {error}") from error
         _write(run, chosen, settings, result)

@@ -113,9 +113,10 @@ class _Trials:
             log(epoch, metrics)
             report(epoch, metrics)
 
-        # One folder a trial, so that TensorBoard's HParams page shows a trial as one session.
-        board = self._run.tensorboard / "trials" / trial.trial_id
         values = {name: _scalar(value) for name, value in trial.values.items()}
+        # One folder a trial, so that TensorBoard's HParams page shows a trial as one session; its name says what it is.
+        told = (f"{value:.2g}" if isinstance(value, float) else str(value) for value in values.values())
+        board = self._run.tensorboard / "trials" / "_".join([trial.trial_id, *told])
         with _counting_deaths(checkpoint):
             self._trainer.fit(
                 recipe.model,

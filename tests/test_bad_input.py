@@ -52,7 +52,7 @@ def mounted(folder: Path, options: str) -> Iterator[None]:
         ("train --seed one", ["'--seed'", "valid integer"]),
         ("train --seed -1", ["'--seed'"]),
         ("tune --trials 0", ["'--trials'"]),
-        ("eval", ["run"]),
+        ("eval", ["RUN"]),
         ("train --recipe tuned_mlp", ["unknown recipe 'tuned_mlp'; did you mean 'tuned-mlp'?"]),
         ("train --recipe none.toml", ["none.toml", "No such file"]),
         ("train --recipe broken.toml", ["broken.toml is not valid TOML"]),

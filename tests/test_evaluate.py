@@ -96,19 +96,11 @@ def test_expected_calibration_error() -> None:
     assert evaluate.expected_calibration_error(confidence, correct) == pytest.approx(0.5 * 0.35)
     # Within one bin the signs cancel.
     assert evaluate.expected_calibration_error(np.array([0.5, 0.5]), np.array([True, False])) == pytest.approx(0)
+    first, second = evaluate.calibration(confidence, correct)
+    assert first == {"bin": 12, "images": 2, "confidence": pytest.approx(0.85), "accuracy": 0.5}
+    assert second == {"bin": 14, "images": 2, "confidence": 1.0, "accuracy": 1.0}
     # 0.2 is the edge of the third bin and belongs to it, as 0.19 does: in two bins this would be 0.495.
     assert evaluate.expected_calibration_error(np.array([0.2, 0.19]), np.array([True, False])) == pytest.approx(0.305)
-
-
-def test_confusion_image_darkens_with_the_share_of_the_row() -> None:
-    image = evaluate.confusion_image(np.array([[1, 0, 0], [5, 5, 0], [0, 0, 0]]))
-    assert image.shape == (96, 96, 3)
-    assert image.dtype == np.uint8
-    full, half, none = image[0, 0], image[32, 0], image[0, 32]
-    assert tuple(none) == (255, 255, 255)
-    assert (full < half).all()
-    assert (half < none).all()
-    assert (image[64:] == 255).all()
 
 
 def test_evaluate_on_the_real_data(tmp_path: Path, data_dir: Path) -> None:
@@ -130,6 +122,7 @@ def test_evaluate_on_the_real_data(tmp_path: Path, data_dir: Path) -> None:
     assert metrics["test"]["per_class"][0]["support"] == 1000
     assert rundir.read_json(run.config)["jobs"]["eval"]["data"] == metrics["data"]["sha256"]
     assert list((run.tensorboard / "eval").iterdir())
+    assert metrics["images_per_second"] == pytest.approx(17_000 / metrics["seconds"])
 
     # The same network in NumPy.
     images, _ = data.load_test(data_dir)
@@ -137,6 +130,24 @@ def test_evaluate_on_the_real_data(tmp_path: Path, data_dir: Path) -> None:
     hidden = np.maximum(images.images.reshape(-1, 784) / 255 @ hidden_kernel + hidden_bias, 0)
     predicted = (hidden @ kernel + bias).argmax(axis=1)
     assert metrics["test"]["accuracy"] == pytest.approx((predicted == images.labels).mean(), abs=2e-4)
+
+    with np.load(run.predictions) as arrays:
+        assert (arrays["labels"] == images.labels).all()
+        assert (arrays["predicted"] == predicted).mean() > 0.999
+        assert (arrays["predicted"] == images.labels).mean() == pytest.approx(metrics["test"]["accuracy"])
+        mistakes = arrays["mistakes"]
+        assert (arrays["predicted"][mistakes] != images.labels[mistakes]).all()
+        assert (np.diff(arrays["confidence"][mistakes]) <= 0).all()
+        wrong = arrays["predicted"] != images.labels
+        assert arrays["confidence"][mistakes[0]] == arrays["confidence"][wrong].max()
+        assert (arrays["mistake_images"] == images.images[mistakes]).all()
+
+
+def test_a_run_without_its_predictions_is_judged_again(other_run: RunDir, other_data: Path) -> None:
+    evaluate.evaluate(other_run, other_data)
+    other_run.predictions.unlink()
+    evaluate.evaluate(other_run, other_data)
+    assert other_run.predictions.exists()
 
 
 def test_another_data_set_is_named_as_such(other_run: RunDir, other_data: Path) -> None:

@@ -5,6 +5,7 @@ import gzip
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -45,7 +46,8 @@ def other_data(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> Path
 def test_the_run_folder_holds_what_the_design_lists(finished: Path) -> None:
     run = finished / "results" / "tiny-seed0"
     names = {path.name for path in run.iterdir()}
-    listed = "config.json search trials.csv best.json tb checkpoint history.json model.keras metrics.json report.html"
+    listed = "config.json search trials.csv best.json tb checkpoint history.json model.keras metrics.json "
+    listed += "predictions.npz report.html"
     assert names == set(listed.split())
     assert [trial["status"] for trial in trials(run)] == ["COMPLETED"] * 2
     assert max(float(trial["score"]) for trial in trials(run)) == json.loads((run / "best.json").read_text())["score"]
@@ -137,13 +139,36 @@ def test_a_training_takes_the_data_of_its_search(run: Path, tmp_path: Path, othe
     assert hashes(tmp_path / run) == before
 
 
-@pytest.mark.parametrize("command", ["", "data", "tune", "train", "eval", "report", "devices"])
+COMMANDS = ["data", "tune", "train", "eval", "report", "predict", "export", "devices"]
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
 def test_help_fits_a_screen(command: str, fmnist: Command) -> None:
     result = fmnist(*filter(None, [command]), "--help", COLUMNS="80", TERM="dumb")
     assert result.returncode == 0
     lines = result.stdout.splitlines()
-    assert 5 < len(lines) <= 40
+    assert 5 < len(lines) <= 24
     assert max(map(len, lines)) <= 80
+    assert lines[-1].startswith(f"  Example: fmnist {command}")
+    if not command:
+        assert re.findall(r"^  ([a-z]+)  ", result.stdout[result.stdout.index("Commands:") :], re.MULTILINE) == COMMANDS
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_the_shell_completes_commands_and_recipes(shell: str, fmnist: Command) -> None:
+    def complete(line: str) -> str:
+        # Each shell tells the words, and which of them it completes, by variables of its own.
+        words = {"COMP_WORDS": line, "COMP_CWORD": str(len(line.split()) - 1)}
+        words |= {"_TYPER_COMPLETE_ARGS": line, "_TYPER_COMPLETE_FISH_ACTION": "get-args"}
+        # The variable's name is the program's, here `python -m fmnist`.
+        return fmnist(**words, **{"_PYTHON _M FMNIST_COMPLETE": f"complete_{shell}"}).stdout
+
+    commands = complete("fmnist pre")
+    assert "predict" in commands
+    assert "train" not in commands
+    recipes = complete("fmnist train --recipe reg")
+    assert "regularized-mlp" in recipes
+    assert "baseline-mlp" not in recipes
 
 
 def test_the_version_is_the_packages(fmnist: Command) -> None:

@@ -13,17 +13,18 @@ import fmnist
 PACKAGE = Path(fmnist.__file__).parent
 ROOMS = [
     {"__init__"},
-    {"errors", "config", "rundir", "signals"},
+    {"errors", "revision", "config", "rundir", "signals", "progress"},
     {"data"},
-    {"augment", "model"},
+    {"augment", "model", "pictures"},
     {"devices"},
     {"program", "checkpoint"},
-    {"fit"},
+    {"fit", "boards"},
     {"search"},
     {"tune", "train"},
     {"evaluate"},
-    {"results", "page"},
-    {"report"},
+    {"predict", "export", "results", "page", "plots"},
+    {"comparison", "report_search"},
+    {"report", "report_several"},
     {"cli"},
     {"__main__"},
 ]
@@ -73,8 +74,8 @@ def test_only_search_imports_keras_tuner() -> None:
     assert importers == {"search"}
 
 
-def test_only_eval_reads_the_test_set() -> None:
-    assert {room_of(module) for module in MODULES if mentions(module, "load_test")} == {"evaluate"}
+def test_only_what_judges_a_finished_model_reads_the_test_set() -> None:
+    assert {room_of(module) for module in MODULES if mentions(module, "load_test")} == {"evaluate", "export"}
 
 
 def test_the_command_line_imports_nothing_heavy() -> None:

@@ -1,0 +1,46 @@
+"""What a model gets right and wrong, drawn as arrays of pixels; TensorBoard shows them, and the report the mistakes."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+_CELL = 32  # pixels a side, of one count
+_SCALE = 3  # of an image's pixels
+_FONT, _CAPTION = 13, 36  # pixels, of a letter and of two lines
+_COLUMNS = 6
+
+
+def confusion_image(matrix: np.ndarray) -> np.ndarray:
+    """Draw a confusion matrix [k, k] as uint8 [32 k, 32 k, 3]: the darker, the larger the share of the true class."""
+    share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    white, navy = np.array([255, 255, 255]), np.array([8, 48, 107])
+    cells = (white + share[..., np.newaxis] * (navy - white)).astype(np.uint8)
+    return cells.repeat(_CELL, axis=0).repeat(_CELL, axis=1)
+
+
+def confident_mistakes(y_true: np.ndarray, probabilities: np.ndarray, count: int) -> np.ndarray:
+    """The indices [at most count] of the wrong predictions, the most confident first.
+
+    Args:
+        y_true: integer [n], the classes 0..9.
+        probabilities: float [n, 10].
+    """
+    wrong = np.flatnonzero(probabilities.argmax(axis=1) != y_true)
+    order = np.argsort(-probabilities[wrong].max(axis=1), kind="stable")
+    return wrong[order[:count]]
+
+
+def gallery(images: np.ndarray, y_true: np.ndarray, predicted: np.ndarray, names: Sequence[str]) -> np.ndarray:
+    """Draw images uint8 [n, 28, 28] in rows of six, with the true and the predicted class, as uint8 [h, w, 3]."""
+    side = images.shape[1] * _SCALE
+    width, height = side + 8, side + _CAPTION + 8
+    rows = max(1, -(-len(images) // _COLUMNS))
+    sheet = Image.new("RGB", (_COLUMNS * width, rows * height), "white")
+    pen = ImageDraw.Draw(sheet)
+    font = ImageFont.load_default(_FONT)
+    for index, image in enumerate(images):
+        left, top = index % _COLUMNS * width, index // _COLUMNS * height
+        sheet.paste(Image.fromarray(image).resize((side, side), Image.Resampling.NEAREST), (left, top))
+        pen.text((left, top + side), f"{names[y_true[index]]}\nnot {names[predicted[index]]}", "black", font, spacing=1)
+    return np.asarray(sheet)

@@ -1,0 +1,143 @@
+"""`predict`: what a run's model says of images from elsewhere."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+from scipy.special import softmax
+
+from fmnist import data, evaluate, rundir
+from fmnist.errors import BadInput
+from fmnist.model import IMAGE_SHAPE
+from fmnist.rundir import RunDir
+
+_TOP = 3
+_BATCH_SIZE = 2000
+# A small file can hold an image that no memory can.
+_MOST_PIXELS = 50_000_000
+# What differs from the background by more than this belongs to the garment.
+_CONTRAST = 16
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The likeliest classes of one image, with their probabilities, the likeliest first.
+
+    index: the image's number in a file that holds several, from 0; None in a file of one.
+    """
+
+    file: Path
+    index: int | None
+    classes: Sequence[tuple[str, float]]
+
+    def __str__(self) -> str:
+        name = str(self.file) if self.index is None else f"{self.file}[{self.index}]"
+        return f"{name}: " + ", ".join(f"{label} {probability:.1%}" for label, probability in self.classes)
+
+    def json(self) -> str:
+        """One line of JSON."""
+        top = [{"class": label, "probability": round(probability, 6)} for label, probability in self.classes]
+        return json.dumps({"file": str(self.file), "index": self.index, "top": top})
+
+
+def predict(run: RunDir, files: Sequence[Path]) -> Iterator[Prediction]:
+    """Classify the images of PNG, JPEG, IDX and NPY files, in their order; all are read before the first is classified.
+
+    Raises:
+        BadInput: no model in the run, or a file that cannot be read or shows nothing.
+    """
+    names = _names(run)
+    model = evaluate.load(run.model)
+    batches = [(file, *_read(file)) for file in files]
+    for file, images, several in batches:
+        probabilities = softmax(model.predict(images, batch_size=_BATCH_SIZE, verbose=0).astype(np.float64), axis=1)
+        for index, row in enumerate(probabilities):
+            top = np.argsort(-row, kind="stable")[:_TOP]
+            yield Prediction(file, index if several else None, [(names[label], float(row[label])) for label in top])
+
+
+def prepare(image: Image.Image) -> np.ndarray:
+    """Make of a picture what Fashion-MNIST makes of one: uint8 [28, 28], light on black.
+
+    A picture of 28 x 28 pixels is kept, but for its sign. Any other is trimmed to what differs from its corners, scaled
+    to 28 pixels on its longer side and centred (Xiao, Rasul and Vollgraf 2017, figure 1; without their sharpening).
+
+    Raises:
+        ValueError: all its pixels are alike.
+    """
+    upright = ImageOps.exif_transpose(image).convert("RGBA")
+    paper = Image.new("RGBA", upright.size, "white")
+    grey = np.asarray(Image.alpha_composite(paper, upright).convert("L"))
+    # Of the 60,000 training images none has corners above 35 in the median, but two have such a border.
+    background = float(np.median([grey[0, 0], grey[0, -1], grey[-1, 0], grey[-1, -1]]))
+    if background > 127:
+        grey, background = 255 - grey, 255 - background
+    if grey.min() == grey.max():
+        raise ValueError("all its pixels are alike")
+    if grey.shape == IMAGE_SHAPE:
+        return grey
+    garment = np.abs(grey - background) > _CONTRAST
+    rows, columns = np.flatnonzero(garment.any(axis=1)), np.flatnonzero(garment.any(axis=0))
+    if len(rows) == 0:
+        raise ValueError("nothing in it stands out from its corners")
+    trimmed = Image.fromarray(grey[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1])
+    scaled = ImageOps.contain(trimmed, IMAGE_SHAPE, Image.Resampling.BOX)
+    return np.asarray(ImageOps.pad(scaled, IMAGE_SHAPE))
+
+
+def _names(run: RunDir) -> Sequence[str]:
+    jobs: dict[str, Any] = rundir.read_json(run.config, ("jobs",))["jobs"] if run.config.exists() else {}
+    if "train" not in jobs:
+        raise BadInput(f"{run} holds no trained model; run `fmnist train` first, or name another folder with --run")
+    hashes = jobs["train"]["data"]
+    return data.classes(data.Source(run.path, hashes, hashes.items() <= data.SHA256.items()))
+
+
+def _read(file: Path) -> tuple[np.ndarray, bool]:
+    """Images uint8 [n, 28, 28], and whether the file may hold several."""
+    try:
+        with file.open("rb") as opened:
+            start = opened.read(8)
+    except OSError as error:
+        raise BadInput(f"{file}: {error.strerror}") from error
+    if not start:
+        raise BadInput(f"{file} is empty")
+    if start.startswith(b"\x93NUMPY"):
+        return _read_npy(file), True
+    if file.suffix == ".gz" or start.startswith(b"\0\0"):
+        return data.read_idx(file, IMAGE_SHAPE)[0], True
+    return _read_picture(file)[np.newaxis], False
+
+
+def _read_npy(file: Path) -> np.ndarray:
+    try:
+        images = np.load(file, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise BadInput(f"{file} cannot be read ({error})") from error
+    images = images[np.newaxis] if images.shape == IMAGE_SHAPE else images
+    if images.dtype != np.uint8 or images.shape[1:] != IMAGE_SHAPE or len(images) == 0:
+        raise BadInput(f"{file} holds {images.dtype} {list(images.shape)}; give uint8 [n, 28, 28], light on black")
+    return images
+
+
+def _read_picture(file: Path) -> np.ndarray:
+    # Its own limit warns in some lines of its own.
+    Image.MAX_IMAGE_PIXELS = None
+    try:
+        with Image.open(file, formats=("PNG", "JPEG")) as image:
+            width, height = image.size
+            if width * height > _MOST_PIXELS:
+                raise BadInput(
+                    f"{file} has {width} x {height} pixels, more than {_MOST_PIXELS // 10**6} million; make it smaller"
+                )
+            return prepare(image)
+    except UnidentifiedImageError as error:
+        raise BadInput(f"{file} is no image that can be read; give PNG, JPEG, IDX or NPY") from error
+    except ValueError as error:
+        raise BadInput(f"{file} shows nothing: {error} ({width} x {height})") from error
+    except (OSError, SyntaxError) as error:
+        raise BadInput(f"{file} is damaged ({error})") from error

@@ -1,0 +1,77 @@
+"""The model in the formats of other runtimes, read back by those."""
+
+import dataclasses
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import Command
+
+from fmnist import export
+from fmnist.errors import BadInput, ExportFailed
+from fmnist.rundir import RunDir
+
+RUN = Path("results", "tiny-seed0")
+
+
+@pytest.fixture(scope="module")
+def copy(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> RunDir:
+    return RunDir(shutil.copytree(finished / RUN, tmp_path_factory.mktemp("export") / "run"))
+
+
+@pytest.mark.parametrize("name", ["savedmodel", "tflite", "onnx"])
+def test_a_float_format_agrees_with_keras_on_the_whole_test_set(copy: RunDir, data_dir: Path, name: str) -> None:
+    for package in export.FORMATS[name].packages:
+        pytest.importorskip(package)
+    # Twice: the second replaces the first.
+    for _ in range(2):
+        check = export.export(copy, name, data_dir)
+    assert check.agreement >= 0.9999
+    assert check.path.exists()
+    assert check.path.parent == copy.exports
+    assert not list(copy.exports.glob(".*"))
+    # A batch of another size, from where it was put.
+    logits = export.FORMATS[name].read(str(check.path))(np.zeros((3, 28, 28), np.uint8))
+    assert logits.shape == (3, 10)
+    assert logits.dtype == np.float32
+
+
+def test_the_quantised_model_is_smaller_and_loses_half_a_point_at_most(copy: RunDir, data_dir: Path) -> None:
+    pytest.importorskip("ai_edge_litert")
+    check = export.export(copy, "tflite-int8", data_dir)
+    assert check.accuracy > check.keras_accuracy - 0.005
+    whole = export.export(copy, "tflite", data_dir)
+    assert check.path.stat().st_size < 0.6 * whole.path.stat().st_size
+
+
+def test_what_does_not_agree_is_not_kept(copy: RunDir, data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = copy.exports / "saved_model"
+    shutil.rmtree(path, ignore_errors=True)
+    path.mkdir(parents=True)
+    (path / "earlier").touch()
+    honest = export.FORMATS["savedmodel"]
+    wrong = dataclasses.replace(honest, read=lambda path: lambda images: -honest.read(path)(images))
+    monkeypatch.setitem(export.FORMATS, "savedmodel", wrong)
+    with pytest.raises(ExportFailed, match=r"saved_model: the same class as Keras on .*not kept"):
+        export.export(copy, "savedmodel", data_dir)
+    assert [left.name for left in path.iterdir()] == ["earlier"]
+    assert not list(copy.exports.glob(".*"))
+
+
+def test_a_missing_package_and_an_unknown_format_are_named(
+    copy: RunDir, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(BadInput, match="--format pmml: choose one of savedmodel, tflite, tflite-int8, onnx"):
+        export.export(copy, "pmml", data_dir)
+    absent = dataclasses.replace(export.FORMATS["onnx"], packages=("numpy", "no_such_package"))
+    monkeypatch.setitem(export.FORMATS, "onnx", absent)
+    with pytest.raises(BadInput, match="--format onnx needs no_such_package; `pip install .*export.txt`"):
+        export.export(copy, "onnx", data_dir)
+
+
+def test_the_command_prints_the_agreement(run: Path, fmnist: Command) -> None:
+    result = fmnist("export", run, "--format", "savedmodel")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith(f"{run}/export/saved_model: the same class as Keras on 100.00% of the test images")
+    assert fmnist("export", "nowhere", "--format", "savedmodel").returncode == 64

@@ -1,0 +1,81 @@
+"""Bars on a real terminal, and nothing of them in a log."""
+
+import os
+import pty
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import Command
+
+BAR = """
+import logging, sys
+from pathlib import Path
+from fmnist.progress import bar, folder_bar
+logging.basicConfig(level=sys.argv[1], format="%(message)s", stream=sys.stderr)
+with bar("train", 1000, "images") as advance:
+    for epoch in range(4):
+        logging.info("epoch %d", epoch)
+        advance(250)
+logging.info("afterwards")
+with folder_bar("data", Path(sys.argv[2]), 100):
+    Path(sys.argv[2], "file").write_bytes(bytes(100))
+"""
+
+
+def on_terminal(*command: str | Path, cwd: Path) -> str:
+    """What a process writes to its stderr when that is a terminal, without the codes that move the cursor."""
+    ours, theirs = pty.openpty()
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "80", "NO_COLOR": "1"}
+    with subprocess.Popen(
+        [sys.executable, *command], cwd=cwd, env=environment, stdout=subprocess.PIPE, stderr=theirs
+    ) as process:
+        os.close(theirs)
+        written = b""
+        while True:
+            try:
+                part = os.read(ours, 65536)
+            except OSError:  # the other end is closed
+                break
+            written += part
+        assert process.wait() == 0, written.decode()
+    os.close(ours)
+    return re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", written.decode())
+
+
+def test_a_terminal_shows_a_bar_below_the_lines_of_the_log(tmp_path: Path) -> None:
+    text = on_terminal("-c", BAR, "INFO", str(tmp_path), cwd=tmp_path)
+    assert re.findall(r"epoch \d", text) == [f"epoch {epoch}" for epoch in range(4)]
+    assert re.search(r"train .* 100%", text)
+    assert "images/s, " in text
+    assert " left" in text
+    assert "data " in text
+    # The log has its own stderr again.
+    assert re.search(r"[\r\n]afterwards\r\n", text)
+
+
+def test_a_quiet_terminal_shows_nothing(tmp_path: Path) -> None:
+    assert on_terminal("-c", BAR, "WARNING", str(tmp_path), cwd=tmp_path) == ""
+
+
+def test_a_log_has_plain_lines_alone(tmp_path: Path) -> None:
+    result = subprocess.run(
+        [sys.executable, "-c", BAR, "INFO", str(tmp_path)], capture_output=True, text=True, check=True
+    )
+    assert result.stderr.splitlines() == [*(f"epoch {epoch}" for epoch in range(4)), "afterwards"]
+
+
+@pytest.mark.parametrize("option", ["--quiet", "-q"])
+def test_a_quiet_job_prints_its_result_alone(run: Path, tmp_path: Path, fmnist: Command, option: str) -> None:
+    (tmp_path / run / "metrics.json").unlink()
+    result = fmnist("eval", run, option)
+    assert result.returncode == 0
+    assert result.stderr == ""
+    assert re.fullmatch(r"test accuracy 0\.\d{4} \(95% interval .*\)\n", result.stdout)
+
+
+def test_an_evaluation_on_a_terminal_shows_how_fast_it_is(run: Path, tmp_path: Path) -> None:
+    (tmp_path / run / "metrics.json").unlink()
+    assert re.search(r"eval .*%.*images/s", on_terminal("-m", "fmnist", "eval", run, cwd=tmp_path))
