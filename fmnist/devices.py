@@ -1,6 +1,7 @@
 """Which devices train, by which strategy, in which precision, compiled by XLA or not; said in one line."""
 
 import contextlib
+import logging
 import os
 import re
 from dataclasses import dataclass
@@ -13,10 +14,13 @@ import tensorflow as tf
 from fmnist.config import ModelConfig
 from fmnist.errors import BadInput
 
+logger = logging.getLogger(__name__)
+
 PRECISIONS = ("auto", "float32", "mixed_bfloat16", "mixed_float16")
 # Below this width bfloat16 on a CPU loses more by its conversions than its matrix units gain.
 _CPU_BFLOAT16_UNITS = 1024
 _BFLOAT16_FLAGS = {"amx_bf16", "avx512_bf16"}
+_NVIDIA_DRIVER = Path("/proc/driver/nvidia/gpus")
 
 
 @dataclass(frozen=True)
@@ -100,6 +104,12 @@ def choose(devices: str = "auto", precision: str = "auto") -> Devices:
         raise BadInput(f"--devices {devices}: this machine shows {len(gpus)} GPU(s) to TensorFlow; try --devices cpu")
     if gpus:
         return _gpus(gpus[:wanted], precision)
+    if devices == "auto" and _NVIDIA_DRIVER.is_dir() and os.environ.get("CUDA_VISIBLE_DEVICES") not in ("", "-1"):
+        logger.warning(
+            "TensorFlow sees none of this machine's %d NVIDIA GPU(s): it lacks CUDA's libraries, or a newer driver, or "
+            "this container was not given them",
+            len(list(_NVIDIA_DRIVER.iterdir())),
+        )
     return _cpus(int(devices.partition(":")[2] or 1), precision)
 
 

@@ -1,5 +1,7 @@
 """The choice of devices and precision, and what several devices give."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import keras
@@ -82,3 +84,19 @@ def test_several_devices_equal_one(fmnist: Command, tmp_path: Path) -> None:
     for several in weights[1:]:
         for one, other in zip(weights[0], several, strict=True):
             np.testing.assert_allclose(one, other, rtol=0, atol=1e-5)
+
+
+def test_gpus_that_tensorflow_does_not_see_are_said_aloud(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "0000:01:00.0").mkdir()
+    code = f"""
+import logging, pathlib
+from fmnist import devices
+logging.basicConfig(format="%(message)s")
+devices._NVIDIA_DRIVER = pathlib.Path({str(tmp_path)!r})
+print(devices.choose().kind)
+"""
+    # A number that no GPU has.
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "99")
+    seen = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert seen.stdout == "cpu\n"
+    assert "sees none of this machine's 1 NVIDIA GPU(s)" in seen.stderr

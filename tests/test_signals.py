@@ -132,7 +132,7 @@ def test_a_training_that_is_interrupted_four_times_ends_as_one_that_is_not(tmp_p
     for array, other in zip(weights, expected_weights, strict=True):
         np.testing.assert_array_equal(array, other)
 
-    logged = [epochs_logged(folder / "results" / "own-seed0" / "tb" / "train" / "validation") for folder in folders]
+    logged = [epochs_logged(folder / "results" / "own-seed0" / "tb" / "final" / "validation") for folder in folders]
     assert logged[0] == Counter(range(24))
     assert logged[1].keys() == logged[0].keys()
 

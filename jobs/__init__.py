@@ -1,0 +1,1 @@
+"""How the jobs are submitted: to containers on one host, to Slurm, to Kubernetes."""

@@ -1,0 +1,135 @@
+"""Which container engine answers, and what it can give a container. Standard library only.
+
+usage: python3 -m jobs.engines     print the first of docker and podman that answers, else local; say why on stderr
+"""
+
+import glob
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from fmnist.errors import BadInput
+from fmnist.search import supervise
+
+NAMES = ("docker", "podman")
+
+_ANSWER_SECONDS = 20
+_CDI = ("/etc/cdi/*", "/var/run/cdi/*")
+
+
+@dataclass(frozen=True)
+class Engine:
+    """Docker or Podman; their command lines are the same but for what is here."""
+
+    name: str
+
+    def __call__(self, *args: str, check: bool = True) -> str:
+        """Run a command of the engine, and return what it prints.
+
+        Raises:
+            BadInput: it failed, and `check` is true.
+        """
+        done = subprocess.run([self.name, *args], capture_output=True, text=True, stdin=subprocess.DEVNULL)
+        if check and done.returncode:
+            raise BadInput(f"{self.name} {args[0]} failed: {_last_line(done.stderr)}")
+        return done.stdout.strip()
+
+    @cached_property
+    def problem(self) -> str | None:
+        """Why the engine does not answer; None if it does. That the command is there says nothing of its daemon."""
+        try:
+            done = subprocess.run(
+                [self.name, "info"], capture_output=True, text=True, timeout=_ANSWER_SECONDS, stdin=subprocess.DEVNULL
+            )
+        except OSError:
+            return f"{self.name} is not installed"
+        except subprocess.TimeoutExpired:
+            return f"{self.name} did not answer within {_ANSWER_SECONDS} s"
+        return f"{self.name} does not answer: {_last_line(done.stderr)}" if done.returncode else None
+
+    @cached_property
+    def _rootless(self) -> bool:
+        if self.name == "podman":
+            return self("info", "--format", "{{.Host.Security.Rootless}}") == "true"
+        return "name=rootless" in self("info", "--format", "{{.SecurityOptions}}")
+
+    @property
+    def user(self) -> list[str]:
+        """The options by which the caller owns what a container writes."""
+        if self.name == "docker" and self._rootless:
+            # There root is the caller, and every other user a stranger.
+            return ["--user", "0:0"]
+        caller = ["--user", f"{os.getuid()}:{os.getgid()}"]
+        return [*caller, "--userns", "keep-id"] if self._rootless else caller
+
+    @cached_property
+    def gpus(self) -> list[str]:
+        """The options that give a container the GPUs; none if there are none, or none that can be given."""
+        if not supervise.gpus():
+            return []
+        if self.name == "docker" and _has_toolkit(self("info", "--format", "{{json .Runtimes}}")):
+            return ["--gpus", "all"]
+        if self.name == "podman" and any("nvidia.com/gpu" in Path(path).read_text() for path in _files(_CDI)):
+            return ["--device", "nvidia.com/gpu=all"]
+        return []
+
+    @property
+    def gpus_line(self) -> str:
+        """What `gpus` found, for a person."""
+        found = len(supervise.gpus())
+        if self.gpus:
+            return f"{found} GPU(s)"
+        if not found:
+            return "no GPU: on the CPU"
+        missing = "the NVIDIA container toolkit" if self.name == "docker" else "a CDI file (nvidia-ctk cdi generate)"
+        return f"{found} GPU(s) that {self.name} cannot give without {missing}: on the CPU"
+
+    def images(self, names: Iterable[str]) -> dict[str, str]:
+        """The revision of each image that is there, by its name."""
+        label = '{{index .Config.Labels "org.opencontainers.image.revision"}}'
+        found = {name: self("image", "inspect", "--format", f"there {label}", name, check=False) for name in names}
+        return {name: line.removeprefix("there").strip() for name, line in found.items() if line}
+
+
+def choose(name: str) -> Engine:
+    """The engine `name`, or for `auto` the first that answers.
+
+    Raises:
+        BadInput: it does not answer, or none does.
+    """
+    engines = [Engine(name) for name in (NAMES if name == "auto" else [name])]
+    for engine in engines:
+        if engine.problem is None:
+            return engine
+    raise BadInput("; ".join(engine.problem or "" for engine in engines))
+
+
+def _has_toolkit(runtimes: str) -> bool:
+    return "nvidia" in json.loads(runtimes) or shutil.which("nvidia-container-runtime-hook") is not None
+
+
+def _files(patterns: Iterable[str]) -> list[str]:
+    return [path for pattern in patterns for path in glob.glob(pattern)]
+
+
+def _last_line(text: str) -> str:
+    return text.strip().rpartition("\n")[2]
+
+
+def main() -> None:
+    engines = [Engine(name) for name in NAMES]
+    problems = [engine.problem for engine in engines]
+    name = next((engine.name for engine, problem in zip(engines, problems, strict=True) if problem is None), "local")
+    reasons = "; ".join(problem for problem in problems if problem)
+    print(f"ENGINE=auto: {name}{f' ({reasons})' if reasons else ''}", file=sys.stderr)
+    print(name)
+
+
+if __name__ == "__main__":
+    main()

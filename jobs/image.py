@@ -1,0 +1,68 @@
+"""Build the image, tagged by accelerator and by git revision. Standard library only.
+
+usage: python3 -m jobs.image --engine ENGINE --accelerator cuda|cpu [--base-image IMAGE]
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import fmnist
+from fmnist.errors import EXIT_BAD_INPUT, BadInput
+from fmnist.revision import revision
+from jobs import engines
+
+_ROOT = Path(__file__).resolve().parent.parent
+_TITLE = "org.opencontainers.image.title=fmnist"
+
+
+def main() -> None:
+    """Build what the command line names."""
+    parser = argparse.ArgumentParser(prog="jobs.image")
+    parser.add_argument("--engine", choices=("auto", *engines.NAMES), default="auto")
+    parser.add_argument("--accelerator", choices=("cuda", "cpu"), default="cuda")
+    parser.add_argument("--base-image")
+    options = parser.parse_args()
+    try:
+        engine = engines.choose(options.engine)
+    except BadInput as error:
+        print(f"image: {error}", file=sys.stderr)
+        sys.exit(EXIT_BAD_INPUT)
+    here = revision()
+    name = f"fmnist:{options.accelerator}"
+    # A tag holds no plus sign.
+    tags = [name, *([f"{name}-{here[:12]}{'-changes' if here.endswith('+changes') else ''}"] if here else [])]
+    arguments = {
+        "ACCELERATOR": options.accelerator,
+        "BASE_IMAGE": options.base_image,
+        "REVISION": here,
+        "VERSION": fmnist.__version__,
+        "SOURCE": _source(),
+        "IMAGE": tags[-1],
+    }
+    command = [engine.name, "build", f"--file={_ROOT / 'docker' / 'Dockerfile'}", *(f"--tag={tag}" for tag in tags)]
+    command += [f"--build-arg={key}={value}" for key, value in arguments.items() if value]
+    done = subprocess.run([*command, str(_ROOT)], env={**os.environ, "DOCKER_BUILDKIT": "1"})
+    if done.returncode:
+        sys.exit(done.returncode)
+    # What was built before under these tags.
+    engine("image", "prune", "--force", "--filter", f"label={_TITLE}", check=False)
+    size = int(engine("image", "inspect", "--format", "{{.Size}}", name))
+    print(f"{engine.name} has {' and '.join(tags)}: {size / 1e9:.2f} GB")
+
+
+def _source() -> str | None:
+    """Where the code is from, without the password that an address may hold."""
+    command = ["git", "-C", str(_ROOT), "config", "--get", "remote.origin.url"]
+    try:
+        url = urlsplit(subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip())
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return url._replace(netloc=url.netloc.rpartition("@")[2]).geturl()
+
+
+if __name__ == "__main__":
+    main()
