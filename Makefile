@@ -18,13 +18,44 @@ WORKERS ?=
 GPUS_PER_WORKER ?=
 #: overrides of the recipe, such as SET="training.epochs=5 training.batch_size=256"
 SET ?=
-#: where the jobs run: local is the virtual environment
+#: where the jobs run: local (the virtual environment), docker or podman; auto takes the first of the two that answers
 ENGINE ?= local
+#: what `image` is built for: cuda or cpu
+ACCELERATOR ?= cuda
+#: what `image` is built on [debian:bookworm-slim]
+BASE_IMAGE ?=
+#: where `submit` submits to: slurm or kubernetes
+CLUSTER ?= slurm
+#: the image that containers run [the newest that fits]; for a cluster, by the name that its nodes pull it by
+IMAGE ?=
+#: the memory of a container, or of a job that trains on CLUSTER, such as 8G
+MEMORY ?=
+#: the processors of a job that trains on CLUSTER
+CPUS ?= 2
+#: the time limit of each job on CLUSTER, in minutes
+TIME ?=
+#: what runs a Slurm job: none (the virtual environment), podman, apptainer or pyxis, with IMAGE
+RUNTIME ?= none
+#: Slurm's account of the jobs
+ACCOUNT ?=
+#: Slurm's partition of the jobs
+PARTITION ?=
+#: how often an interrupted Slurm job goes back into the queue
+REQUEUES ?= 10
+#: what the jobs are to Kubernetes: plain (Jobs), jobset, or kueue (a JobSet in a queue)
+OVERLAY ?= jobset
+#: Kubernetes' namespace of the jobs
+NAMESPACE ?=
+#: Kueue's queue of the jobs
+QUEUE ?=
 #: the Python, 3.10 to 3.13, that the virtual environment is made with
 PYTHON3 ?= python3
 
-ifeq ($(filter auto local,$(ENGINE)),)
-$(error ENGINE=$(ENGINE) is not known; use auto or local)
+ifeq ($(filter auto docker podman local,$(ENGINE)),)
+$(error ENGINE=$(ENGINE) is not known; use auto, docker, podman or local)
+endif
+ifeq ($(ENGINE),auto)
+override ENGINE := $(shell $(PYTHON3) -m jobs.engines)
 endif
 
 VENV := .venv
@@ -33,8 +64,17 @@ TENSORFLOW := $(shell nvidia-smi -L >/dev/null 2>&1 && echo cuda || echo cpu)
 ENVIRONMENT := $(VENV)/$(TENSORFLOW).stamp
 DEV_ENVIRONMENT := $(VENV)/dev.stamp
 
-# The command that runs a job, in whatever ENGINE names.
+# The commands that run a job in what ENGINE names, and what they need.
+ifeq ($(ENGINE),local)
+READY := $(ENVIRONMENT)
 FMNIST := $(BIN)/fmnist
+TENSORBOARD := $(BIN)/tensorboard --host localhost --port 6006 --logdir
+else
+READY :=
+FMNIST = $(PYTHON3) -m jobs.containers --engine $(ENGINE) $(if $(IMAGE),--image '$(IMAGE)') \
+	$(if $(MEMORY),--memory '$(MEMORY)')
+TENSORBOARD = $(FMNIST) tensorboard
+endif
 RUN_DIR = '$(RESULTS)/$(RUN)'
 DATA_OPTION = $(if $(DATA),--data '$(DATA)')
 JOB_OPTIONS = --recipe '$(RECIPE)' --seed $(SEED) --run $(RUN_DIR) $(foreach set,$(SET),--set '$(set)') $(DATA_OPTION)
@@ -44,10 +84,10 @@ TUNE_OPTIONS = $(if $(TRIALS),--trials $(TRIALS)) $(if $(WORKERS),--workers $(WO
 MAKEFLAGS += --no-builtin-rules --no-print-directory
 # The jobs of `all` meet through files: one after the other, whatever -j says.
 .NOTPARALLEL:
-.PHONY: help setup all data tune train eval report devices tensorboard test chaos lint bench lock clean
+.PHONY: help setup all data tune train eval report submit status logs cancel devices image tensorboard test chaos lint bench tour lock clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z%-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@printf '\nVariables, as in `make train RECIPE=smoke SEED=1`:\n'
 	@awk '/^#: / { text = substr($$0, 4); next } \
 		text { value = $$0; sub(/^[^=]*= ?/, "", value); printf "  %-12s %s%s\n", $$1, text, value ~ /^[^$$]/ ? " [" value "]" : "" } \
@@ -57,29 +97,50 @@ setup: $(ENVIRONMENT) ## make the virtual environment; the other targets do it t
 
 all: data tune train eval report ## the main job, from the data to the report
 
-data: $(ENVIRONMENT) ## find or fetch the data set and verify it
+data: $(READY) ## find or fetch the data set and verify it
 	$(FMNIST) data $(DATA_OPTION)
 
-tune: $(ENVIRONMENT) ## search for the best configuration
+tune: $(READY) ## search for the best configuration
 	$(FMNIST) tune $(JOB_OPTIONS) $(TUNE_OPTIONS)
 
-train: $(ENVIRONMENT) ## train the final model
+train: $(READY) ## train the final model
 	$(FMNIST) train $(JOB_OPTIONS)
 
-eval: $(ENVIRONMENT) ## judge the model on the test set
+eval: $(READY) ## judge the model on the test set
 	$(FMNIST) eval $(RUN_DIR) $(DATA_OPTION)
 
-report: $(ENVIRONMENT) ## print the run's summary and write report.html
+report: $(READY) ## print the run's summary and write report.html
 	$(FMNIST) report $(RUN_DIR)
 
-devices: $(ENVIRONMENT) ## what this machine computes with
+submit: $(ENVIRONMENT) ## submit tune, train, eval and report to CLUSTER
+	$(ON_CLUSTER) submit $(CLUSTER_OPTIONS)
+
+status logs cancel: $(ENVIRONMENT)
+	@$(ON_CLUSTER) $@ $(CLUSTER_OPTIONS)
+
+status: ## how far the jobs are that `submit` submitted, with the same variables
+logs: ## the last lines of each of their logs
+cancel: ## end them
+
+ON_CLUSTER = $(BIN)/python -m jobs.cluster
+CLUSTER_OPTIONS = --cluster '$(CLUSTER)' $(JOB_OPTIONS) $(TUNE_OPTIONS) $(foreach name,$(SITE),$(if $($(name)),--$(name) '$($(name))'))
+SITE := IMAGE TIME MEMORY CPUS RUNTIME ACCOUNT PARTITION REQUEUES OVERLAY NAMESPACE QUEUE
+
+devices: $(READY) ## what this machine computes with
 	$(FMNIST) devices
 
-tensorboard: $(ENVIRONMENT) ## look at all runs, on http://localhost:6006
-	$(BIN)/tensorboard --logdir '$(RESULTS)' --host localhost --port 6006
+image: ## build the container image
+	$(PYTHON3) -m jobs.image --engine $(ENGINE:local=auto) --accelerator $(ACCELERATOR) \
+		$(if $(BASE_IMAGE),--base-image '$(BASE_IMAGE)')
+
+tensorboard: $(READY) ## look at all runs, on http://localhost:6006
+	$(TENSORBOARD) '$(RESULTS)'
 
 test: $(DEV_ENVIRONMENT) ## run the tests
 	$(BIN)/pytest
+
+test-%: $(DEV_ENVIRONMENT) ## run those that need more: test-containers, test-slurm, test-kubernetes, test-browser
+	$(BIN)/pytest -m $*
 
 chaos: $(DEV_ENVIRONMENT) ## kill chief and workers at random through twenty searches
 	TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/python tests/chaos.py --seed $(SEED)
@@ -88,14 +149,18 @@ lint: $(DEV_ENVIRONMENT) ## check style, types and shell scripts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/shellcheck .ci/run
+	$(BIN)/shellcheck --external-sources .ci/run docker/*.sh jobs/slurm/*.s*h tests/containers/*.sh tests/slurm/*.sh
 
 bench: $(DEV_ENVIRONMENT) ## measure the speed against the alternatives
 	$(BIN)/python -m tests.bench
 
+tour: $(DEV_ENVIRONMENT) ## take the README's pictures of the run, finished and with a search (needs Chromium)
+	$(BIN)/python -m tests.tour $(RUN_DIR) docs
+
 lock: $(DEV_ENVIRONMENT) ## renew requirements/ with the newest versions that fit pyproject.toml
 	$(LOCK) --extra cpu --output-file requirements/cpu.txt pyproject.toml
 	$(LOCK) --extra cuda --output-file requirements/cuda.txt pyproject.toml
+	$(LOCK) --constraint requirements/cpu.txt --group export --output-file requirements/export.txt
 	$(LOCK) --constraint requirements/cpu.txt --group dev --output-file requirements/dev.txt
 
 LOCK = $(BIN)/uv pip compile --no-config --quiet --upgrade --universal --python-version 3.10 --generate-hashes \
@@ -103,7 +168,7 @@ LOCK = $(BIN)/uv pip compile --no-config --quiet --upgrade --universal --python-
 
 clean: ## remove the virtual environment and the caches, not the results
 	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache
-	find fmnist tests -name __pycache__ -prune -exec rm -rf {} +
+	find docker fmnist jobs tests -name __pycache__ -prune -exec rm -rf {} +
 
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
@@ -117,6 +182,7 @@ $(ENVIRONMENT): requirements/$(TENSORFLOW).txt
 	@$(PYTHON3) -m venv --clear $(VENV)
 	@$(PIP_INSTALL) --require-hashes --requirement $<
 	@$(PIP_INSTALL) --no-deps --no-build-isolation --editable .
+	@docker/link_cusolver.sh $(VENV)
 	@touch $@
 
 $(DEV_ENVIRONMENT): requirements/dev.txt $(ENVIRONMENT)

@@ -73,7 +73,8 @@ def export(run: RunDir, name: str, data_dir: Path | None) -> Check:
     wanted = FORMATS[name]
     missing = [package for package in wanted.packages if importlib.util.find_spec(package) is None]
     if missing:
-        raise BadInput(f"--format {name} needs {', '.join(missing)}; `pip install --requirement requirements/export.txt`")
+        install = "pip install --requirement requirements/export.txt"
+        raise BadInput(f"--format {name} needs {', '.join(missing)}; `{install}` brings them")
     recipe, _ = run.recipe()
     model = evaluate.load(run.model)
     test, source = data.load_test(data_dir)

@@ -88,3 +88,8 @@ def test_a_simulated_search_keeps_its_workers_busy(tmp_path: Path) -> None:
     assert 0 < outcome.busy < 1
     assert outcome.chief > 0
     assert 0 < outcome.end < 10
+    assert outcome.calls > 0
+    assert outcome.files > 0
+    assert outcome.memory > 2**20
+    # Each trial's file, and the version before it.
+    assert outcome.volume >= 8 * 2 * 2**12

@@ -1,9 +1,11 @@
 """The faults that a distributed search survives: real processes, signals and connections."""
 
+import contextlib
 import functools
 import multiprocessing.process
 import os
 import random
+import resource
 import shutil
 import signal
 import socket
@@ -17,6 +19,7 @@ import grpc
 import pytest
 import searching
 from chaos import disturbed_search
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from keras_tuner.src import protos
 from searching import Runner, diary, log, process, recipe, table, until
 
@@ -393,6 +396,42 @@ def test_a_stranger_changes_nothing(search: Search) -> None:
     search.worker(role=Role("worker-0", token="secret"))
     search.ends()
     search.is_whole()
+
+
+def test_a_probe_of_its_health_needs_no_token(search: Search) -> None:
+    search.chief(role=Role("chief", token="secret"))
+    with grpc.insecure_channel(search.address()) as channel:
+        stub, request = health_pb2_grpc.HealthStub(channel), health_pb2.HealthCheckRequest()
+        assert stub.Check(request, timeout=10).status == health_pb2.HealthCheckResponse.SERVING
+        with pytest.raises(grpc.RpcError) as refusal:
+            next(stub.Watch(request, timeout=10))
+        assert refusal.value.code() == grpc.StatusCode.UNAUTHENTICATED
+    search.worker(role=Role("worker-0", token="secret"))
+    search.ends()
+
+
+def frugal_chief(path: Path, of: config.Recipe) -> None:
+    """A chief from a shell that allows it few files."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (200, most))
+    searching.chief(path, of)
+
+
+def test_a_chief_takes_more_workers_than_its_shell_allows_files(tmp_path: Path) -> None:
+    path, of = tmp_path / "run", recipe(trials=2)
+    chief = process(frugal_chief, path, of)
+    until(lambda: read_notice(RunDir(path)))
+    notice = read_notice(RunDir(path))
+    assert notice
+    assert notice.address
+    host, _, port = notice.address.partition(":")
+    with contextlib.ExitStack() as connections:
+        for _ in range(300):
+            connections.enter_context(socket.create_connection((host, int(port)), timeout=10))
+        worker = process(searching.worker, path, of, role=Role("worker-0"), patience=5.0)
+        chief.join(20)
+        worker.join(20)
+    assert (chief.exitcode, worker.exitcode) == (0, 0)
 
 
 def test_a_second_chief_is_refused(search: Search, tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 ENDS = (TrialStatus.COMPLETED, TrialStatus.INVALID, TrialStatus.FAILED)
 """What a worker may say of a trial's end."""
 
-_TABLES_SECONDS = 1.0
+_TABLES_SECONDS, _TABLES_SHARE = 1.0, 0.05  # the least between two writings, and the most of the time for them
 
 
 class NotYours(Exception):
@@ -69,7 +69,7 @@ class Chief:
         self._leases = {worker: _Lease(grace) for worker in oracles.lend_again(self._oracle, self._workers, grace > 0)}
         self._unsaved = dict(self._oracle.trials)
         self._rows: dict[str, tables.Row] = {}
-        self._tables_due, self._tables_time = False, -math.inf
+        self._tables_due, self._tables_next = False, -math.inf
         self._changed = threading.Condition()
         self._stopped = False
         if self._unsaved:
@@ -288,10 +288,12 @@ class Chief:
             self._write_tables()
 
     def _write_tables(self) -> None:
-        """Bring trials.csv and best.json up to date, at most once a second before the end."""
-        if self._tables_due and (self.finished or time.monotonic() > self._tables_time + _TABLES_SECONDS):
+        """Bring trials.csv and best.json up to date, at most once a second before the end, long ones less often."""
+        begin = time.monotonic()
+        if self._tables_due and (self.finished or begin > self._tables_next):
             tables.write(self._run, self._oracle, self._rows.values())
-            self._tables_due, self._tables_time = False, time.monotonic()
+            end = time.monotonic()
+            self._tables_due, self._tables_next = False, end + max(_TABLES_SECONDS, (end - begin) / _TABLES_SHARE)
 
     def _update_row(self, trial: Trial) -> None:
         worker = self._workers.get(trial.trial_id, "")

@@ -19,8 +19,9 @@ from fmnist.errors import BadInput, Interrupted
 from fmnist.rundir import RunDir
 from fmnist.search import roles
 from fmnist.search.chief import NotYours
+from fmnist.search.guard import TOKEN
 from fmnist.search.roles import Role
-from fmnist.search.service import INSTANCE, LEASE, MESSAGE, TOKEN, WAIT_SECONDS, WORKER
+from fmnist.search.service import INSTANCE, LEASE, MESSAGE, WAIT_SECONDS, WORKER
 from fmnist.search.worker import RunTrial, work
 from fmnist.signals import Stop
 

@@ -6,16 +6,17 @@ a trial is taken for the word of whoever has it, and it sends no sign of life, s
 """
 
 import contextlib
-import hmac
 import logging
+import resource
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent import futures
 from typing import Any
 
 import grpc
+from grpc_health.v1 import health, health_pb2_grpc
 from keras_tuner.engine.trial import TrialStatus
 from keras_tuner.src import protos
 
@@ -24,6 +25,7 @@ from fmnist.errors import BadInput
 from fmnist.rundir import RunDir
 from fmnist.search import roles
 from fmnist.search.chief import Chief, NotYours
+from fmnist.search.guard import Guard
 from fmnist.search.roles import Notice, Role
 from fmnist.signals import Stop
 
@@ -31,7 +33,7 @@ logger = logging.getLogger(__name__)
 # A message of the wrong shape is answered; it is not worth a traceback in the chief's log.
 logging.getLogger("grpc._common").setLevel(logging.CRITICAL)
 
-WORKER, INSTANCE, TOKEN = "fmnist-worker", "fmnist-instance", "authorization"
+WORKER, INSTANCE = "fmnist-worker", "fmnist-instance"
 """A worker's metadata."""
 MESSAGE = "fmnist-message-bin"
 """Metadata of EndTrial: why the trial failed, which the stock message leaves out."""
@@ -72,11 +74,14 @@ def _serve(run: RunDir, recipe: Recipe, seed: int, role: Role, stop: Stop, lease
     host = role.host or "127.0.0.1"
     if not roles.is_loopback(host) and not role.token:
         raise BadInput(f"the chief on {host} can be reached by others: give it and its workers FMNIST_TOKEN_FILE")
+    _allow_connections()
     chief = Chief(run, recipe, seed, grace=lease)
     servicer = Servicer(chief, lease)
     pool = futures.ThreadPoolExecutor(_THREADS, thread_name_prefix="chief")
-    server = grpc.server(pool, interceptors=[_Guard(role.token)], options=_OPTIONS)
+    server = grpc.server(pool, interceptors=[Guard(role.token)], options=_OPTIONS)
     protos.get_service_grpc().add_OracleServicer_to_server(servicer, server)
+    # For the probes of whoever runs this process: it serves as long as it answers.
+    health_pb2_grpc.add_HealthServicer_to_server(health.HealthServicer(), server)
     address = roles.join(_reachable(host), _listen(server, host, role))
     server.start()
     trials = recipe.require_search().trials
@@ -250,29 +255,10 @@ class _Callers:
             return True
 
 
-class _Guard(grpc.ServerInterceptor):
-    """Refuses every call without the token, before its message is looked at."""
-
-    _QUIET_SECONDS = 10.0  # a stranger must not fill the log
-
-    def __init__(self, token: str | None) -> None:
-        self._expected = f"Bearer {token}".encode() if token else None
-        self._refused = 0
-        self._logged = -self._QUIET_SECONDS
-        self._handler = grpc.unary_unary_rpc_method_handler(self._refuse)
-
-    def intercept_service(self, continuation: Callable[[Any], Any], call: Any) -> Any:
-        if self._expected is None:
-            return continuation(call)
-        given = next((item.value for item in call.invocation_metadata if item.key == TOKEN), "")
-        return continuation(call) if hmac.compare_digest(given.encode(), self._expected) else self._handler
-
-    def _refuse(self, request: bytes, context: grpc.ServicerContext) -> None:
-        self._refused += 1
-        if time.monotonic() - self._logged > self._QUIET_SECONDS:
-            logger.warning("refused %s: wrong or no token (%d calls so far)", context.peer(), self._refused)
-            self._logged = time.monotonic()
-        context.abort(grpc.StatusCode.UNAUTHENTICATED, "it takes no call without its token; set FMNIST_TOKEN_FILE")
+def _allow_connections() -> None:
+    """Allow this process as many files as it may have: each worker has two connections, and 1024 is a usual limit."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _listen(server: grpc.Server, host: str, role: Role) -> int:
@@ -287,4 +273,5 @@ def _listen(server: grpc.Server, host: str, role: Role) -> int:
 
 def _reachable(host: str) -> str:
     """The name by which workers find a chief that listens on `host`."""
-    return socket.getfqdn() if host in ("0.0.0.0", "::") else host
+    # Not getfqdn(): where the loopback address has this machine's name too, that is "localhost".
+    return socket.gethostname() if host in ("0.0.0.0", "::") else host

@@ -1,16 +1,23 @@
 """A chief and many simulated workers: threads over real gRPC, whose trials only sleep and report."""
 
+import json
 import os
+import resource
 import threading
 import time
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import searching
 from searching import process, recipe, until
 
+from fmnist import rundir
+from fmnist.config import Recipe
 from fmnist.rundir import RunDir
-from fmnist.search import client
+from fmnist.search import client, project, service, tables
 from fmnist.search.roles import Role, read_notice
 from fmnist.search.worker import Report, RunTrial, TrialRequest
 from fmnist.signals import Stop
@@ -18,18 +25,30 @@ from fmnist.signals import Stop
 
 @dataclass(frozen=True)
 class Outcome:
-    """busy: share of the workers' time. chief: processors it used. end: seconds from the last trial to its exit."""
+    """What a simulated search took.
+
+    busy: share of the workers' time.
+    chief: processors it used.
+    end: seconds from the last trial to its exit.
+    calls, files: that the chief answered and wrote, a second.
+    memory: its most, in bytes.
+    volume: bytes that the search left on the disk, by whole blocks.
+    """
 
     busy: float
     chief: float
     end: float
+    calls: float
+    files: float
+    memory: float
+    volume: int
 
 
 def simulate(folder: Path, workers: int, trials: int, epochs: int, epoch_seconds: float) -> Outcome:
     """A search of `workers` x `trials` trials of `epochs` x `epoch_seconds`, in `folder`."""
     of = recipe(trials=workers * trials, epochs=epochs)
     run = RunDir(folder / "run")
-    chief = process(searching.chief, run.path, of)
+    chief = process(counted_chief, run.path, of)
     until(lambda: (notice := read_notice(run)) and notice.address)
     assert chief.pid
     slept, present = [0] * workers, [0.0] * workers
@@ -62,11 +81,40 @@ def simulate(folder: Path, workers: int, trials: int, epochs: int, epoch_seconds
     assert chief.exitcode == 0
     for thread in threads:
         thread.join()
+    counts = json.loads(_counts(run.path).read_bytes())
     return Outcome(
         busy=epoch_seconds * sum(slept) / sum(present),
         chief=(used_last - used) / (end - begin),
         end=time.perf_counter() - end,
+        calls=counts["calls"] / (end - begin),
+        files=counts["files"] / (end - begin),
+        memory=counts["memory"],
+        volume=sum(512 * path.lstat().st_blocks for path in run.path.rglob("*")),
     )
+
+
+def counted_chief(path: Path, of: Recipe) -> None:
+    """A chief that counts, and leaves its counts beside the run folder."""
+    counts: Counter[str] = Counter()
+
+    def counting(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def counted(*args: Any, **kwargs: Any) -> Any:
+            counts[name] += 1
+            return function(*args, **kwargs)
+
+        return counted
+
+    # Every call and every file passes through one of these.
+    service._answering = counting("calls", service._answering)
+    for module in (project, rundir, tables):
+        module.atomic_write = counting("files", module.atomic_write)  # type: ignore[attr-defined]
+    searching.chief(path, of)
+    counts["memory"] = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    _counts(path).write_text(json.dumps(counts))
+
+
+def _counts(path: Path) -> Path:
+    return path.with_name(f"{path.name}.counts")
 
 
 def processor_seconds(pid: int) -> float:

@@ -1,0 +1,53 @@
+"""`make submit|status|logs|cancel CLUSTER=slurm|kubernetes`: a run's pipeline on a cluster."""
+
+import argparse
+import dataclasses
+import os
+import sys
+from pathlib import Path
+
+from fmnist.errors import EXIT_BAD_INPUT, BadInput
+from fmnist.rundir import RunDir
+from jobs.kubernetes import submitter as kubernetes
+from jobs.pipeline import Pipeline, Site
+from jobs.slurm import submitter as slurm
+
+_CLUSTERS = {"slurm": slurm, "kubernetes": kubernetes}
+
+
+def _parser() -> argparse.ArgumentParser:
+    """The Makefile passes the same options with every verb. Those of the site are spelled as its variables."""
+    parser = argparse.ArgumentParser(prog="jobs.cluster", description=__doc__)
+    parser.add_argument("verb", choices=("submit", "status", "logs", "cancel"))
+    parser.add_argument("--cluster", choices=_CLUSTERS, required=True)
+    parser.add_argument("--run", type=lambda path: RunDir(path), required=True)
+    parser.add_argument("--recipe", required=True)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--set", action="append", default=[], dest="overrides")
+    parser.add_argument("--data", type=Path, default=os.environ.get("FMNIST_DATA"))
+    parser.add_argument("--trials", type=int)
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--gpus-per-worker", type=int, default=1)
+    for field in dataclasses.fields(Site):
+        kind = int if field.name in ("time", "cpus", "requeues") else str
+        parser.add_argument(f"--{field.name.upper()}", dest=field.name, type=kind, default=field.default)
+    return parser
+
+
+def main() -> None:
+    """Do what the command line says."""
+    options = vars(_parser().parse_args())
+    cluster, verb = _CLUSTERS[options.pop("cluster")], options.pop("verb")
+    site = Site(**{field.name: options.pop(field.name) for field in dataclasses.fields(Site)})
+    if verb == "submit":
+        cluster.submit(Pipeline(**options), site)
+    else:
+        getattr(cluster, verb)(options["run"], site)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except BadInput as error:
+        print(f"fmnist: {error}", file=sys.stderr)
+        sys.exit(EXIT_BAD_INPUT)

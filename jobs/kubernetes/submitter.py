@@ -1,0 +1,224 @@
+"""The pipeline on Kubernetes: a kustomization of the run, over an overlay of this folder, that kubectl applies.
+
+kustomize has no variables. What differs from run to run is a small kustomization, written into the run's folder, which
+names its resources, and replaces some values of the overlay.
+"""
+
+import itertools
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from fmnist.errors import EXIT_FAILED, BadInput
+from fmnist.rundir import RunDir, write_json
+from jobs.pipeline import Pipeline, Site, need
+
+_HERE = Path(__file__).parent
+OVERLAYS = tuple(sorted(path.name for path in (_HERE / "overlays").iterdir()))
+JOBS = ("chief", "workers", "train", "eval", "report")
+"""In the order of the JobSet."""
+_ORDER = ("chief", "train", "eval", "report")  # each starts when the one before has succeeded
+_CONTAINER = "/template/spec/containers/0"
+_LOOK = 5.0  # seconds between two looks at plain Jobs
+
+
+def submit(pipeline: Pipeline, site: Site) -> None:
+    """Apply the run's resources. With plain Jobs, stay until the last one has ended, and start each in its turn.
+
+    Raises:
+        BadInput: it can be seen here that this would fail, or the cluster refuses it.
+        SystemExit: a plain Job failed.
+    """
+    need("kubectl", "Kubernetes")
+    folder = _folder(pipeline.run)
+    with pipeline.prepared():
+        render(pipeline, site, folder)
+        if _kubectl(site, "get", "persistentvolumeclaim/fmnist-results", check=False).returncode:
+            _kubectl(site, "version")
+            raise BadInput("the namespace has no claim fmnist-results; see jobs/kubernetes/claim.yaml")
+        # All of it, or nothing.
+        _kubectl(site, "apply", "--dry-run=server", "--kustomize", str(folder))
+        for kustomization in (folder / "tensorboard", folder):
+            print(_kubectl(site, "apply", "--kustomize", str(kustomization)).stdout.strip())
+    print("`make status` and `make logs` with the same variables tell how far they are; TensorBoard:")
+    print("kubectl port-forward service/fmnist-tensorboard 6006, then http://localhost:6006", flush=True)
+    if site.overlay == "plain":
+        _start_in_order(pipeline, site)
+
+
+def render(pipeline: Pipeline, site: Site, folder: Path) -> None:
+    """Write the run's kustomization to `folder`, and TensorBoard's to `folder`/tensorboard.
+
+    Raises:
+        BadInput: a value that Kubernetes would refuse.
+    """
+    if site.overlay not in OVERLAYS:
+        raise BadInput(f"OVERLAY={site.overlay} is not known; use one of {', '.join(OVERLAYS)}")
+    if not site.image:
+        raise BadInput("Kubernetes needs IMAGE, an image that the nodes can pull; best by its digest")
+    if not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?", pipeline.name):
+        raise BadInput(f"RUN={pipeline.name}: Kubernetes takes up to 40 lower-case letters, digits and '-'")
+    (folder / "tensorboard").mkdir(parents=True, exist_ok=True)
+    for file in (_HERE / "references.yaml", pipeline.token):
+        shutil.copy(file, folder)
+    labels = {"app.kubernetes.io/name": "fmnist", "app.kubernetes.io/instance": pipeline.name}
+    kustomization: dict[str, Any] = {
+        "resources": [_relative(_HERE / "overlays" / site.overlay, folder)],
+        "configurations": ["references.yaml"],
+        "namePrefix": f"{pipeline.name}-",
+        "labels": [{"pairs": labels, "includeSelectors": True, "fields": _JOBSET_LABELS}],
+        "generatorOptions": {"disableNameSuffixHash": True},
+        "secretGenerator": [{"name": "token", "files": ["token"]}],
+        "patches": _patches(pipeline, site),
+    }
+    if source := pipeline.recipe_file():
+        shutil.copy(source, folder)
+        kustomization["configMapGenerator"] = [{"name": "recipe", "files": [source.name]}]
+    tensorboard = {
+        "resources": [_relative(_HERE / "tensorboard", folder / "tensorboard")],
+        "patches": [_patch({"kind": "Deployment"}, {f"{_CONTAINER}/image": site.image}, "/spec")],
+    }
+    namespace = {"namespace": site.namespace} if site.namespace else {}
+    # JSON is YAML.
+    write_json(folder / "kustomization.yaml", kustomization | namespace)
+    write_json(folder / "tensorboard" / "kustomization.yaml", tensorboard | namespace)
+
+
+def _relative(path: Path, folder: Path) -> str:
+    """`path` as kustomize takes it, seen from `folder`."""
+    return os.path.relpath(path, folder.resolve())
+
+
+# kustomize knows where a Job has its pod's labels, but not where a JobSet has them.
+_JOBSET_LABELS = [
+    {"kind": "JobSet", "path": f"spec/replicatedJobs/template/{pod}metadata/labels", "create": True}
+    for pod in ("", "spec/template/")
+]
+
+
+def _patches(pipeline: Pipeline, site: Site) -> list[dict[str, Any]]:
+    """The run's values in place of the overlay's, as JSON patches (RFC 6902) of its Jobs, or of its JobSet."""
+    patches = []
+    for number, job in enumerate(JOBS):
+        values = _values(job, pipeline, site)
+        if site.overlay == "plain":
+            patches.append(_patch({"kind": "Job", "name": job}, values, "/spec"))
+        else:
+            patches.append(_patch({"kind": "JobSet"}, values, f"/spec/replicatedJobs/{number}/template/spec"))
+    if site.queue:
+        patches.append(_patch({"kind": "JobSet"}, {"/kueue.x-k8s.io~1queue-name": site.queue}, "/metadata/labels"))
+    return patches
+
+
+def _patch(target: dict[str, str], values: dict[str, Any], below: str) -> dict[str, Any]:
+    operations = [
+        {"op": "remove", "path": below + path}
+        if value is None
+        else {"op": "replace", "path": below + path, "value": value}
+        for path, value in values.items()
+    ]
+    return {"target": target, "patch": json.dumps(operations)}
+
+
+def _values(job: str, pipeline: Pipeline, site: Site) -> dict[str, Any]:
+    """What a job's spec has that is the run's own, by JSON pointer; None removes it."""
+    source = pipeline.recipe_file()
+    verb = "tune" if job in ("chief", "workers") else job
+    recipe = f"/recipe/{source.name}" if source else pipeline.recipe
+    values: dict[str, Any] = {
+        f"{_CONTAINER}/image": site.image,
+        f"{_CONTAINER}/args": pipeline.arguments(verb, recipe, f"/results/{pipeline.name}"),
+    }
+    if job == "workers":
+        values |= {"/completions": pipeline.workers, "/parallelism": pipeline.workers}
+    if job in ("workers", "train"):
+        values[f"{_CONTAINER}/resources/limits/nvidia.com~1gpu"] = pipeline.gpus_per_worker or None
+        values[f"{_CONTAINER}/resources/requests/cpu"] = str(site.cpus)
+        if site.memory:
+            values |= {f"{_CONTAINER}/resources/{kind}/memory": site.memory for kind in ("requests", "limits")}
+    if site.time:
+        values["/activeDeadlineSeconds"] = 60 * site.time
+    return values
+
+
+def _start_in_order(pipeline: Pipeline, site: Site) -> None:
+    """Resume each plain Job when the one before has succeeded."""
+    print(
+        "starting each job when the one before has succeeded; if this ends before, `make submit` again goes on",
+        flush=True,
+    )
+    for before, job in itertools.pairwise(_ORDER):
+        _await(before, pipeline, site)
+        _suspend(job, False, pipeline, site)
+    _await(_ORDER[-1], pipeline, site)
+
+
+def _await(job: str, pipeline: Pipeline, site: Site) -> None:
+    while True:
+        listed = _kubectl(site, "get", "jobs", *_selector(pipeline.run), "--output=json").stdout
+        ends = {
+            item["metadata"]["name"].removeprefix(f"{pipeline.name}-"): condition
+            for item in json.loads(listed)["items"]
+            for condition in item.get("status", {}).get("conditions", [])
+            if condition["type"] in ("Complete", "Failed") and condition["status"] == "True"
+        }
+        for name, end in ends.items():
+            # A worker's end concerns the search alone.
+            if end["type"] == "Failed" and (name == job or (name, job) == ("workers", "chief")):
+                for other in set(JOBS) - ends.keys():
+                    _suspend(other, True, pipeline, site)
+                print(f"the job {name} failed: {end.get('message', 'see make logs')}", file=sys.stderr)
+                sys.exit(EXIT_FAILED)
+        if job in ends:
+            print(f"{job} is done", flush=True)
+            return
+        time.sleep(_LOOK)
+
+
+def _suspend(job: str, suspended: bool, pipeline: Pipeline, site: Site) -> None:
+    change = json.dumps({"spec": {"suspend": suspended}})
+    _kubectl(site, "patch", f"job/{pipeline.name}-{job}", "--patch", change)
+
+
+def status(run: RunDir, site: Site) -> None:
+    """Print the state of the run's jobs and pods, and the last words of its search."""
+    kinds = "jobs,pods" if site.overlay == "plain" else "jobsets,jobs,pods"
+    print(_kubectl(site, "get", kinds, *_selector(run)).stdout, end="")
+    print(_kubectl(site, "logs", *_selector(run, "chief"), "--tail=2", check=False).stdout, end="")
+
+
+def logs(run: RunDir, site: Site) -> None:
+    """Print the end of each pod's log."""
+    print(_kubectl(site, "logs", *_selector(run), "--prefix", "--tail=20").stdout, end="")
+
+
+def cancel(run: RunDir, site: Site) -> None:
+    """Delete what `submit` has applied, and wait until no pod of it is left. The results stay on the claim."""
+    folder = _folder(run)
+    if not folder.exists():
+        raise BadInput(f"{run} was not submitted to Kubernetes; `make submit` does that")
+    deleted = _kubectl(site, "delete", "--ignore-not-found", "--cascade=foreground", "--kustomize", str(folder))
+    print(deleted.stdout, end="")
+
+
+def _folder(run: RunDir) -> Path:
+    return run.path / "jobs" / "kubernetes"
+
+
+def _selector(run: RunDir, job: str = "") -> list[str]:
+    labels = f"app.kubernetes.io/name=fmnist,app.kubernetes.io/instance={run.path.name}"
+    return ["--selector", f"{labels},app.kubernetes.io/component={job}" if job else labels]
+
+
+def _kubectl(site: Site, *arguments: str, check: bool = True) -> "subprocess.CompletedProcess[str]":
+    namespace = ["--namespace", site.namespace] if site.namespace else []
+    result = subprocess.run(["kubectl", *namespace, *arguments], capture_output=True, text=True)
+    if check and result.returncode:
+        raise BadInput(f"kubectl {arguments[0]}: {result.stderr.strip()}")
+    return result

@@ -1,0 +1,140 @@
+"""What `make submit` submits, to whichever cluster: the pipeline tune -> train -> eval -> report of one run."""
+
+import contextlib
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from fmnist import config
+from fmnist.errors import BadInput
+from fmnist.rundir import RunDir
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """One run's jobs.
+
+    Attributes:
+        recipe: a name, or the path of a TOML file.
+        overrides: `key=value`, as `--set` takes them.
+        trials: None for the recipe's.
+        gpus_per_worker: 0 for a cluster without GPUs.
+    """
+
+    run: RunDir
+    recipe: str
+    seed: int
+    overrides: Sequence[str] = ()
+    trials: int | None = None
+    workers: int = 1
+    gpus_per_worker: int = 1
+    data: Path | None = None
+
+    @cached_property
+    def resolved(self) -> config.Recipe:
+        """The recipe, with the overrides.
+
+        Raises:
+            BadInput: there is no such recipe, or it cannot be used.
+        """
+        extra = [f"search.trials={self.trials}"] if self.trials else []
+        return config.load(self.recipe, [*self.overrides, *extra])
+
+    @property
+    def name(self) -> str:
+        """The run folder's, which names the jobs too."""
+        return self.run.path.name
+
+    @property
+    def logs(self) -> Path:
+        """The folder of the jobs' logs."""
+        return self.run.path / "logs"
+
+    @property
+    def state(self) -> Path:
+        """The folder of what the submission needs: the jobs' ids, the token, the recipe's file."""
+        return self.run.path / "jobs"
+
+    @property
+    def token(self) -> Path:
+        """The file of the secret that the search's chief and workers share."""
+        return self.state / "token"
+
+    def arguments(self, job: str, recipe: str, run: str) -> list[str]:
+        """The arguments of `fmnist` for `job`, with the recipe and the run folder as the job sees them."""
+        if job in ("eval", "report"):
+            return [job, run]
+        options = ["--recipe", recipe, "--seed", str(self.seed), "--run", run]
+        options += [argument for override in self.overrides for argument in ("--set", override)]
+        if job == "tune" and self.trials:
+            options += ["--trials", str(self.trials)]
+        return [job, *options]
+
+    @contextlib.contextmanager
+    def prepared(self) -> Iterator[None]:
+        """Claim the run folder, and make in it what the jobs need; if the block raises, all of it is gone again.
+
+        Raises:
+            BadInput: the run can be seen here to be wrong.
+        """
+        if not re.fullmatch(r"[a-zA-Z0-9]([a-zA-Z0-9._-]*[a-zA-Z0-9])?", self.name):
+            raise BadInput(f"RUN={self.name}: the jobs are named after it; use letters, digits, '.', '_' and '-'")
+        if self.workers < 1 or self.gpus_per_worker < 0:
+            raise BadInput("WORKERS is at least 1, and GPUS_PER_WORKER at least 0")
+        fresh = not self.run.path.exists()
+        self.run.claim(self.resolved, self.seed)
+        self.logs.mkdir(exist_ok=True)
+        self.state.mkdir(exist_ok=True)
+        if not self.token.exists():
+            with open(os.open(self.token, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+                file.write(secrets.token_urlsafe())
+        try:
+            yield
+        except BaseException:
+            if fresh:
+                # A refused submission must not claim the run's name.
+                shutil.rmtree(self.run.path)
+            raise
+
+    def recipe_file(self) -> Path | None:
+        """The recipe's file if it is no recipe of the package."""
+        return None if self.recipe in config.names() else Path(self.recipe)
+
+
+@dataclass(frozen=True)
+class Site:
+    """What is the cluster's, not the run's. None leaves it to the cluster.
+
+    Attributes:
+        image: by the name that the cluster's nodes pull it by.
+        time: the limit of each job, in minutes.
+        memory, cpus: of each job that trains; the memory as in 4G.
+        runtime: what runs a Slurm job.
+        account, partition: Slurm's.
+        requeues: how often an interrupted Slurm job is put back into the queue.
+        overlay: the folder of jobs/kubernetes/overlays.
+        namespace, queue: Kubernetes' namespace, Kueue's queue.
+    """
+
+    image: str | None = None
+    time: int | None = None
+    memory: str | None = None
+    cpus: int = 2
+    runtime: str = "none"
+    account: str | None = None
+    partition: str | None = None
+    requeues: int = 10
+    overlay: str = "jobset"
+    namespace: str | None = None
+    queue: str | None = None
+
+
+def need(program: str, cluster: str) -> None:
+    """Raise BadInput if this machine has no `program`."""
+    if not shutil.which(program):
+        raise BadInput(f"this machine has no {program}: submit from one that is part of the {cluster} cluster")

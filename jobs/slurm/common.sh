@@ -1,0 +1,76 @@
+# shellcheck shell=bash
+# What the jobs of a Slurm pipeline have in common; each *.sbatch sources it. submitter.py, beside this file, sets
+#
+#   FMNIST_RUNTIME    none (a virtual environment on a shared file system), podman, apptainer or pyxis
+#   FMNIST_PYTHON     none: the Python that has the package
+#   FMNIST_IMAGE      the others: the image, as the runtime names it
+#   FMNIST_MOUNTS     the others: the folders that a job sees, FOLDER:FOLDER,...
+#   FMNIST_REQUEUES   how often an interrupted job is put back into the queue
+
+readonly interrupted=75 # fmnist's exit code: the same command goes on from where it stopped
+
+# run ARGUMENTS...: run `fmnist ARGUMENTS...`, pass signals on to it, and end as it does. What was interrupted goes on
+# later: SIGUSR2 comes before the time limit, SIGTERM before a preemption.
+run() {
+    local status=0
+    printf '%s: %s on %s, GPUs %s: fmnist %s\n' \
+        "$(date --utc +%FT%TZ)" "$SLURM_JOB_NAME" "$SLURMD_NODENAME" "${CUDA_VISIBLE_DEVICES:-none}" "$*" >&2
+    trap 'send TERM' TERM
+    trap 'send USR2' USR2
+    "start_$FMNIST_RUNTIME" "$@"
+    # `wait` ends also when the trap of a signal has run.
+    while kill -0 "$child" 2>/dev/null; do wait "$child" || true; done
+    wait "$child" || status=$?
+    wait # for the last lines of a container's log
+    if ((status == interrupted)) && is_wanted && ((${SLURM_RESTART_COUNT:-0} < FMNIST_REQUEUES)); then
+        echo "interrupted; back into the queue" >&2
+        scontrol requeue "$SLURM_JOB_ID"
+    fi
+    exit "$status"
+}
+
+# SIGTERM comes from scancel too.
+is_wanted() { [[ $(squeue --noheader --jobs="$SLURM_JOB_ID" --format=%T) == RUNNING ]]; }
+
+# Each start_* leaves a process in the background, so that this shell hears signals: `child`, which ends as the job does.
+
+start_none() { step "$FMNIST_PYTHON" -m fmnist "$@"; }
+
+start_apptainer() { step apptainer exec --nv --no-home --bind "$FMNIST_MOUNTS" "$FMNIST_IMAGE" fmnist "$@"; }
+
+start_pyxis() {
+    step --container-image="$FMNIST_IMAGE" --container-mounts="$FMNIST_MOUNTS" --no-container-mount-home fmnist "$@"
+}
+
+step() {
+    local options=(--export=ALL --cpus-per-task="${SLURM_CPUS_PER_TASK:-$SLURM_CPUS_ON_NODE}")
+    # Of a whole node's GPUs a step would have as many as the job asked for.
+    [[ -z ${SLURM_GPUS_ON_NODE:-} ]] || options+=(--gres="gpu:$SLURM_GPUS_ON_NODE")
+    srun "${options[@]}" "$@" &
+    child=$!
+}
+
+send() { kill -s "$1" "$child"; }
+
+# A container in the foreground would outlive `scancel`, which ends the client alone.
+start_podman() {
+    local options=() mounts gpu
+    IFS=, read -ra mounts <<<"$FMNIST_MOUNTS"
+    container="fmnist-$SLURM_JOB_ID"
+    # shellcheck disable=SC2317  # the traps call it
+    send() { podman kill --signal "$1" "$container" >/dev/null; }
+    trap 'podman rm --force --time 0 --ignore "$container" >/dev/null' EXIT
+    # By their numbers on the node. The container sees these GPUs alone, so it needs no CUDA_VISIBLE_DEVICES.
+    if [[ -e /etc/cdi/nvidia.yaml || -e /var/run/cdi/nvidia.yaml ]]; then
+        for gpu in ${SLURM_JOB_GPUS//,/ }; do options+=(--device "nvidia.com/gpu=$gpu"); done
+    fi
+    # Without root a user is another one inside; the files must be the caller's.
+    ((EUID == 0)) || options+=(--userns keep-id)
+    podman run --detach --name "$container" --network host --user "$(id -u):$(id -g)" \
+        --read-only --tmpfs /tmp --cap-drop all --security-opt no-new-privileges \
+        --env 'KERASTUNER_*' --env 'FMNIST_*' "${mounts[@]/#/--volume=}" "${options[@]}" \
+        "$FMNIST_IMAGE" fmnist "$@" >/dev/null
+    podman logs --follow "$container" &
+    (exit "$(podman wait "$container")") &
+    child=$!
+}

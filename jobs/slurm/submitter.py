@@ -1,0 +1,182 @@
+"""The pipeline on Slurm: chief, array of workers, train, eval, report; the one place that says what each asks for."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from fmnist import data
+from fmnist.errors import BadInput
+from fmnist.rundir import RunDir, write_json
+from fmnist.search.status import show
+from jobs.pipeline import Pipeline, Site, need
+
+RUNTIMES = ("none", "podman", "apptainer", "pyxis")
+_SCRIPTS = Path(__file__).parent
+_LINES = 20
+_END_SECONDS = 90.0  # Slurm's own KillWait is 30
+
+
+def submit(pipeline: Pipeline, site: Site) -> None:
+    """Submit the jobs, each to start when the one before has succeeded.
+
+    Raises:
+        BadInput: it can be seen here that this would fail, or Slurm refuses it; nothing is left in the queue.
+    """
+    need("sbatch", "Slurm")
+    if site.runtime not in RUNTIMES:
+        raise BadInput(f"RUNTIME={site.runtime} is not known; use one of {', '.join(RUNTIMES)}")
+    if site.runtime != "none" and not site.image:
+        raise BadInput(f"RUNTIME={site.runtime} needs IMAGE, an image that the nodes have or can pull")
+    if site.runtime == "none" or pipeline.data:
+        data.fetch(pipeline.data)
+    if queued := _queued(pipeline.run):
+        raise BadInput(f"{pipeline.run} is in the queue already, as jobs {' '.join(queued)}; `make cancel` ends them")
+    with pipeline.prepared():
+        ids: dict[str, str] = {}
+        try:
+            _submit(pipeline, site, ids)
+            write_json(_ids(pipeline.run), ids)
+        except BaseException:
+            _cancel([*ids.values()])
+            raise
+    print("submitted " + ", ".join(f"{name} {number}" for name, number in ids.items() if name != "end"))
+    print(f"`make status` with the same variables shows how far they are; to watch: tail -F {pipeline.logs}/*.log")
+
+
+def _submit(pipeline: Pipeline, site: Site, ids: dict[str, str]) -> None:
+    """Submit job after job, and note each one's id in `ids`."""
+    run = str(pipeline.run.path.absolute())
+    recipe = _recipe(pipeline)
+    environment = _environment(pipeline, site)
+
+    def sbatch(name: str, script: str, options: Sequence[str], arguments: Sequence[str]) -> str:
+        command = ["sbatch", "--parsable", "--export=ALL", f"--job-name={name}", *_site(site), *options]
+        answer = subprocess.run(
+            [*command, str(_SCRIPTS / script), *arguments], env=environment, capture_output=True, text=True
+        )
+        if answer.returncode:
+            raise BadInput(f"Slurm refuses the job {name}: {answer.stderr.strip().removeprefix('sbatch: error: ')}")
+        return answer.stdout.strip().partition(";")[0]
+
+    def job(name: str, script: str, verb: str, *options: str, after: str = "", log: str = "") -> None:
+        common = [f"--output={pipeline.logs.absolute()}/{log or name}.log", "--open-mode=append", "--requeue"]
+        common += ["--nodes=1", "--ntasks=1", "--signal=B:USR2@120", "--kill-on-invalid-dep=yes"]
+        dependency = [f"--dependency={after}"] if after else []
+        ids[name] = sbatch(name, script, [*common, *dependency, *options], pipeline.arguments(verb, recipe, run))
+
+    gpus = pipeline.gpus_per_worker
+    small = ["--cpus-per-task=1", "--mem=2G"]
+    compute = [f"--cpus-per-task={site.cpus}", *_option("mem", site.memory)]
+    after = ""
+    if pipeline.resolved.search:
+        job("chief", "chief.sbatch", "tune", *small)
+        array = [f"--array=0-{pipeline.workers - 1}", *compute, *([f"--gres=gpu:{gpus}"] if gpus else [])]
+        job("workers", "worker.sbatch", "tune", *array, after=f"after:{ids['chief']}", log="worker-%a")
+        searching = [ids["chief"], ids["workers"]]
+        anyone = "?".join(f"afterany:{number}" for number in searching)
+        options = ["--cpus-per-task=1", "--mem=100M", "--output=/dev/null", f"--dependency={anyone}"]
+        ids["end"] = sbatch("end", "end.sbatch", options, searching)
+        after = f"afterok:{ids['chief']}"
+    whole = ["--exclusive", "--mem=0", "--gres=gpu:1"]  # all of a node that has GPUs
+    job("train", "job.sbatch", "train", *(whole if gpus else compute), after=after)
+    job("eval", "job.sbatch", "eval", *compute, after=f"afterok:{ids['train']}")
+    job("report", "job.sbatch", "report", *small, after=f"afterok:{ids['eval']}")
+
+
+def _site(site: Site) -> list[str]:
+    return [*_option("account", site.account), *_option("partition", site.partition), *_option("time", site.time)]
+
+
+def _option(name: str, value: str | int | None) -> list[str]:
+    return [] if value is None else [f"--{name}={value}"]
+
+
+def _recipe(pipeline: Pipeline) -> str:
+    """The recipe as the jobs are told it: a file is kept beside the run, where every node sees this version of it."""
+    source = pipeline.recipe_file()
+    if source is None:
+        return pipeline.recipe
+    return str(shutil.copy(source, pipeline.state.absolute()))
+
+
+def _environment(pipeline: Pipeline, site: Site) -> dict[str, str]:
+    folders = [pipeline.run.path, *([pipeline.data] if pipeline.data else [])]
+    inherited = {name: value for name, value in os.environ.items() if name != "FMNIST_DATA"}
+    ours = {
+        "FMNIST_RUNTIME": site.runtime,
+        "FMNIST_PYTHON": sys.executable,
+        "FMNIST_REQUEUES": str(site.requeues),
+        "FMNIST_MOUNTS": ",".join(f"{folder.absolute()}:{folder.absolute()}" for folder in folders),
+        "FMNIST_TOKEN_FILE": str(pipeline.token.absolute()),
+    }
+    if site.image and site.runtime != "none":
+        ours["FMNIST_IMAGE"] = site.image
+    if pipeline.data:
+        ours["FMNIST_DATA"] = str(pipeline.data.absolute())
+    return {**inherited, **ours}
+
+
+def status(run: RunDir, _site: Site) -> None:
+    """Print the state of each of the run's jobs, as long as Slurm knows it."""
+    ids = [number for name, number in _read(run).items() if name != "end"]
+    lines = _squeue(ids, "%.12i %.10j %.10T %.10M %.20R", "--states=all").splitlines()
+    print("\n".join(lines) if len(lines) > 1 else "Slurm has forgotten the run's jobs: they have ended")
+    recipe, _ = run.recipe()
+    if recipe.search:
+        show(run)
+
+
+def logs(run: RunDir, _site: Site) -> None:
+    """Print the end of each log."""
+    for path in sorted(run.path.glob("logs/*.log")):
+        print(f"== {path}")
+        print("\n".join(path.read_text(errors="replace").splitlines()[-_LINES:]))
+
+
+def cancel(run: RunDir, _site: Site) -> None:
+    """Cancel the run's jobs, and wait until they have ended.
+
+    Raises:
+        BadInput: they have not ended within 90 seconds.
+    """
+    _cancel([*_read(run).values()])
+    deadline = time.monotonic() + _END_SECONDS
+    while queued := _queued(run):
+        if time.monotonic() > deadline:
+            raise BadInput(f"the jobs {' '.join(queued)} of {run} are still ending; `make status` shows them")
+        time.sleep(0.5)
+    print(f"none of the jobs of {run} is left in the queue")
+
+
+def _ids(run: RunDir) -> Path:
+    return run.path / "jobs" / "slurm.json"
+
+
+def _read(run: RunDir) -> Mapping[str, str]:
+    try:
+        return dict(json.loads(_ids(run).read_bytes()))
+    except FileNotFoundError as error:
+        raise BadInput(f"{run} was not submitted to Slurm; `make submit` does that") from error
+
+
+def _queued(run: RunDir) -> list[str]:
+    """The ids of the run's jobs that Slurm has not seen end."""
+    if not _ids(run).exists():
+        return []
+    return sorted(set(_squeue([*_read(run).values()], "%F", "--noheader").split()))
+
+
+def _squeue(ids: Sequence[str], form: str, *options: str) -> str:
+    # Of jobs that Slurm has forgotten it says that they are invalid.
+    command = ["squeue", f"--format={form}", *options, f"--jobs={','.join(ids)}"]
+    return subprocess.run(command, capture_output=True, text=True).stdout
+
+
+def _cancel(ids: Sequence[str]) -> None:
+    if ids:
+        subprocess.run(["scancel", "--quiet", *ids], check=False)

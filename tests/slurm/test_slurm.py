@@ -1,0 +1,342 @@
+"""`make submit CLUSTER=slurm` on a real cluster of two nodes, from the submission to the report."""
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import clusters
+import numpy as np
+import pytest
+from clusters import IMAGE, ROOT, need_image, podman
+
+pytestmark = pytest.mark.slurm
+
+SHORT = "data.train_limit=2000 search.epochs=1 training.epochs=1"
+ENDLESS = "data.train_limit=2000 search.epochs=100000 training.early_stopping.patience=100000"
+SEARCHED = {"trials.csv", "best.json"}
+TRAINED = {"config.json", "model.keras", "history.json", "metrics.json", "report.html"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster() -> Iterator[None]:
+    # Not pytest's folder, which is root's alone: the nodes' users read the configuration.
+    with tempfile.TemporaryDirectory(prefix="slurm-", ignore_cleanup_errors=True) as folder:
+        os.chmod(folder, 0o755)
+        script = [Path(__file__).parent / "cluster.sh"]
+        os.environ["SLURM_CONF"] = f"{folder}/slurm.conf"
+        try:
+            subprocess.run([*script, "start", folder], check=True)
+            yield
+        finally:
+            subprocess.run([*script, "stop", folder], check=True)
+            del os.environ["SLURM_CONF"]
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Iterator[Path]:
+    yield tmp_path
+    for run in tmp_path.glob("*/jobs/slurm.json"):
+        subprocess.run(["scancel", "--quiet", *json.loads(run.read_bytes()).values()], check=True)
+    until(lambda: not slurm("squeue", "--noheader"))
+
+
+def make(verb: str, results: Path, *variables: str, **options: Any) -> "subprocess.CompletedProcess[str]":
+    return clusters.make(verb, results, "CLUSTER=slurm", *variables, **options)
+
+
+def submit(results: Path, *variables: str, **options: Any) -> dict[str, str]:
+    """Submit, and return the jobs' ids."""
+    result = make("submit", results, *variables, **options)
+    assert result.returncode == 0, result.stderr
+    ids: dict[str, str] = json.loads((results / "run" / "jobs" / "slurm.json").read_bytes())
+    assert all(number in result.stdout for name, number in ids.items() if name != "end")
+    return ids
+
+
+def slurm(*command: str) -> str:
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def facts(job: str) -> str:
+    return slurm("scontrol", "show", "job", "--oneliner", job)
+
+
+def state(job: str) -> str:
+    """Of a job, or of all the elements of an array."""
+    return " ".join(sorted(set(re.findall(r" JobState=(\w+)", facts(job)))))
+
+
+def until(condition: Callable[[], object], seconds: float = 120.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"waited in vain\n{slurm('squeue')}"
+        time.sleep(0.1)
+
+
+def log(results: Path, name: str) -> str:
+    path = results / "run" / "logs" / f"{name}.log"
+    return path.read_text() if path.exists() else ""
+
+
+def logs(results: Path) -> str:
+    return "".join(path.read_text() for path in results.glob("run/logs/*"))
+
+
+def processes(results: Path) -> list[str]:
+    """What still runs on behalf of a run in `results`, in a container or not."""
+    found = subprocess.run(["pgrep", "--full", "--list-full", f"fmnist .*{results}"], capture_output=True, text=True)
+    containers = (
+        podman("ps", "--all", "--filter=name=^fmnist-[0-9]+$", "--format={{.Names}}") if shutil.which("podman") else ""
+    )
+    return found.stdout.splitlines() + containers.splitlines()
+
+
+def environments(results: Path) -> dict[str, dict[str, str]]:
+    """Of the processes of the run in `results`, without a container, by role or job."""
+    found = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            command = (folder / "cmdline").read_text().split("\0")
+            if command[1:3] == ["-m", "fmnist"] and str(results / "run") in command:
+                variables = dict(line.split("=", 1) for line in (folder / "environ").read_text().split("\0")[:-1])
+                found[variables.get("KERASTUNER_TUNER_ID", command[3])] = variables
+    return found
+
+
+def assert_complete(results: Path, files: set[str] = SEARCHED | TRAINED) -> None:
+    until(lambda: not slurm("squeue", "--noheader"), 300)
+    ids = json.loads((results / "run" / "jobs" / "slurm.json").read_bytes())
+    assert {path.name for path in (results / "run").iterdir()} >= files, "\n".join(map(facts, ids.values()))
+    assert processes(results) == []
+
+
+@pytest.fixture(params=["none", "podman"])
+def runtime(request: pytest.FixtureRequest) -> list[str]:
+    """The variables that name it."""
+    if request.param == "none":
+        return []
+    need_image()
+    return [f"RUNTIME={request.param}", f"IMAGE={IMAGE}"]
+
+
+def test_the_pipeline_ends_in_a_complete_run_folder(results: Path, runtime: list[str]) -> None:
+    ids = submit(results, "WORKERS=3", f"SET={SHORT}", "TIME=10", "MEMORY=1G", "PARTITION=debug", *runtime)
+    assert re.search(rf"{ids['train']} +train +PENDING .*Dependency", make("status", results).stdout)
+    assert "afterok" in facts(ids["train"])
+    assert_complete(results)
+    assert {state(job) for job in ids.values()} == {"COMPLETED"}
+    workers = [re.findall(r" on (n\d), GPUs (\d): ", log(results, f"worker-{number}"))[0] for number in range(3)]
+    # Each worker has a GPU that no other has.
+    assert len(set(workers)) == 3
+    assert {node for node, _ in workers} == {"n1", "n2"}
+    assert "TimeLimit=00:10:00" in facts(ids["workers"])
+    assert "worker-0.log" in make("logs", results).stdout
+    status = make("status", results).stdout
+    assert re.search(rf"{ids['report']} +report +COMPLETED", status)
+    assert "3 of 3 trials done" in status
+    token = results / "run" / "jobs" / "token"
+    assert token.stat().st_mode & 0o777 == 0o600
+    assert token.read_text() not in logs(results)
+
+
+def test_a_worker_that_is_cancelled_in_mid_trial_leaves_it_to_the_others(results: Path) -> None:
+    long = "data.train_limit=2000 search.epochs=150 training.epochs=1 training.early_stopping.patience=1000"
+    ids = submit(results, "WORKERS=2", "TRIALS=2", f"SET={long}")
+    until(lambda: "epoch   3/" in log(results, "worker-0"))
+    slurm("scancel", f"{ids['workers']}_0")
+    assert_complete(results)
+    assert state(ids["chief"]) == "COMPLETED"
+    # It ended at once, and has not come back.
+    assert "SIGTERM: stopping" in log(results, "worker-0")
+    assert "back into the queue" not in log(results, "worker-0")
+    assert "goes to the next worker" in log(results, "chief")
+
+
+def test_without_its_chief_the_pipeline_ends(results: Path) -> None:
+    ids = submit(results, "WORKERS=2", f"SET={ENDLESS}")
+    until(lambda: all("epoch      3/" in log(results, f"worker-{number}") for number in range(2)))
+    workers = [environments(results)[f"worker-{number}"] for number in range(2)]
+    assert len({(worker["SLURMD_NODENAME"], worker["CUDA_VISIBLE_DEVICES"]) for worker in workers}) == 2
+    assert {worker["CUDA_VISIBLE_DEVICES"] for worker in workers} <= {"0", "1"}
+    slurm("scancel", ids["chief"])
+    until(lambda: not slurm("squeue", "--noheader"))
+    assert state(ids["workers"]) == "CANCELLED"
+    assert state(ids["train"]) == state(ids["eval"]) == "CANCELLED"
+    assert processes(results) == []
+    assert "back into the queue" not in logs(results)
+
+
+def test_cancel_leaves_nothing(results: Path, runtime: list[str]) -> None:
+    submit(results, "WORKERS=2", f"SET={ENDLESS}", *runtime)
+    until(lambda: "epoch      3/" in log(results, "worker-1"))
+    again = make("submit", results, f"SET={ENDLESS}")
+    assert again.returncode == 2
+    assert "is in the queue already, as jobs" in again.stderr
+    result = make("cancel", results, f"SET={ENDLESS}")
+    assert result.returncode == 0, result.stderr
+    assert slurm("squeue", "--noheader") == ""
+    assert processes(results) == []
+    assert "back into the queue" not in logs(results)
+
+
+OWN = """
+description = "a training of a minute"
+[data]
+train_limit = 2000
+[training]
+epochs = 600
+"""
+
+
+def test_a_training_that_its_time_limit_ends_goes_on_to_the_same_weights(results: Path, tmp_path: Path) -> None:
+    import keras
+
+    (tmp_path / "own.toml").write_text(OWN)
+    ids = submit(results, f"RECIPE={tmp_path}/own.toml", "TIME=30")
+    until(lambda: re.search(r"epoch +20/", log(results, "train")))
+    # The signal comes two minutes before the limit: soon, if less is left.
+    minutes = int(re.findall(r" RunTime=00:(\d\d)", facts(ids["train"]))[0]) + 2
+    slurm("scontrol", "update", f"JobId={ids['train']}", f"TimeLimit={minutes}")
+    until(lambda: "SIGUSR2: stopping" in log(results, "train"))
+    until(lambda: "Restarts=1" in facts(ids["train"]))
+    # Slurm would wait for two minutes.
+    until(lambda: state(ids["train"]) == "PENDING")
+    slurm("scontrol", "update", f"JobId={ids['train']}", "TimeLimit=30", "StartTime=now")
+    assert_complete(results, TRAINED)
+    assert state(ids["train"]) == "COMPLETED"
+    text = log(results, "train")
+    assert text.count("interrupted; back into the queue") == 1
+    options = ["--recipe", f"{tmp_path}/own.toml", "--run", f"{tmp_path}/whole"]
+    subprocess.run([sys.executable, "-m", "fmnist", "train", *options], check=True, capture_output=True)
+    weights, whole = (keras.models.load_model(tmp_path / run / "model.keras").get_weights() for run in ("run", "whole"))
+    assert all(np.array_equal(one, other) for one, other in zip(weights, whole, strict=True))
+
+
+def test_a_training_that_is_preempted_goes_on_later(results: Path, tmp_path: Path) -> None:
+    (tmp_path / "own.toml").write_text(OWN.replace("600", "200"))
+    ids = submit(results, f"RECIPE={tmp_path}/own.toml", "PARTITION=debug")
+    until(lambda: re.search(r"epoch +20/", log(results, "train")))
+    urgent = ["--partition=urgent", "--nodes=2", "--exclusive", "--output=/dev/null", "--wrap=sleep 1"]
+    preemptor = slurm("sbatch", "--parsable", *urgent)
+    until(lambda: state(preemptor) == "COMPLETED")
+    until(lambda: state(ids["train"]) == "PENDING")
+    slurm("scontrol", "update", f"JobId={ids['train']}", "StartTime=now")
+    assert_complete(results, TRAINED)
+    assert "Restarts=1" in facts(ids["train"])
+    assert "SIGTERM: stopping" in log(results, "train")
+
+
+def test_the_way_back_into_the_queue_is_bounded(results: Path, tmp_path: Path) -> None:
+    (tmp_path / "own.toml").write_text(OWN)
+    ids = submit(results, f"RECIPE={tmp_path}/own.toml", "REQUEUES=0")
+    until(lambda: re.search(r"epoch +20/", log(results, "train")))
+    # All GPUs of its node, though it asks for a node with one.
+    assert environments(results)["train"]["CUDA_VISIBLE_DEVICES"] == "0,1"
+    slurm("scancel", "--batch", "--signal=USR2", ids["train"])
+    until(lambda: state(ids["train"]) == "FAILED")
+    assert "ExitCode=75:0" in facts(ids["train"])
+    until(lambda: state(ids["eval"]) == "CANCELLED")
+
+
+def test_an_impossible_request_is_refused_with_the_reason(results: Path) -> None:
+    result = make("submit", results, "GPUS_PER_WORKER=8")
+    assert result.returncode == 2
+    assert "Slurm refuses the job workers: Batch job submission failed: Requested node conf" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert slurm("squeue", "--noheader") == ""
+    assert not (results / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("variables", "reason"),
+    [
+        (["RECIPE=smok"], "did you mean 'smoke'?"),
+        (["SET=training.epoch=3"], "did you mean 'training.epochs'?"),
+        (["RUN=my run"], "RUN=my run"),
+        (["RUNTIME=docker"], "use one of none, podman, apptainer, pyxis"),
+        (["RUNTIME=podman"], "needs IMAGE"),
+        (["DATA=no-such-folder"], "no-such-folder"),
+    ],
+)
+def test_what_is_wrong_here_is_not_submitted(variables: list[str], reason: str, results: Path) -> None:
+    before = slurm("scontrol", "show", "jobs", "--oneliner")
+    result = make("submit", results, *variables)
+    assert result.returncode == 2
+    assert reason in result.stderr
+    assert "Traceback" not in result.stderr
+    assert slurm("scontrol", "show", "jobs", "--oneliner") == before
+    assert list(results.iterdir()) == []
+
+
+@pytest.fixture
+def public() -> Iterator[Path]:
+    """A folder that every user may enter, with this work tree, Python and its packages as `tree`, `base`, `packages`.
+
+    The genuine ones may be below a home that is root's alone.
+    """
+    with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as mounted:
+        folder = Path(name)
+        folder.chmod(0o755)
+        for link, source in {"tree": ROOT, "base": sys.base_prefix, "packages": sysconfig.get_path("purelib")}.items():
+            (folder / link).mkdir()
+            subprocess.run(["mount", "--bind", str(source), str(folder / link)], check=True)
+            mounted.callback(subprocess.run, ["umount", str(folder / link)], check=True)
+        yield folder
+
+
+def test_an_ordinary_user_submits(public: Path, data_dir: Path) -> None:
+    results = public / "results"
+    results.mkdir()
+    shutil.chown(results, "nobody")
+    python = public / "base" / "bin" / Path(sys.executable).resolve().name
+    here = [f"BIN={python.parent}", f"ON_CLUSTER={python} -m jobs.cluster", f"PYTHONPATH={public}/packages"]
+    data = f"DATA={shutil.copytree(data_dir, public / 'data')}"
+    ids = submit(
+        results, "TRIALS=1", f"SET={SHORT}", data, *here, become=["runuser", "-u", "nobody", "--"], tree=public / "tree"
+    )
+    assert "UserId=nobody" in facts(ids["chief"])
+    assert_complete(results)
+    assert {path.owner() for path in results.rglob("*")} == {"nobody"}
+
+
+DIVERGING = """
+description = "a search whose only trial fails"
+[data]
+train_limit = 2000
+[search]
+trials = 1
+[search.space]
+"training.learning_rate" = { values = [1e30] }
+"""
+
+
+def test_a_search_that_fails_stops_the_pipeline(results: Path, tmp_path: Path) -> None:
+    (tmp_path / "own.toml").write_text(DIVERGING)
+    ids = submit(results, f"RECIPE={tmp_path}/own.toml")
+    until(lambda: not slurm("squeue", "--noheader"))
+    assert "ExitCode=1:0" in facts(ids["chief"])
+    assert [state(ids[name]) for name in ("train", "eval", "report")] == ["CANCELLED"] * 3
+    assert not (results / "run" / "model.keras").exists()
+
+
+def test_workers_with_bad_input_are_not_requeued_and_end_the_search(
+    results: Path, tmp_path: Path, data_dir: Path
+) -> None:
+    shutil.copytree(data_dir, tmp_path / "data")
+    ids = submit(results, "WORKERS=2", f"SET={SHORT}", f"DATA={tmp_path}/data")
+    # Long before a worker has imported what it reads the data with.
+    shutil.rmtree(tmp_path / "data")
+    until(lambda: not slurm("squeue", "--noheader"))
+    assert set(re.findall(r"ExitCode=(\S+)", facts(ids["workers"]))) == {"64:0"}, logs(results)
+    assert set(re.findall(r"Restarts=(\d)", facts(ids["workers"]))) == {"0"}
+    assert state(ids["chief"]) == state(ids["train"]) == "CANCELLED"
