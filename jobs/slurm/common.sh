@@ -57,7 +57,7 @@ start_podman() {
     local options=() mounts gpu
     IFS=, read -ra mounts <<<"$FMNIST_MOUNTS"
     container="fmnist-$SLURM_JOB_ID"
-    # shellcheck disable=SC2317  # the traps call it
+    # shellcheck disable=SC2317,SC2329  # the traps call it
     send() { podman kill --signal "$1" "$container" >/dev/null; }
     trap 'podman rm --force --time 0 --ignore "$container" >/dev/null' EXIT
     # By their numbers on the node. The container sees these GPUs alone, so it needs no CUDA_VISIBLE_DEVICES.
