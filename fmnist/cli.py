@@ -55,7 +55,9 @@ QuietOption = Annotated[
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="The run folder.", show_default=False)]
 
 # What the file system may refuse, as opposed to a bug of ours.
-_NOT_OURS = {errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR, errno.EISDIR}
+_NOT_OURS = {
+    errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG
+}  # fmt: skip
 
 
 def _version(wanted: bool) -> None:
@@ -108,8 +110,10 @@ def tune(
     if status:
         show(RunDir(status))
         return
-    extra = [f"search.trials={trials}"] if trials else []
-    resolved = config.load(recipe, [*(overrides or ()), *extra])
+    resolved = config.load(recipe, overrides or ())
+    if trials:
+        resolved.require_search()
+        resolved = config.replace(resolved, {"search.trials": trials})
     stop = stop_on_signals()
     folder = _run_dir(run, resolved, seed)
     role = roles.from_environment()
@@ -249,7 +253,7 @@ def main() -> None:
             raise
         # TensorFlow puts the operation's name before the file's, and a trace below it.
         reason = str(error).splitlines()[0].rpartition("}} ")[2]
-        sys.exit(_fail(f"{reason}; make room, or choose another folder with --run"))
+        sys.exit(_fail(f"{reason}; make room, or choose another place"))
 
 
 def _fail(message: str, code: int = EXIT_BAD_INPUT) -> int:

@@ -129,8 +129,8 @@ def compare(first: Results, second: Results) -> Pair:
 
 def _changes(before: Mapping[str, Any], after: Mapping[str, Any], prefix: str = "") -> list[str]:
     changed = []
-    for key, value in after.items():
-        old = before.get(key)
+    for key in dict.fromkeys([*before, *after]):
+        old, value = before.get(key), after.get(key)
         if isinstance(value, dict) and isinstance(old, dict):
             changed += _changes(old, value, f"{prefix}{key}.")
         elif value != old:

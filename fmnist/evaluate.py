@@ -58,8 +58,6 @@ def evaluate(run: RunDir, data_dir: Path | None) -> dict[str, Any]:
             logger.info("%s is finished; nothing to do", run.metrics)
             return known
     run.record("eval", devices=devices(), data=sha256)
-    # A GPU multiplies float32 in the shorter TensorFloat-32 by default; a figure must not depend on the device.
-    tf.config.experimental.enable_tensor_float_32_execution(False)
 
     begin = time.perf_counter()
     splits = {"train": trained.train, "validation": trained.validation, "test": test}
@@ -170,6 +168,8 @@ def load(path: Path) -> keras.Model:
     """
     if not path.exists():
         raise BadInput(f"{path} is missing; run `fmnist train` first")
+    # A GPU multiplies float32 in the shorter TensorFloat-32 by default; a prediction must not depend on the device.
+    tf.config.experimental.enable_tensor_float_32_execution(False)
     # Keras would call a truncated file "not found".
     if not zipfile.is_zipfile(path):
         raise BadInput(f"{path} is truncated, or not a Keras model; remove it and run `fmnist train` again")

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Sequence
 from html import escape
 from string import Template
+from urllib.parse import quote
 
 _NUMBER = re.compile(r"(< )?[-+]?\d[\d,]*(\.\d+)?(e[-+]?\d+)?%?")
 
@@ -138,8 +139,8 @@ def element(tag: str, text: str, kind: str = "") -> str:
 
 
 def link(text: str, address: str) -> str:
-    """A link to a file beside the page."""
-    return f'<p><a href="{escape(address)}">{escape(text)}</a></p>'
+    """A link to a file, by its path from the page's folder."""
+    return f'<p><a href="{escape(quote(address))}">{escape(text)}</a></p>'
 
 
 def section(title: str, *fragments: str) -> str:

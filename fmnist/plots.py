@@ -60,7 +60,14 @@ class Scale:
 
     def ticks(self) -> list[tuple[float, str]]:
         """Pixel and label of about four round numbers; on a log scale of powers of ten and thrice those."""
-        return [(self(tick), f"{tick:.3g}") for tick in self._round_numbers()]
+        numbers = self._round_numbers()
+        digits = 3
+        if len(numbers) > 1:
+            # Or close ones would share a label.
+            step = min(after - before for before, after in itertools.pairwise(numbers))
+            largest = max(map(abs, numbers))
+            digits = max(digits, 1 + math.floor(math.log10(largest)) - math.floor(math.log10(step)))
+        return [(self(tick), f"{tick:.{digits}g}") for tick in numbers]
 
     def _round_numbers(self) -> list[float]:
         if self._log:

@@ -67,9 +67,14 @@ def prepare(image: Image.Image) -> np.ndarray:
     to 28 pixels on its longer side and centred (Xiao, Rasul and Vollgraf 2017, figure 1; without their sharpening).
 
     Raises:
-        ValueError: all its pixels are alike.
+        ValueError: all its pixels are alike, or too few of them are not.
     """
-    upright = ImageOps.exif_transpose(image).convert("RGBA")
+    size = f"{image.width} x {image.height}"
+    upright = ImageOps.exif_transpose(image)
+    if upright.mode.startswith("I"):
+        # 16 bits a pixel, which Pillow would clip to 8.
+        upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
+    upright = upright.convert("RGBA")
     paper = Image.new("RGBA", upright.size, "white")
     grey = np.asarray(Image.alpha_composite(paper, upright).convert("L"))
     # Of the 60,000 training images none has corners above 35 in the median, but two have such a border.
@@ -77,16 +82,19 @@ def prepare(image: Image.Image) -> np.ndarray:
     if background > 127:
         grey, background = 255 - grey, 255 - background
     if grey.min() == grey.max():
-        raise ValueError("all its pixels are alike")
+        raise ValueError(f"all its pixels are alike ({size})")
     if grey.shape == IMAGE_SHAPE:
         return grey
     garment = np.abs(grey - background) > _CONTRAST
     rows, columns = np.flatnonzero(garment.any(axis=1)), np.flatnonzero(garment.any(axis=0))
     if len(rows) == 0:
-        raise ValueError("nothing in it stands out from its corners")
+        raise ValueError(f"nothing in it stands out from its corners ({size})")
     trimmed = Image.fromarray(grey[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1])
     scaled = ImageOps.contain(trimmed, IMAGE_SHAPE, Image.Resampling.BOX)
-    return np.asarray(ImageOps.pad(scaled, IMAGE_SHAPE))
+    small = np.asarray(ImageOps.pad(scaled, IMAGE_SHAPE))
+    if not small.any():
+        raise ValueError(f"what stands out from its corners is too thin ({size})")
+    return small
 
 
 def _names(run: RunDir) -> Sequence[str]:
@@ -116,7 +124,7 @@ def _read(file: Path) -> tuple[np.ndarray, bool]:
 def _read_npy(file: Path) -> np.ndarray:
     try:
         images = np.load(file, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except Exception as error:  # a damaged header raises whatever NumPy's parser of it meets
         raise BadInput(f"{file} cannot be read ({error})") from error
     images = images[np.newaxis] if images.shape == IMAGE_SHAPE else images
     if images.dtype != np.uint8 or images.shape[1:] != IMAGE_SHAPE or len(images) == 0:
@@ -138,6 +146,6 @@ def _read_picture(file: Path) -> np.ndarray:
     except UnidentifiedImageError as error:
         raise BadInput(f"{file} is no image that can be read; give PNG, JPEG, IDX or NPY") from error
     except ValueError as error:
-        raise BadInput(f"{file} shows nothing: {error} ({width} x {height})") from error
+        raise BadInput(f"{file} cannot be used: {error}") from error
     except (OSError, SyntaxError) as error:
         raise BadInput(f"{file} is damaged ({error})") from error

@@ -74,11 +74,11 @@ def _sections(results: Results) -> Iterator[tuple[str, str]]:
 def _head(results: Results) -> str:
     low, high = results.metrics["test"]["accuracy_interval"]
     alert = warning(results)
-    training, test = results.training, results.metrics["test"]
+    training, test, validation = results.training, results.metrics["test"], results.metrics["validation"]
     epochs = len(training["history"]["loss"])
     tiles = [
         ("test accuracy", f"{test['accuracy']:.2%}", f"95% interval {low:.2%} to {high:.2%}"),
-        ("validation accuracy", f"{results.metrics['validation']['accuracy']:.2%}", "what selected the model"),
+        ("validation accuracy", f"{validation['accuracy']:.2%}", f"{validation['images']:,} images held back"),
         ("macro F1", f"{test['macro']['f1']:.4f}", "mean over the ten classes"),
         ("calibration error", f"{test['expected_calibration_error']:.2%}", "confidence against accuracy"),
         ("training", f"{training['seconds']:.0f} s", f"{epochs} epochs, {training['images_per_second']:,.0f} images/s"),

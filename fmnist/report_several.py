@@ -130,13 +130,13 @@ def _learning_curves(found: Sequence[Group]) -> list[str]:
 
 def _classes(found: Sequence[Group]) -> list[str]:
     names = found[0].runs[0].metrics["data"]["classes"]
-    recalls = [
+    f1_scores = [
         [sum(run.metrics["test"]["per_class"][label]["f1"] for run in group.runs) / len(group.runs) for group in found]
         for label in range(len(names))
     ]
     return [
         page.element("p", "F1 of each class, the mean over the seeds.", "muted"),
-        page.bar_table(["", *(group.name for group in found)], zip(names, recalls, strict=True)),
+        page.bar_table(["", *(group.name for group in found)], zip(names, f1_scores, strict=True)),
     ]
 
 

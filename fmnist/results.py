@@ -123,11 +123,12 @@ def verdict(results: Results) -> str:
 
 def warning(results: Results) -> str | None:
     """What a reader must know before any figure."""
-    if results.is_fashion_mnist:
-        if results.best and config.replace(results.recipe, results.best["values"]) != results.recipe:
-            return "The search has found better since; `fmnist train` and `fmnist eval` again to judge that."
-        return None
-    return "NOT FASHION-MNIST: these are the figures of another data set, and no reference applies to them."
+    said = []
+    if not results.is_fashion_mnist:
+        said.append("NOT FASHION-MNIST: these are the figures of another data set, and no reference applies to them.")
+    if results.best and config.replace(results.recipe, results.best["values"]) != results.recipe:
+        said.append("The search has found better since; `fmnist train` and `fmnist eval` again to judge that.")
+    return " ".join(said) or None
 
 
 def facts(results: Results) -> dict[str, str]:
@@ -170,7 +171,7 @@ def _read_trials(path: Path) -> list[dict[str, str]]:
     try:
         trials = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8")), restval=""))
         for trial in trials:
-            float(trial["score"] or "nan")
+            float(trial["score"] or "nan"), float(trial.get("seconds") or "nan"), trial["trial"]
     except (OSError, ValueError, KeyError, csv.Error) as error:
         raise BadInput(f"{path} is damaged ({error}); remove it and run `fmnist tune` again") from error
     return trials

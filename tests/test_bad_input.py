@@ -60,6 +60,8 @@ def mounted(folder: Path, options: str) -> Iterator[None]:
         ("train --set training.batchsize=2", ["'training.batchsize'; did you mean 'training.batch_size'?"]),
         ("train --set training.epochs=0", ["training.epochs", "greater than 0, not 0"]),
         ("report nowhere", ["nowhere holds no run; start one with `fmnist tune` or `fmnist train`"]),
+        (f"report {'a' * 300}", ["File name too long"]),
+        ("tune --recipe baseline-mlp --trials 3", ["recipe baseline-mlp is fixed: it has no [search]"]),
         ("data --data nowhere", ["no train-images-idx3-ubyte.gz in nowhere", "--data"]),
     ],
 )

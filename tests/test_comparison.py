@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from runs import Page, make_run
+from runs import SEARCH, Page, make_run
 
 from fmnist import comparison, report_several, rundir
 from fmnist.errors import BadInput
@@ -38,6 +38,15 @@ def test_runs_of_one_recipe_are_a_group_and_another_setting_makes_another(tmp_pa
     ]
     accuracies = [rundir.read_json(run.metrics)["test"]["accuracy"] for run in (runs[0], *runs[2:])]
     assert groups[0].spread("test accuracy").values == pytest.approx(accuracies)
+
+
+def test_a_hyperparameter_that_is_not_searched_makes_another_group(tmp_path: Path) -> None:
+    smaller = SEARCH | {"space": dict(list(SEARCH["space"].items())[:1])}
+    run, other = make_run(tmp_path / "a"), make_run(tmp_path / "b")
+    settings = rundir.read_json(other.config)
+    rundir.write_json(other.config, settings | {"recipe": settings["recipe"] | {"search": smaller}})
+    names = [group.name for group in comparison.groups(comparison.read_all([run, other]))]
+    assert names == ["tuned-mlp", "tuned-mlp search.space.training.learning_rate=null"]
 
 
 def test_mcnemars_test_is_the_exact_one(tmp_path: Path) -> None:
@@ -93,11 +102,13 @@ def test_the_page_and_the_table_of_five_seeds(tmp_path: Path) -> None:
 
 
 def test_the_page_links_to_those_of_its_runs(tmp_path: Path) -> None:
-    runs = seeds(tmp_path / "results", "plain", 2)
-    runs[1].report.touch()
+    runs = [*seeds(tmp_path / "results", "plain", 2), make_run(tmp_path / "results" / "50% #1", search=False, seed=2)]
+    for run in runs[1:]:
+        run.report.touch()
     path = report_several.write(runs, tmp_path / "elsewhere" / "page.html")
     links = [attrs["href"] for tag, attrs in Page(path.read_text()).elements if tag == "a"]
     assert "../results/plain-seed1/report.html" in links
+    assert "../results/50%25%20%231/report.html" in links
     assert (path.parent / "../results/plain-seed1/report.html").exists()
     assert not any("plain-seed0" in str(link) for link in links)
 

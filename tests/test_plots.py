@@ -42,6 +42,14 @@ def test_best_so_far_goes_in_steps() -> None:
     assert y1 == y2 > y3
 
 
+@pytest.mark.parametrize(
+    ("values", "labels"),
+    [((0.9005, 0.9018), ["0.9005", "0.901", "0.9015"]), ((12345, 12360), ["12345", "12350", "12355", "12360"])],
+)
+def test_close_values_have_ticks_that_say_what_they_are(values: tuple[float, float], labels: list[str]) -> None:
+    assert [label for _, label in plots.Scale.over(values, 0, 400).ticks()] == labels
+
+
 @pytest.mark.parametrize("values", [[0.5], [0.5, 0.5], [0.0, 0.0]])
 def test_chart_of_a_constant(values: list[float]) -> None:
     assert "nan" not in plots.curves("Loss", "epoch", [plots.Series("a", values)])

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from conftest import Command
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from fmnist import data, predict
 from fmnist.errors import BadInput
@@ -90,6 +91,13 @@ def test_a_picture_is_trimmed_scaled_and_centred(scale: int) -> None:
     assert (predict.prepare(Image.fromarray(black)) == expected).all()
 
 
+def test_a_picture_of_16_bits_is_that_of_8(tmp_path: Path, images: np.ndarray) -> None:
+    for name, picture in (("8.png", images[0]), ("16.png", images[0].astype(np.uint16) * 257)):
+        Image.fromarray(picture).save(tmp_path / name)
+    shallow, deep = (predict._read(tmp_path / name)[0] for name in ("8.png", "16.png"))
+    assert (deep == shallow).all()
+
+
 def test_a_photograph_that_lies_on_its_side_is_set_upright(tmp_path: Path) -> None:
     bar = np.zeros((60, 60), np.uint8)
     bar[10:50, 20:30] = 255
@@ -114,6 +122,23 @@ def write_truncated(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:5000])
 
 
+def write_thin(path: Path) -> None:
+    grey = np.zeros((3, 5000), np.uint8)
+    grey[1] = 255
+    Image.fromarray(grey).save(path)
+
+
+def write_long_text(path: Path) -> None:
+    texts = PngInfo()
+    texts.add_text("Comment", "a" * 3_000_000, zip=True)
+    Image.new("L", (30, 30)).save(path, pnginfo=texts)
+
+
+def write_damaged_header(path: Path) -> None:
+    np.save(path, np.zeros((2, 28, 28), np.uint8))
+    path.write_bytes(path.read_bytes().replace(b"28)", b"28 "))
+
+
 @pytest.mark.parametrize(
     ("name", "write", "message"),
     [
@@ -124,9 +149,12 @@ def write_truncated(path: Path) -> None:
         ("one.png", lambda path: Image.new("L", (1, 1)).save(path), "all its pixels are alike (1 x 1)"),
         ("large.png", write_large, "large.png has 10000 x 10000 pixels, more than 50 million"),
         ("half.png", write_truncated, "half.png is damaged"),
+        ("thin.png", write_thin, "what stands out from its corners is too thin (5000 x 3)"),
+        ("text.png", write_long_text, "text.png cannot be used: Decompressed data too large"),
         ("a.gif", lambda path: Image.new("L", (30, 30)).save(path), "a.gif is no image"),
         ("float.npy", lambda path: np.save(path, np.zeros((2, 28, 28))), "float.npy holds float64 [2, 28, 28]; give"),
         ("wide.npy", lambda path: np.save(path, np.zeros((2, 32, 32), np.uint8)), "wide.npy holds uint8 [2, 32, 32]"),
+        ("header.npy", write_damaged_header, "header.npy cannot be read"),
         ("object.npy", lambda path: np.save(path, np.array([{}])), "object.npy cannot be read"),
         ("labels.idx", lambda path: path.write_bytes(b"\0\0\x08\x01\0\0\0\x01\x05" + bytes(9)), "magic number"),
     ],

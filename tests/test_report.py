@@ -92,6 +92,14 @@ def test_a_better_trial_since_the_training_is_said(tmp_path: Path) -> None:
     assert "128-64" in report.summary(run)
 
 
+def test_other_data_does_not_hide_a_better_trial(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", fashion=False)
+    rundir.write_json(run.best, rundir.read_json(run.best) | {"values": {"model.hidden": [512]}})
+    said = " ".join(report.summary(run).split())
+    assert "NOT FASHION-MNIST" in said
+    assert "found better since" in said
+
+
 def test_trials_are_sorted_the_best_first_and_those_without_a_score_last(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     text = Page(report.write(run).read_text()).text
@@ -161,6 +169,8 @@ def test_not_evaluated_yet_names_file_and_command(tmp_path: Path, name: str) -> 
         ("best.json", '{"trial": "01", "score": 0.9, "values": {"model.hiden": 1}}'),
         ("trials.csv", "trial,score\n00,high\n"),
         ("trials.csv", "trial\n00\n"),
+        ("trials.csv", "trial,score,seconds\n00,0.9,long\n"),
+        ("trials.csv", "status,score\nCOMPLETED,0.9\n"),
         ("predictions.npz", "PK"),
     ],
 )
