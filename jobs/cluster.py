@@ -24,7 +24,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--recipe", required=True)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--set", action="append", default=[], dest="overrides")
-    parser.add_argument("--data", type=Path, default=os.environ.get("FMNIST_DATA"))
+    parser.add_argument("--data", type=Path, default=os.environ.get("FMNIST_DATA") or None)
     parser.add_argument("--trials", type=int)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--gpus-per-worker", type=int, default=1)

@@ -71,7 +71,7 @@ def _parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
             job.add_argument("--workers", type=int)
             job.add_argument("--gpus-per-worker", type=int, default=1)
         if name != "report":
-            job.add_argument("--data", type=Path, default=os.environ.get("FMNIST_DATA"))
+            job.add_argument("--data", type=Path, default=os.environ.get("FMNIST_DATA") or None)
     return parser.parse_known_args(arguments)
 
 
@@ -82,8 +82,9 @@ def _only(options: argparse.Namespace) -> Iterator[str]:
     Raises:
         BadInput: another process has it.
     """
-    runs = [str(run.resolve()) for run in options.runs] or [f"process {os.getpid()}"]
-    identity = " ".join([options.job, *runs])
+    folders = [*options.runs, *([options.results] if options.job == "tensorboard" else [])]
+    names = [str(folder.resolve()) for folder in folders] or [f"process {os.getpid()}"]
+    identity = " ".join([options.job, *names])
     with socket.socket(socket.AF_UNIX) as lock:
         try:
             # An abstract address goes with the process, however that ends, and leaves no file.

@@ -42,7 +42,7 @@ class Pipeline:
         Raises:
             BadInput: there is no such recipe, or it cannot be used.
         """
-        extra = [f"search.trials={self.trials}"] if self.trials else []
+        extra = [f"search.trials={self.trials}"] if self.trials is not None else []
         return config.load(self.recipe, [*self.overrides, *extra])
 
     @property
@@ -71,7 +71,7 @@ class Pipeline:
             return [job, run]
         options = ["--recipe", recipe, "--seed", str(self.seed), "--run", run]
         options += [argument for override in self.overrides for argument in ("--set", override)]
-        if job == "tune" and self.trials:
+        if job == "tune" and self.trials is not None:
             options += ["--trials", str(self.trials)]
         return [job, *options]
 

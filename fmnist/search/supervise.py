@@ -60,8 +60,10 @@ def shares(workers: int | None, gpus_per_worker: int, gpus: Sequence[str]) -> li
     """Divide the machine: by default a worker a GPU, or one on the processors.
 
     Raises:
-        BadInput: there are GPUs, but not as many as asked for.
+        BadInput: no share was asked for, or there are GPUs, but not as many as asked for.
     """
+    if gpus_per_worker < 1 or (workers is not None and workers < 1):
+        raise BadInput("WORKERS and GPUS_PER_WORKER are at least 1")
     count = workers or max(1, len(gpus) // gpus_per_worker)
     if gpus and count * gpus_per_worker > len(gpus):
         raise BadInput(f"{count} workers with {gpus_per_worker} GPU(s) each: this machine has {len(gpus)}")

@@ -60,10 +60,19 @@ def render(pipeline: Pipeline, site: Site, folder: Path) -> None:
     """
     if site.overlay not in OVERLAYS:
         raise BadInput(f"OVERLAY={site.overlay} is not known; use one of {', '.join(OVERLAYS)}")
+    if site.queue and site.overlay != "kueue":
+        raise BadInput(f"QUEUE={site.queue} needs OVERLAY=kueue")
     if not site.image:
         raise BadInput("Kubernetes needs IMAGE, an image that the nodes can pull; best by its digest")
-    if not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?", pipeline.name):
-        raise BadInput(f"RUN={pipeline.name}: Kubernetes takes up to 40 lower-case letters, digits and '-'")
+    if pipeline.data:
+        raise BadInput(
+            "DATA (FMNIST_DATA) is of this machine: leave it out, on Kubernetes jobs read the data set in IMAGE"
+        )
+    # A Service's name begins with a letter.
+    if not re.fullmatch(r"[a-z]([a-z0-9-]{0,38}[a-z0-9])?", pipeline.name):
+        raise BadInput(
+            f"RUN={pipeline.name}: Kubernetes takes up to 40 lower-case letters, digits and '-', the first a letter"
+        )
     (folder / "tensorboard").mkdir(parents=True, exist_ok=True)
     for file in (_HERE / "references.yaml", pipeline.token):
         shutil.copy(file, folder)
@@ -194,8 +203,8 @@ def status(run: RunDir, site: Site) -> None:
 
 
 def logs(run: RunDir, site: Site) -> None:
-    """Print the end of each pod's log."""
-    print(_kubectl(site, "logs", *_selector(run), "--prefix", "--tail=20").stdout, end="")
+    """Print the end of each pod's log; of one that waits for a node, that it has none."""
+    print(_kubectl(site, "logs", *_selector(run), "--prefix", "--tail=20", "--ignore-errors").stdout, end="")
 
 
 def cancel(run: RunDir, site: Site) -> None:

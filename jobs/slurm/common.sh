@@ -66,7 +66,8 @@ start_podman() {
     fi
     # Without root a user is another one inside; the files must be the caller's.
     ((EUID == 0)) || options+=(--userns keep-id)
-    podman run --detach --name "$container" --network host --user "$(id -u):$(id -g)" \
+    # A job that was killed before it could end its container may have left it here.
+    podman run --detach --replace --name "$container" --network host --user "$(id -u):$(id -g)" \
         --read-only --tmpfs /tmp --cap-drop all --security-opt no-new-privileges \
         --env 'KERASTUNER_*' --env 'FMNIST_*' "${mounts[@]/#/--volume=}" "${options[@]}" \
         "$FMNIST_IMAGE" fmnist "$@" >/dev/null

@@ -142,7 +142,7 @@ def cancel(run: RunDir, _site: Site) -> None:
     """Cancel the run's jobs, and wait until they have ended.
 
     Raises:
-        BadInput: they have not ended within 90 seconds.
+        BadInput: they have not ended within 90 seconds, or Slurm does not answer.
     """
     _cancel([*_read(run).values()])
     deadline = time.monotonic() + _END_SECONDS
@@ -172,9 +172,12 @@ def _queued(run: RunDir) -> list[str]:
 
 
 def _squeue(ids: Sequence[str], form: str, *options: str) -> str:
-    # Of jobs that Slurm has forgotten it says that they are invalid.
     command = ["squeue", f"--format={form}", *options, f"--jobs={','.join(ids)}"]
-    return subprocess.run(command, capture_output=True, text=True).stdout
+    done = subprocess.run(command, capture_output=True, text=True)
+    # So it calls jobs that it has forgotten. Any other failure says nothing of them.
+    if done.returncode and "Invalid job id" not in done.stderr:
+        raise BadInput(f"Slurm does not answer: {done.stderr.strip().rpartition('squeue: ')[2]}")
+    return done.stdout
 
 
 def _cancel(ids: Sequence[str]) -> None:

@@ -39,7 +39,7 @@ elif arguments[:2] == ["get", "jobs"]:
 
 
 def make(verb: str, results: Path, *variables: str) -> "subprocess.CompletedProcess[str]":
-    return clusters.make(verb, results, "CLUSTER=kubernetes", *variables)
+    return clusters.make(verb, results, "CLUSTER=kubernetes", "FMNIST_DATA=", *variables)
 
 
 def server(folder: Path, monkeypatch: pytest.MonkeyPatch, failing: str = "") -> Path:
@@ -62,6 +62,9 @@ def changes(calls: Path) -> list[str]:
         ([IMAGE, "RECIPE=smok"], "did you mean 'smoke'?"),
         ([IMAGE, "RUN=My_Run"], "lower-case letters"),
         ([IMAGE, "OVERLAY=helm"], "use one of jobset, kueue, plain"),
+        ([IMAGE, "QUEUE=team"], "needs OVERLAY=kueue"),
+        ([IMAGE, "RUN=1st"], "the first a letter"),
+        ([IMAGE, "DATA=elsewhere"], "the data set in IMAGE"),
         ([], "needs IMAGE"),
         ([IMAGE, "KUBECONFIG=/dev/null"], "kubectl version: "),
     ],
