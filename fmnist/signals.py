@@ -12,7 +12,7 @@ from fmnist.errors import Interrupted
 
 logger = logging.getLogger(__name__)
 
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
 
 
 class Stop:
@@ -54,7 +54,9 @@ def stop_on_signals(abandon: Callable[[], None] = lambda: None) -> Stop:
         """Keep the default action away; the wake-up descriptor does the work."""
 
     for signum in STOP_SIGNALS:
-        signal.signal(signum, ignore)
+        # nohup means what it says.
+        if signum != signal.SIGHUP or signal.getsignal(signum) != signal.SIG_IGN:
+            signal.signal(signum, ignore)
 
     def watch() -> None:
         # The closure keeps `sender` open for as long as the thread lives.

@@ -51,7 +51,11 @@ class Engine:
             return f"{self.name} is not installed"
         except subprocess.TimeoutExpired:
             return f"{self.name} did not answer within {_ANSWER_SECONDS} s"
-        return f"{self.name} does not answer: {_last_line(done.stderr)}" if done.returncode else None
+        if done.returncode:
+            return f"{self.name} does not answer: {_last_line(done.stderr)}"
+        if self.name == "docker" and "podman" in self("--version").lower():
+            return "docker is a name of Podman's here"
+        return None
 
     @cached_property
     def _rootless(self) -> bool:

@@ -84,8 +84,8 @@ class Pipeline:
         """
         if not re.fullmatch(r"[a-zA-Z0-9]([a-zA-Z0-9._-]*[a-zA-Z0-9])?", self.name):
             raise BadInput(f"RUN={self.name}: the jobs are named after it; use letters, digits, '.', '_' and '-'")
-        if self.workers < 1 or self.gpus_per_worker < 0:
-            raise BadInput("WORKERS is at least 1, and GPUS_PER_WORKER at least 0")
+        if self.workers < 1 or self.gpus_per_worker < 0 or self.seed < 0:
+            raise BadInput("WORKERS is at least 1, GPUS_PER_WORKER and SEED at least 0")
         fresh = not self.run.path.exists()
         self.run.claim(self.resolved, self.seed)
         self.logs.mkdir(exist_ok=True)

@@ -141,7 +141,7 @@ def test_a_search_that_is_interrupted_in_mid_trial_ends_as_one_that_is_not(tmp_p
     (tmp_path / "own.toml").write_text(TUNE)
     tune = ("tune", "--recipe", "own.toml", "--run")
     reference = start(tmp_path, *tune, "whole")
-    assert interrupt(start(tmp_path, *tune, "interrupted"), "trial 1, epoch  3/10", signal.SIGUSR2) == 75
+    assert interrupt(start(tmp_path, *tune, "interrupted"), "trial 1, epoch  3/10", signal.SIGHUP) == 75
     assert len(list((tmp_path / "interrupted" / "checkpoint").glob("trial_1_*.npz"))) == 1
     resumed = start(tmp_path, *tune, "interrupted")
     wait_for(resumed, "going on after epoch")

@@ -35,15 +35,15 @@ def submit(pipeline: Pipeline, site: Site) -> None:
         BadInput: it can be seen here that this would fail, or the cluster refuses it.
         SystemExit: a plain Job failed.
     """
-    need("kubectl", "Kubernetes")
     folder = _folder(pipeline.run)
     with pipeline.prepared():
         render(pipeline, site, folder)
         if _kubectl(site, "get", "persistentvolumeclaim/fmnist-results", check=False).returncode:
             _kubectl(site, "version")
             raise BadInput("the namespace has no claim fmnist-results; see jobs/kubernetes/claim.yaml")
-        # All of it, or nothing.
         _kubectl(site, "apply", "--dry-run=server", "--kustomize", str(folder))
+    # To apply plain Jobs again would suspend those that run.
+    if site.overlay != "plain" or not _jobs(pipeline.run, site):
         for kustomization in (folder / "tensorboard", folder):
             print(_kubectl(site, "apply", "--kustomize", str(kustomization)).stdout.strip())
     print("`make status` and `make logs` with the same variables tell how far they are; TensorBoard:")
@@ -170,13 +170,15 @@ def _start_in_order(pipeline: Pipeline, site: Site) -> None:
 
 def _await(job: str, pipeline: Pipeline, site: Site) -> None:
     while True:
-        listed = _kubectl(site, "get", "jobs", *_selector(pipeline.run), "--output=json").stdout
         ends = {
             item["metadata"]["name"].removeprefix(f"{pipeline.name}-"): condition
-            for item in json.loads(listed)["items"]
+            for item in _jobs(pipeline.run, site)
             for condition in item.get("status", {}).get("conditions", [])
             if condition["type"] in ("Complete", "Failed") and condition["status"] == "True"
         }
+        if job in ends and ends[job]["type"] == "Complete":
+            print(f"{job} is done", flush=True)
+            return
         for name, end in ends.items():
             # A worker's end concerns the search alone.
             if end["type"] == "Failed" and (name == job or (name, job) == ("workers", "chief")):
@@ -184,10 +186,14 @@ def _await(job: str, pipeline: Pipeline, site: Site) -> None:
                     _suspend(other, True, pipeline, site)
                 print(f"the job {name} failed: {end.get('message', 'see make logs')}", file=sys.stderr)
                 sys.exit(EXIT_FAILED)
-        if job in ends:
-            print(f"{job} is done", flush=True)
-            return
         time.sleep(_LOOK)
+
+
+def _jobs(run: RunDir, site: Site) -> list[dict[str, Any]]:
+    """The run's Jobs that the cluster has."""
+    listed = json.loads(_kubectl(site, "get", "jobs", *_selector(run), "--output=json").stdout)
+    items: list[dict[str, Any]] = listed["items"]
+    return items
 
 
 def _suspend(job: str, suspended: bool, pipeline: Pipeline, site: Site) -> None:
@@ -226,6 +232,7 @@ def _selector(run: RunDir, job: str = "") -> list[str]:
 
 
 def _kubectl(site: Site, *arguments: str, check: bool = True) -> "subprocess.CompletedProcess[str]":
+    need("kubectl", "Kubernetes")
     namespace = ["--namespace", site.namespace] if site.namespace else []
     result = subprocess.run(["kubectl", *namespace, *arguments], capture_output=True, text=True)
     if check and result.returncode:

@@ -30,7 +30,7 @@ run() {
 }
 
 # SIGTERM comes from scancel too.
-is_wanted() { [[ $(squeue --noheader --jobs="$SLURM_JOB_ID" --format=%T) == RUNNING ]]; }
+is_wanted() { [[ $(squeue --noheader --jobs="$SLURM_JOB_ID" --format=%T || echo RUNNING) == RUNNING ]]; }
 
 # Each start_* leaves a process in the background, so that this shell hears signals: `child`, which ends as the job does.
 
@@ -63,6 +63,8 @@ start_podman() {
     # By their numbers on the node. The container sees these GPUs alone, so it needs no CUDA_VISIBLE_DEVICES.
     if [[ -e /etc/cdi/nvidia.yaml || -e /var/run/cdi/nvidia.yaml ]]; then
         for gpu in ${SLURM_JOB_GPUS//,/ }; do options+=(--device "nvidia.com/gpu=$gpu"); done
+    elif [[ -n ${SLURM_JOB_GPUS:-} ]]; then
+        echo "this node has no CDI file (nvidia-ctk cdi generate): on the CPU" >&2
     fi
     # Without root a user is another one inside; the files must be the caller's.
     ((EUID == 0)) || options+=(--userns keep-id)

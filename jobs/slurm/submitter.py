@@ -18,6 +18,7 @@ from jobs.pipeline import Pipeline, Site, need
 RUNTIMES = ("none", "podman", "apptainer", "pyxis")
 _SCRIPTS = Path(__file__).parent
 _LINES = 20
+_LEAST_MINUTES = 5
 _END_SECONDS = 90.0  # Slurm's own KillWait is 30
 
 
@@ -28,6 +29,8 @@ def submit(pipeline: Pipeline, site: Site) -> None:
         BadInput: it can be seen here that this would fail, or Slurm refuses it; nothing is left in the queue.
     """
     need("sbatch", "Slurm")
+    if site.time is not None and site.time < _LEAST_MINUTES:
+        raise BadInput(f"TIME={site.time}: a job is told to stop two minutes before; give {_LEAST_MINUTES} at least")
     if site.runtime not in RUNTIMES:
         raise BadInput(f"RUNTIME={site.runtime} is not known; use one of {', '.join(RUNTIMES)}")
     if site.runtime != "none" and not site.image:
@@ -172,6 +175,7 @@ def _queued(run: RunDir) -> list[str]:
 
 
 def _squeue(ids: Sequence[str], form: str, *options: str) -> str:
+    need("squeue", "Slurm")
     command = ["squeue", f"--format={form}", *options, f"--jobs={','.join(ids)}"]
     done = subprocess.run(command, capture_output=True, text=True)
     # So it calls jobs that it has forgotten. Any other failure says nothing of them.

@@ -263,6 +263,7 @@ def test_an_impossible_request_is_refused_with_the_reason(results: Path) -> None
         (["RECIPE=smok"], "did you mean 'smoke'?"),
         (["SET=training.epoch=3"], "did you mean 'training.epochs'?"),
         (["RUN=my run"], "RUN=my run"),
+        (["TIME=2"], "give 5 at least"),
         (["RUNTIME=docker"], "use one of none, podman, apptainer, pyxis"),
         (["RUNTIME=podman"], "needs IMAGE"),
         (["DATA=no-such-folder"], "no-such-folder"),
