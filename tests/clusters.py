@@ -39,4 +39,8 @@ def make(
     """
     here = [f"BIN={Path(sys.executable).parent}", "ENVIRONMENT=", f"RESULTS={results}", "RECIPE=smoke", "RUN=run"]
     command = [*become, "make", verb, *here, *variables]
-    return subprocess.run(command, cwd=tree, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=180)
+    # Not the variables of a make that runs the tests.
+    environment = {**os.environ, "MAKELEVEL": "", "MAKEFLAGS": ""}
+    return subprocess.run(
+        command, cwd=tree, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=180
+    )

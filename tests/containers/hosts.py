@@ -33,7 +33,8 @@ class Host:
         return subprocess.Popen(
             ["setpriv", *become, "make", f"ENGINE={self.name}", *map(str, args)],
             cwd=self.checkout,
-            env={**os.environ, **self.environment, **environment},
+            # Not those of a make that runs the tests, which would make this one another's part.
+            env={**os.environ, "MAKELEVEL": "", "MAKEFLAGS": "", **self.environment, **environment},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
