@@ -119,6 +119,8 @@ def docker(checkout: Path, podman: Host) -> Iterator[Host]:
             podman("save", "--output", folder / "base.tar", _BASE)
             host("load", "--input", folder / "base.tar")
             _make_image(host)
+            # What root's client has put there.
+            run(["chown", "--recursive", f"{STRANGER}:{STRANGER}", home], {})
             yield host
         finally:
             daemon.terminate()
