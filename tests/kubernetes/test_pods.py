@@ -133,7 +133,9 @@ def test_the_pods_make_a_complete_run_folder(node: Node) -> None:
     chief = node.start("chief")
     workers = [node.start("workers", index) for index in range(node.specs["workers"]["completions"])]
     probe = node.specs["chief"]["template"]["spec"]["containers"][0]["livenessProbe"]["grpc"]
-    with grpc.insecure_channel(f"{node.address(chief)}:{probe['port']}") as channel:
+    # Or it might look again only when the search is over.
+    often = [("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 100)]
+    with grpc.insecure_channel(f"{node.address(chief)}:{probe['port']}", often) as channel:
         answer = health_pb2_grpc.HealthStub(channel).Check(
             health_pb2.HealthCheckRequest(), wait_for_ready=True, timeout=120
         )
