@@ -84,7 +84,7 @@ def test_a_short_run_prints_the_table_and_writes_json(
 
 
 def test_a_simulated_search_keeps_its_workers_busy(tmp_path: Path) -> None:
-    outcome = simulate(tmp_path, workers=4, trials=2, epochs=2, epoch_seconds=0.1)
+    outcome = simulate(tmp_path / "new", workers=4, trials=2, epochs=2, epoch_seconds=0.1)
     assert 0 < outcome.busy < 1
     assert outcome.chief > 0
     assert 0 < outcome.end < 10

@@ -45,8 +45,9 @@ class Outcome:
 
 
 def simulate(folder: Path, workers: int, trials: int, epochs: int, epoch_seconds: float) -> Outcome:
-    """A search of `workers` x `trials` trials of `epochs` x `epoch_seconds`, in `folder`."""
+    """A search of `workers` x `trials` trials of `epochs` x `epoch_seconds`, in `folder`, which is made."""
     of = recipe(trials=workers * trials, epochs=epochs)
+    folder.mkdir(exist_ok=True)
     run = RunDir(folder / "run")
     chief = process(counted_chief, run.path, of)
     until(lambda: (notice := read_notice(run)) and notice.address)
