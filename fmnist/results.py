@@ -1,7 +1,5 @@
 """A finished run as its files tell it: the figures, and the sentences that the table and the page share."""
 
-import csv
-import io
 import math
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -106,7 +104,7 @@ def read(run: RunDir) -> Results:
         predictions=_read_predictions(run.predictions),
         training=training,
         best=best,
-        trials=_read_trials(run.trials) if run.trials.exists() else [],
+        trials=rundir.read_trials(run.trials),
     )
 
 
@@ -165,13 +163,3 @@ def _read_predictions(path: Path) -> dict[str, np.ndarray]:
             return {name: arrays[name] for name in names}
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise BadInput(f"{path} is damaged ({error}); remove it and run `fmnist eval` again") from error
-
-
-def _read_trials(path: Path) -> list[dict[str, str]]:
-    try:
-        trials = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8")), restval=""))
-        for trial in trials:
-            float(trial["score"] or "nan"), float(trial.get("seconds") or "nan"), trial["trial"]
-    except (OSError, ValueError, KeyError, csv.Error) as error:
-        raise BadInput(f"{path} is damaged ({error}); remove it and run `fmnist tune` again") from error
-    return trials

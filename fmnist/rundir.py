@@ -1,8 +1,10 @@
 """The run folder: the names of its files, atomic writes, and the record of what made it."""
 
 import contextlib
+import csv
 import fcntl
 import importlib.metadata
+import io
 import json
 import os
 import platform
@@ -215,6 +217,23 @@ def read_json(path: Path, keys: tuple[str, ...] = ()) -> dict[str, Any]:
     if missing or not isinstance(value, dict):
         raise BadInput(f"{path} is damaged (no {', '.join(missing) or 'object'}); remove it and run its job again")
     return value
+
+
+def read_trials(path: Path) -> list[dict[str, str]]:
+    """Read trials.csv, a dictionary a trial; none if there is no such file.
+
+    Raises:
+        BadInput: it is damaged.
+    """
+    try:
+        trials = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8")), restval=""))
+        for trial in trials:
+            float(trial["score"] or "nan"), float(trial.get("seconds") or "nan"), trial["trial"], trial["status"]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, KeyError, csv.Error) as error:
+        raise BadInput(f"{path} is damaged ({error}); remove it and run `fmnist tune` again") from error
+    return trials
 
 
 def _identity(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import TINY
+from conftest import TINY, Command
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
@@ -39,3 +39,11 @@ def _part(terminal: int) -> bytes:
         return os.read(terminal, 4096)
     except OSError:
         return b""
+
+
+def test_a_damaged_table_is_one_line(run: Path, tmp_path: Path, fmnist: Command) -> None:
+    (tmp_path / run / "trials.csv").write_text("trial,status,score,seconds\n0,COMPLETED,0.9,x\n")
+    status = fmnist("tune", "--status", run)
+    assert status.returncode == 64
+    assert status.stderr.startswith(f"fmnist: {run}/trials.csv is damaged")
+    assert status.stderr.count("\n") == 1

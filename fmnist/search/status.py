@@ -1,12 +1,10 @@
 """How far a search is, from the files of its run folder alone: for `--status`, and live on a terminal."""
 
 import contextlib
-import csv
 import logging
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -14,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fmnist.progress import logging_to_stderr
-from fmnist.rundir import RunDir, read_json
+from fmnist.rundir import RunDir, read_json, read_trials
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +45,7 @@ def live(run: RunDir) -> Iterator[Callable[[str], None] | None]:
 def _render(run: RunDir) -> RenderableType:
     recipe, _ = run.recipe()
     search = recipe.require_search()
-    rows = _trials(run)
+    rows = read_trials(run.trials)
     counts = Counter(row["status"] for row in rows)
     ended = sum(counts[status] for status in _ENDED)
     running = [row for row in rows if row["status"] == "RUNNING" and row["worker"]]
@@ -72,14 +70,6 @@ def _workers(rows: list[dict[str, str]]) -> Table:
         now = [f"trial {row['trial']}" for row in its if row["status"] == "RUNNING"]
         table.add_row(worker, str(sum(row["status"] in _ENDED for row in its)), str(failed), " ".join(now))
     return table
-
-
-def _trials(run: RunDir) -> list[dict[str, Any]]:
-    try:
-        with run.trials.open(newline="") as file:
-            return list(csv.DictReader(file))
-    except FileNotFoundError:
-        return []
 
 
 def _duration(seconds: float) -> str:
