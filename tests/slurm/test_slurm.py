@@ -76,6 +76,13 @@ def state(job: str) -> str:
     return " ".join(sorted(set(re.findall(r" JobState=(\w+)", facts(job)))))
 
 
+def start_soon(job: str, *changes: str) -> None:
+    """A job that went back into the queue, which Slurm would let wait for two minutes."""
+    until(lambda: state(job) == "PENDING")
+    # Not within the second of its end: slurmd has revoked the credentials up to then, and would kill it.
+    slurm("scontrol", "update", f"JobId={job}", *changes, "StartTime=now+3")
+
+
 def until(condition: Callable[[], object], seconds: float = 120.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
@@ -209,9 +216,7 @@ def test_a_training_that_its_time_limit_ends_goes_on_to_the_same_weights(results
     slurm("scontrol", "update", f"JobId={ids['train']}", f"TimeLimit={minutes}")
     until(lambda: "SIGUSR2: stopping" in log(results, "train"))
     until(lambda: "Restarts=1" in facts(ids["train"]))
-    # Slurm would wait for two minutes.
-    until(lambda: state(ids["train"]) == "PENDING")
-    slurm("scontrol", "update", f"JobId={ids['train']}", "TimeLimit=30", "StartTime=now")
+    start_soon(ids["train"], "TimeLimit=30")
     assert_complete(results, TRAINED)
     assert state(ids["train"]) == "COMPLETED"
     text = log(results, "train")
@@ -229,8 +234,7 @@ def test_a_training_that_is_preempted_goes_on_later(results: Path, tmp_path: Pat
     urgent = ["--partition=urgent", "--nodes=2", "--exclusive", "--output=/dev/null", "--wrap=sleep 1"]
     preemptor = slurm("sbatch", "--parsable", *urgent)
     until(lambda: state(preemptor) == "COMPLETED")
-    until(lambda: state(ids["train"]) == "PENDING")
-    slurm("scontrol", "update", f"JobId={ids['train']}", "StartTime=now")
+    start_soon(ids["train"])
     assert_complete(results, TRAINED)
     assert "Restarts=1" in facts(ids["train"])
     assert "SIGTERM: stopping" in log(results, "train")
