@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 import tensorflow as tf
 
-from fmnist.config import AugmentConfig
+from fmnist.schema import AugmentConfig
 
 
 def transform(config: AugmentConfig, images: tf.Tensor, seed: tf.Tensor, algorithm: str) -> tf.Tensor:

@@ -12,6 +12,7 @@ import typer
 from fmnist import __version__, config
 from fmnist.errors import EXIT_BAD_INPUT, EXIT_FAILED, BadInput, Failed, Restart, disk_full
 from fmnist.rundir import RunDir
+from fmnist.schema import Recipe
 from fmnist.signals import stop_on_signals
 
 app = typer.Typer(
@@ -261,5 +262,5 @@ def _fail(message: str, code: int = EXIT_BAD_INPUT) -> int:
     return code
 
 
-def _run_dir(run: Path | None, recipe: config.Recipe, seed: int) -> RunDir:
+def _run_dir(run: Path | None, recipe: Recipe, seed: int) -> RunDir:
     return RunDir(run or Path("results") / f"{recipe.name}-seed{seed}")

@@ -1,18 +1,16 @@
-"""Recipes: named TOML files of settings, resolved into frozen dataclasses."""
+"""Recipes: named TOML files of settings, resolved into the frozen dataclasses of `schema`."""
 
-import dataclasses
-import difflib
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator
-from pydantic.dataclasses import dataclass
+from pydantic import TypeAdapter, ValidationError
 
 from fmnist.errors import BadInput
+from fmnist.schema import Recipe, keys, nearest
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -20,171 +18,6 @@ else:
     import tomli as tomllib
 
 RECIPES = resources.files("fmnist") / "recipes"
-_STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
-
-Positive = Annotated[int, Field(gt=0)]
-Fraction = Annotated[float, Field(ge=0, lt=1)]
-Monitor = Literal["val_loss", "val_accuracy"]
-
-
-@dataclass(frozen=True, config=_STRICT)
-class DataConfig:
-    """Which images are trained on and which are held back for validation."""
-
-    split: Literal["tuned-mlp", "regularized-mlp"] = "tuned-mlp"
-    split_seed: Annotated[int, Field(ge=0)] = 0
-    train_limit: Positive | None = None
-
-
-@dataclass(frozen=True, config=_STRICT)
-class ModelConfig:
-    """A multilayer perceptron: dense, then batch normalisation, activation and dropout, for each hidden layer."""
-
-    hidden: tuple[Positive, ...] = (256, 128)
-    activation: Literal["relu", "tanh", "elu", "gelu", "silu"] = "relu"
-    kernel_initializer: Literal["glorot_uniform", "he_normal", "he_uniform", "lecun_normal"] = "glorot_uniform"
-    batch_normalization: bool = False
-    dropout: Fraction | tuple[Fraction, ...] = 0.0
-    l2: Annotated[float, Field(ge=0)] = 0.0
-
-    @model_validator(mode="after")
-    def _one_dropout_a_layer(self) -> "ModelConfig":
-        if isinstance(self.dropout, tuple) and len(self.dropout) != len(self.hidden):
-            raise ValueError(f"dropout lists {len(self.dropout)} rates for {len(self.hidden)} hidden layers")
-        return self
-
-    @property
-    def dropout_rates(self) -> tuple[float, ...]:
-        """The dropout rate after each hidden layer."""
-        if isinstance(self.dropout, tuple):
-            return self.dropout
-        return (self.dropout,) * len(self.hidden)
-
-
-@dataclass(frozen=True, config=_STRICT)
-class EarlyStoppingConfig:
-    """End the training when `monitor` has not improved for `patience` epochs, and keep the best epoch's weights."""
-
-    monitor: Monitor = "val_loss"
-    patience: Positive = 5
-
-
-@dataclass(frozen=True, config=_STRICT)
-class ReduceLROnPlateauConfig:
-    """Multiply the learning rate by `factor` when `monitor` has not improved for `patience` epochs."""
-
-    monitor: Monitor = "val_loss"
-    factor: Annotated[float, Field(gt=0, lt=1)] = 0.5
-    patience: Positive = 3
-    min_lr: Annotated[float, Field(ge=0)] = 0.0
-
-
-@dataclass(frozen=True, config=_STRICT)
-class AugmentConfig:
-    """Random changes of the training images, drawn anew in each epoch; all of them off unless set.
-
-    shift: the most pixels that an image moves along each axis; what moves in is black.
-    flip: whether an image is mirrored left to right, with probability 1/2.
-    erase: the probability that a random rectangle of an image is made black.
-    mixup: the alpha of the Beta distribution of mixing weights; 0 mixes nothing.
-    """
-
-    shift: Annotated[int, Field(ge=0, lt=28)] = 0
-    flip: bool = False
-    erase: Annotated[float, Field(ge=0, le=1)] = 0.0
-    mixup: Annotated[float, Field(ge=0)] = 0.0
-
-
-@dataclass(frozen=True, config=_STRICT)
-class TrainingConfig:
-    """One training: `learning_rate`, `weight_decay` and `ema_momentum` are those of the Keras optimizer."""
-
-    epochs: Positive = 20
-    batch_size: Positive = 128
-    optimizer: Literal["sgd", "adam", "adagrad", "nadam", "adadelta", "rmsprop"] = "adam"
-    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    ema_momentum: Fraction | None = None
-    augment: AugmentConfig = AugmentConfig()
-    early_stopping: EarlyStoppingConfig | None = None
-    reduce_lr_on_plateau: ReduceLROnPlateauConfig | None = None
-
-
-@dataclass(frozen=True, config=_STRICT)
-class SpaceConfig:
-    """The values that one key may take: `values`, a range `min`..`max`, or (for `model.hidden`) `layers` of `units`."""
-
-    values: Annotated[tuple[str | bool | int | float, ...], Field(min_length=1)] | None = None
-    min: float | None = None
-    max: float | None = None
-    sampling: Literal["linear", "log"] = "linear"
-    layers: tuple[Positive, Positive] | None = None
-    units: Annotated[tuple[Positive, ...], Field(min_length=1)] | None = None
-
-    @model_validator(mode="after")
-    def _one_form(self) -> "SpaceConfig":
-        given = {name for name, value in vars(self).items() if name != "sampling" and value is not None}
-        if given not in ({"values"}, {"min", "max"}, {"layers", "units"}):
-            raise ValueError("give either values, or min and max, or layers and units")
-        if self.min is not None and self.max is not None and self.min >= self.max:
-            raise ValueError(f"min {self.min} is not below max {self.max}")
-        if self.min is not None and self.min <= 0 and self.sampling == "log":
-            raise ValueError("sampling = 'log' needs min above 0")
-        if self.layers is not None and self.layers[0] > self.layers[1]:
-            raise ValueError(f"layers {list(self.layers)} is not [fewest, most]")
-        return self
-
-
-@dataclass(frozen=True, config=_STRICT)
-class SearchConfig:
-    """A Keras Tuner search. `space` maps keys such as `training.learning_rate` to the values they may take."""
-
-    space: dict[str, SpaceConfig]
-    oracle: Literal["random", "bayesian", "hyperband"] = "random"
-    objective: Monitor = "val_accuracy"
-    trials: Positive = 10
-    epochs: Positive = 10
-    max_retries_per_trial: Annotated[int, Field(ge=0)] = 0
-
-
-@dataclass(frozen=True, config=_STRICT)
-class ReferenceConfig:
-    """The figures that the recipe's origin reported, for the report to compare with."""
-
-    train_accuracy: Fraction | None = None
-    validation_accuracy: Fraction | None = None
-    test_accuracy: Fraction | None = None
-    macro_precision: Fraction | None = None
-    macro_recall: Fraction | None = None
-
-
-@dataclass(frozen=True, config=_STRICT)
-class Recipe:
-    """A resolved recipe. Without `search` it is fixed: `tune` has nothing to do and `train` uses it as it stands."""
-
-    name: str
-    description: str
-    data: DataConfig = DataConfig()
-    model: ModelConfig = ModelConfig()
-    training: TrainingConfig = TrainingConfig()
-    search: SearchConfig | None = None
-    reference: ReferenceConfig | None = None
-
-    @model_validator(mode="after")
-    def _space_names_keys(self) -> "Recipe":
-        known = [key for key in _walk(Recipe) if re.fullmatch(r"(model|training)\.\w+", key)]
-        for key in self.search.space if self.search else ():
-            if key not in known:
-                raise ValueError(f"search.space names an unknown key {key!r}{_nearest(key, known)}")
-        return self
-
-    def require_search(self) -> SearchConfig:
-        """What is searched; raises BadInput if nothing is."""
-        if self.search is None:
-            raise BadInput(f"recipe {self.name} is fixed: it has no [search]; run `train` with it, or choose another")
-        return self.search
-
-
 _RECIPE = TypeAdapter(Recipe)
 
 
@@ -208,7 +41,7 @@ def load(recipe: str, overrides: Sequence[str] = ()) -> Recipe:
         except (OSError, UnicodeDecodeError) as error:
             raise BadInput(f"recipe {path}: {error}") from error
     else:
-        raise BadInput(f"unknown recipe {recipe!r}{_nearest(recipe, names())}; known: {', '.join(names())}")
+        raise BadInput(f"unknown recipe {recipe!r}{nearest(recipe, names())}; known: {', '.join(names())}")
     try:
         settings = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -273,27 +106,10 @@ def _explain(error: ValidationError) -> str:
     place = [str(part) for part in first["loc"]]
     if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
         key = ".".join(place)
-        return f"unknown key {key!r}{_nearest(key, list(_walk(Recipe)))}"
+        return f"unknown key {key!r}{nearest(key, list(keys()))}"
     # A union of types reports one error a member, with the member's name (`tuple[...]`, `constrained-float`, `str`) in
     # the place; a dotted key of `search.space` is a name too, so only what looks like a type is left out.
     key = ".".join(part for part in place if not re.search(r"[\[-]|^(str|bool|int|float)$", part))
     message = first["msg"].removeprefix("Value error, ")
     value = f", not {first['input']!r}" if key and not isinstance(first["input"], dict) else ""
     return f"{key}: {message}{value}" if key else message
-
-
-def _nearest(word: str, known: Sequence[str]) -> str:
-    # Within its section first: a long, correct section must not outvote a mistake in the last part.
-    section, dot, name = word.rpartition(".")
-    siblings = {key.rpartition(".")[2]: key for key in known if key.rpartition(".")[:2] == (section, dot)}
-    matches = [siblings[match] for match in difflib.get_close_matches(name, siblings, n=1, cutoff=0.5)]
-    matches += difflib.get_close_matches(word, known, n=1, cutoff=0.8)
-    return f"; did you mean {matches[0]!r}?" if matches else ""
-
-
-def _walk(kind: Any, prefix: str = "") -> Iterator[str]:
-    for field in dataclasses.fields(kind):
-        yield prefix + field.name
-        for option in getattr(field.type, "__args__", (field.type,)):
-            if dataclasses.is_dataclass(option):
-                yield from _walk(option, f"{prefix}{field.name}.")

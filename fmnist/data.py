@@ -22,10 +22,10 @@ from pathlib import Path
 
 import numpy as np
 
-from fmnist.config import DataConfig
 from fmnist.errors import BadInput
 from fmnist.progress import folder_bar
 from fmnist.rundir import atomic_write
+from fmnist.schema import DataConfig
 
 logger = logging.getLogger(__name__)
 

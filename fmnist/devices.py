@@ -11,8 +11,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from fmnist.config import ModelConfig
 from fmnist.errors import BadInput
+from fmnist.schema import ModelConfig
 
 logger = logging.getLogger(__name__)
 

@@ -15,12 +15,12 @@ import keras
 import numpy as np
 
 from fmnist import checkpoint
-from fmnist.config import ModelConfig, TrainingConfig
 from fmnist.data import TrainData
 from fmnist.devices import Devices
 from fmnist.errors import BadInput
 from fmnist.model import build
 from fmnist.program import Program, resident
+from fmnist.schema import ModelConfig, TrainingConfig
 from fmnist.signals import Stop
 
 logger = logging.getLogger(__name__)

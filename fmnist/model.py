@@ -6,7 +6,7 @@ import keras
 import tensorflow as tf
 from keras import layers
 
-from fmnist.config import ModelConfig
+from fmnist.schema import ModelConfig
 
 CLASSES = 10
 IMAGE_SHAPE = (28, 28)

@@ -8,10 +8,10 @@ import numpy as np
 import tensorflow as tf
 
 from fmnist import augment
-from fmnist.config import ModelConfig, TrainingConfig
 from fmnist.data import Images
 from fmnist.devices import Devices
 from fmnist.model import Step, build, forward
+from fmnist.schema import ModelConfig, TrainingConfig
 
 _OPTIMIZERS = {
     "sgd": keras.optimizers.SGD,

@@ -12,6 +12,7 @@ import numpy as np
 from fmnist import config, rundir
 from fmnist.errors import BadInput
 from fmnist.rundir import RunDir
+from fmnist.schema import Monitor, Recipe, ReferenceConfig
 
 
 @dataclass(frozen=True)
@@ -29,9 +30,9 @@ class Results:
     """What the files of a finished run say; a run without a search has no `best` and no `trials`."""
 
     run: RunDir
-    claimed: config.Recipe
+    claimed: Recipe
     """As it was asked for: the same for every seed."""
-    recipe: config.Recipe
+    recipe: Recipe
     """As it was trained: with the values that the search had chosen."""
     seed: int
     jobs: Mapping[str, Mapping[str, Any]]
@@ -53,7 +54,7 @@ class Results:
         return bool(self.metrics["data"]["is_fashion_mnist"])
 
     @property
-    def objective(self) -> config.Monitor:
+    def objective(self) -> Monitor:
         """What the trials' scores are."""
         return self.recipe.search.objective if self.recipe.search else "val_accuracy"
 
@@ -68,7 +69,7 @@ class Results:
         """The figures to judge the run by, the test accuracy first."""
         test, reference = self.metrics["test"], self.recipe.reference
         if reference is None or not self.is_fashion_mnist:
-            reference = config.ReferenceConfig()
+            reference = ReferenceConfig()
         return [
             Figure("test accuracy", test["accuracy"], reference.test_accuracy, tuple(test["accuracy_interval"])),
             Figure("validation accuracy", self.metrics["validation"]["accuracy"], reference.validation_accuracy),

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from fmnist import __version__
-from fmnist.config import Recipe, resolve, to_dict
+from fmnist.config import resolve, to_dict
 from fmnist.errors import BadInput
 from fmnist.revision import revision
+from fmnist.schema import Recipe
 
 _PACKAGES = ("tensorflow", "tensorflow-cpu", "keras", "keras-tuner", "scikit-learn", "numpy", "tensorboard")
 # To ask for it is to set it, for all threads: so once, before there are any.

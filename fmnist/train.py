@@ -9,12 +9,13 @@ import keras
 
 from fmnist import data
 from fmnist.boards import ValidationBoard
-from fmnist.config import Recipe, replace, to_dict
+from fmnist.config import replace, to_dict
 from fmnist.devices import Devices
 from fmnist.errors import BadInput
 from fmnist.fit import Diverged, FitResult, Trainer
 from fmnist.progress import bar
 from fmnist.rundir import RunDir, atomic_write, read_json, write_json
+from fmnist.schema import Recipe
 from fmnist.signals import Stop
 
 logger = logging.getLogger(__name__)

@@ -12,11 +12,12 @@ import tensorflow as tf
 from tensorboard.plugins.hparams import api as hparams
 
 from fmnist import data
-from fmnist.config import Recipe, SearchConfig, replace
+from fmnist.config import replace
 from fmnist.devices import Devices
 from fmnist.errors import Restart
 from fmnist.fit import Trainer
 from fmnist.rundir import RunDir, atomic_write
+from fmnist.schema import Recipe, SearchConfig
 from fmnist.search import client, service, status
 from fmnist.search.chief import Chief
 from fmnist.search.roles import Role

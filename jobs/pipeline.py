@@ -13,6 +13,7 @@ from pathlib import Path
 from fmnist import config
 from fmnist.errors import BadInput
 from fmnist.rundir import RunDir
+from fmnist.schema import Recipe
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Pipeline:
     data: Path | None = None
 
     @cached_property
-    def resolved(self) -> config.Recipe:
+    def resolved(self) -> Recipe:
         """The recipe, with the overrides.
 
         Raises:

@@ -14,6 +14,7 @@ from typing import Any
 from fmnist import config
 from fmnist.errors import EXIT_BAD_INPUT, BadInput
 from fmnist.rundir import RunDir, atomic_write
+from fmnist.schema import Recipe
 from fmnist.search import client, service
 from fmnist.search.chief import Chief
 from fmnist.search.roles import Role
@@ -29,7 +30,7 @@ SMALL_SPACE = {key: SPACE[key] for key in ("training.learning_rate", "training.o
 """Two dimensions: after six random trials the Bayesian oracle makes its own."""
 
 
-def recipe(oracle: str = "random", space: dict[str, Any] = SPACE, **search: Any) -> config.Recipe:
+def recipe(oracle: str = "random", space: dict[str, Any] = SPACE, **search: Any) -> Recipe:
     settings = {"space": space, "oracle": oracle, "trials": 5, "epochs": 2, **search}
     return config.resolve({"name": "test", "description": "for tests", "search": settings}, "test")
 
@@ -52,7 +53,7 @@ class Runner:
         return {"val_accuracy": accuracy, "val_loss": 1 - accuracy}
 
 
-def search(path: Path, of: config.Recipe, runner: Runner, seed: int = 0, worker: str = "tuner0") -> Chief:
+def search(path: Path, of: Recipe, runner: Runner, seed: int = 0, worker: str = "tuner0") -> Chief:
     chief = Chief(RunDir(path), of, seed)
     work(chief, worker, runner, Stop())
     return chief
@@ -121,7 +122,7 @@ def _main(target: Callable[..., object], args: tuple[Any, ...], kwargs: dict[str
 CHIEF = Role("chief")
 
 
-def chief(path: Path, of: config.Recipe, role: Role = CHIEF, lease: float = 60.0) -> None:
+def chief(path: Path, of: Recipe, role: Role = CHIEF, lease: float = 60.0) -> None:
     stop = stop_on_signals()
     path.mkdir(exist_ok=True)
     service.serve(RunDir(path), of, 0, role, stop, lease)
@@ -129,7 +130,7 @@ def chief(path: Path, of: config.Recipe, role: Role = CHIEF, lease: float = 60.0
 
 def worker(
     path: Path,
-    of: config.Recipe,
+    of: Recipe,
     role: Role,
     seconds: float = 0.02,
     fail: str = "",

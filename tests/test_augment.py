@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from fmnist import augment
-from fmnist.config import AugmentConfig
+from fmnist.schema import AugmentConfig
 
 IMAGES = np.arange(1, 2 * 28 * 28 + 1).reshape(2, 28, 28).astype(np.uint8)
 ALL = AugmentConfig(shift=2, flip=True, erase=0.5)

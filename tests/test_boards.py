@@ -8,9 +8,10 @@ import tensorflow as tf
 from conftest import Command
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from fmnist import boards, config, data, pictures
+from fmnist import boards, data, pictures
 from fmnist.devices import choose
 from fmnist.fit import Trainer
+from fmnist.schema import DataConfig, ModelConfig, TrainingConfig
 from fmnist.signals import Stop
 
 RUN = Path("results", "tiny-seed0")
@@ -40,12 +41,12 @@ def test_the_pictures_are_those_of_the_validation_images(
     tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(boards, "_PICTURES_SHARE", float("inf"))
-    loaded = data.load_train(data_dir, config.DataConfig(train_limit=1000))
+    loaded = data.load_train(data_dir, DataConfig(train_limit=1000))
     names = data.classes(loaded.source)
     board = boards.ValidationBoard(tmp_path, loaded.validation, names, 1000, 128, profile=False)
-    training = config.TrainingConfig(epochs=2)
+    training = TrainingConfig(epochs=2)
     result = Trainer(loaded, choose("cpu")).fit(
-        config.ModelConfig(hidden=(16,)), training, seed=0, stop=Stop(), checkpoint_path=tmp_path / "c.npz",
+        ModelConfig(hidden=(16,)), training, seed=0, stop=Stop(), checkpoint_path=tmp_path / "c.npz",
         callbacks=[board],
     )  # fmt: skip
     found = events(tmp_path / "pictures").Tensors("validation/confusion_matrix")

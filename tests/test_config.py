@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from fmnist import config
-from fmnist.config import DataConfig, ModelConfig, TrainingConfig
 from fmnist.errors import BadInput
+from fmnist.schema import DataConfig, EarlyStoppingConfig, ModelConfig, Recipe, ReduceLROnPlateauConfig, TrainingConfig
 
 
 def own(tmp_path: Path, text: str = "") -> str:
@@ -19,7 +19,7 @@ def own(tmp_path: Path, text: str = "") -> str:
 
 def test_a_recipe_takes_the_defaults_and_its_files_name(tmp_path: Path) -> None:
     recipe = config.load(own(tmp_path))
-    assert recipe == config.Recipe("own", "mine", DataConfig(), ModelConfig(), TrainingConfig())
+    assert recipe == Recipe("own", "mine", DataConfig(), ModelConfig(), TrainingConfig())
     assert recipe.search is None
 
 
@@ -46,7 +46,7 @@ def test_overrides_are_typed_by_toml(tmp_path: Path) -> None:
     recipe = config.load(own(tmp_path), overrides)
     assert recipe.model == ModelConfig((64, 32), "tanh", batch_normalization=True, dropout=(0.1, 0.0))
     assert recipe.model.dropout_rates == (0.1, 0.0)
-    stopping = config.EarlyStoppingConfig(patience=7)
+    stopping = EarlyStoppingConfig(patience=7)
     assert recipe.training == TrainingConfig(
         batch_size=256, learning_rate=0.01, optimizer="sgd", early_stopping=stopping
     )
@@ -56,7 +56,7 @@ def test_replace_sets_dotted_keys_and_checks_them(tmp_path: Path) -> None:
     recipe = config.load(own(tmp_path))
     replaced = config.replace(recipe, {"model.hidden": [8], "training.reduce_lr_on_plateau.factor": 0.1})
     assert replaced.model.hidden == (8,)
-    assert replaced.training.reduce_lr_on_plateau == config.ReduceLROnPlateauConfig(factor=0.1)
+    assert replaced.training.reduce_lr_on_plateau == ReduceLROnPlateauConfig(factor=0.1)
     assert recipe.model.hidden == ModelConfig().hidden
     with pytest.raises(BadInput, match="best.json: training.learning_rate: .* greater than 0, not -1"):
         config.replace(recipe, {"training.learning_rate": -1}, "best.json")

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from fmnist import data
-from fmnist.config import DataConfig
 from fmnist.errors import BadInput
+from fmnist.schema import DataConfig
 
 TRAIN_IMAGES, TRAIN_LABELS, TEST_IMAGES, TEST_LABELS = data.SHA256
 

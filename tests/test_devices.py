@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from conftest import Command
 
-from fmnist.config import ModelConfig
 from fmnist.devices import Devices
+from fmnist.schema import ModelConfig
 
 RECIPE = """
 description = "small, with batch normalisation and an uneven last batch"

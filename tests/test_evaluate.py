@@ -11,6 +11,7 @@ import pytest
 from fmnist import config, data, evaluate, model, rundir
 from fmnist.errors import BadInput
 from fmnist.rundir import RunDir
+from fmnist.schema import DataConfig, ModelConfig
 
 NAMES = [f"class {label}" for label in range(10)]
 
@@ -44,8 +45,8 @@ def other_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def other_run(tmp_path: Path, other_data: Path) -> RunDir:
     """A run that was trained, however badly, on `other_data`."""
     run = start_run(tmp_path / "run")
-    model.build(config.ModelConfig(hidden=(4,))).save(run.model)
-    run.record("train", devices="1 CPU", data=data.load_train(other_data, config.DataConfig()).source.sha256)
+    model.build(ModelConfig(hidden=(4,))).save(run.model)
+    run.record("train", devices="1 CPU", data=data.load_train(other_data, DataConfig()).source.sha256)
     return run
 
 
@@ -105,9 +106,9 @@ def test_expected_calibration_error() -> None:
 
 def test_evaluate_on_the_real_data(tmp_path: Path, data_dir: Path) -> None:
     run = start_run(tmp_path / "run", data={"train_limit": 1000})
-    network = model.build(config.ModelConfig(hidden=(16,)), seed=1)
+    network = model.build(ModelConfig(hidden=(16,)), seed=1)
     network.save(run.model)
-    run.record("train", devices="1 CPU", data=data.load_train(data_dir, config.DataConfig()).source.sha256)
+    run.record("train", devices="1 CPU", data=data.load_train(data_dir, DataConfig()).source.sha256)
 
     metrics = evaluate.evaluate(run, data_dir)
 
@@ -197,7 +198,7 @@ def test_model_of_another_shape(other_run: RunDir, other_data: Path) -> None:
 
 
 def test_outputs_that_are_not_finite(other_run: RunDir, other_data: Path) -> None:
-    network = model.build(config.ModelConfig(hidden=()))
+    network = model.build(ModelConfig(hidden=()))
     network.set_weights([np.full_like(weight, np.nan) for weight in network.get_weights()])
     network.save(other_run.model)
     with pytest.raises(BadInput, match="not finite"):

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from fmnist import checkpoint, data
-from fmnist.config import DataConfig, EarlyStoppingConfig, ModelConfig, ReduceLROnPlateauConfig, TrainingConfig
 from fmnist.data import TrainData
 from fmnist.devices import Devices, choose
 from fmnist.errors import BadInput, Interrupted
 from fmnist.fit import Diverged, FitResult, Trainer
 from fmnist.model import build
 from fmnist.program import Program, resident, steps
+from fmnist.schema import DataConfig, EarlyStoppingConfig, ModelConfig, ReduceLROnPlateauConfig, TrainingConfig
 from fmnist.signals import Stop
 
 # When the tests are collected, because TensorFlow fixes its logical devices at its first operation.

@@ -13,7 +13,7 @@ import fmnist
 PACKAGE = Path(fmnist.__file__).parent
 ROOMS = [
     {"__init__"},
-    {"errors", "revision", "config", "rundir", "signals", "progress"},
+    {"errors", "revision", "schema", "config", "rundir", "signals", "progress"},
     {"data"},
     {"augment", "model", "pictures"},
     {"devices"},

@@ -10,9 +10,9 @@ from typing import IO
 import pytest
 
 from fmnist import config
-from fmnist.config import Recipe, SearchConfig, SpaceConfig
 from fmnist.errors import BadInput
 from fmnist.rundir import RunDir, atomic_write, read_json, write_json
+from fmnist.schema import Recipe, SearchConfig, SpaceConfig
 
 SEARCH = SearchConfig(space={"model.l2": SpaceConfig(min=0, max=1)}, trials=3)
 RECIPE = Recipe(name="mine", description="a search", search=SEARCH)

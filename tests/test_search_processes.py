@@ -23,9 +23,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from keras_tuner.src import protos
 from searching import Runner, diary, log, process, recipe, table, until
 
-from fmnist import config
 from fmnist.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED
 from fmnist.rundir import RunDir, read_json
+from fmnist.schema import Recipe
 from fmnist.search.roles import Role, read_notice
 
 TRIALS, EPOCHS = 8, 4
@@ -37,7 +37,7 @@ Process = multiprocessing.process.BaseProcess
 class Search:
     """A search by processes, and the same search undisturbed, in this process."""
 
-    def __init__(self, path: Path, of: config.Recipe) -> None:
+    def __init__(self, path: Path, of: Recipe) -> None:
         self.path = path / "run"
         self.of = of
         self.running: list[Process] = []
@@ -410,7 +410,7 @@ def test_a_probe_of_its_health_needs_no_token(search: Search) -> None:
     search.ends()
 
 
-def frugal_chief(path: Path, of: config.Recipe) -> None:
+def frugal_chief(path: Path, of: Recipe) -> None:
     """A chief from a shell that allows it few files."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (200, most))

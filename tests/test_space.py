@@ -5,10 +5,11 @@ from searching import SPACE, recipe
 
 from fmnist import config
 from fmnist.errors import BadInput
+from fmnist.schema import Recipe
 from fmnist.search import oracles, space
 
 
-def samples(of: config.Recipe, count: int = 60) -> list[dict[str, Any]]:
+def samples(of: Recipe, count: int = 60) -> list[dict[str, Any]]:
     oracle = oracles.make(of, 0)
     oracle.max_trials = count
     return [space.values(oracle.create_trial(f"worker{n}").hyperparameters) for n in range(count)]

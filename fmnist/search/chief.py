@@ -21,9 +21,9 @@ from keras_tuner.oracles import BayesianOptimizationOracle
 from keras_tuner.src.engine import oracle as stock
 from keras_tuner.src.engine.metrics_tracking import MetricsTracker
 
-from fmnist.config import Recipe
 from fmnist.errors import SearchFailed
 from fmnist.rundir import RunDir
+from fmnist.schema import Recipe
 from fmnist.search import oracles, tables, trials
 from fmnist.search.project import Project
 

@@ -14,9 +14,9 @@ from keras_tuner import HyperParameters
 from keras_tuner.engine.trial import Trial, TrialStatus
 from keras_tuner.src import protos
 
-from fmnist.config import Recipe
 from fmnist.errors import BadInput, Interrupted
 from fmnist.rundir import RunDir
+from fmnist.schema import Recipe
 from fmnist.search import roles
 from fmnist.search.chief import NotYours
 from fmnist.search.guard import TOKEN

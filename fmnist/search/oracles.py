@@ -9,7 +9,7 @@ import keras_tuner
 from keras_tuner import oracles
 from keras_tuner.engine.trial import Trial, TrialStatus
 
-from fmnist.config import Recipe
+from fmnist.schema import Recipe
 from fmnist.search import space
 from fmnist.search.project import Project
 

@@ -20,9 +20,9 @@ from grpc_health.v1 import health, health_pb2_grpc
 from keras_tuner.engine.trial import TrialStatus
 from keras_tuner.src import protos
 
-from fmnist.config import Recipe
 from fmnist.errors import BadInput
 from fmnist.rundir import RunDir
+from fmnist.schema import Recipe
 from fmnist.search import roles
 from fmnist.search.chief import Chief, NotYours
 from fmnist.search.guard import Guard

@@ -6,8 +6,8 @@ from typing import Any
 import keras_tuner
 
 from fmnist import config
-from fmnist.config import Recipe, SpaceConfig
 from fmnist.errors import BadInput
+from fmnist.schema import Recipe, SpaceConfig
 
 # Keras Tuner adds values of its own under this prefix (Hyperband's brackets, for example); they configure no network.
 RESERVED = "tuner/"

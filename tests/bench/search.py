@@ -18,6 +18,7 @@ from searching import until
 
 from fmnist import config
 from fmnist.rundir import RunDir
+from fmnist.schema import Recipe
 from fmnist.signals import Stop
 
 from . import machine
@@ -28,7 +29,7 @@ from .table import Figure, speedup
 logger = logging.getLogger(__name__)
 
 
-def our_search(folder: Path, of: config.Recipe) -> tuple[float, float]:
+def our_search(folder: Path, of: Recipe) -> tuple[float, float]:
     """Seconds of a whole search in this process, data and imports apart, and of its epochs alone."""
     from fmnist import tune
     from fmnist.devices import choose
@@ -59,7 +60,7 @@ def our_search(folder: Path, of: config.Recipe) -> tuple[float, float]:
     return time.perf_counter() - begin, sum(epochs)
 
 
-def stock_search(folder: Path, of: config.Recipe) -> float:
+def stock_search(folder: Path, of: Recipe) -> float:
     """Seconds of a search over the same trials by Keras Tuner and `model.fit`, data and imports apart."""
     import keras
     import keras_tuner
@@ -112,7 +113,7 @@ def stock_search(folder: Path, of: config.Recipe) -> float:
     return time.perf_counter() - begin
 
 
-def seconds_a_trial(folder: Path, of: config.Recipe, workers: int) -> float:
+def seconds_a_trial(folder: Path, of: Recipe, workers: int) -> float:
     """By `fmnist tune` on as many processors as workers, from the first trial's start to the end of the search."""
     settings = of.search
     assert settings
@@ -143,7 +144,7 @@ def _alone(function: Callable[..., Any], *args: Any) -> Any:
         return executor.submit(function, *args).result()
 
 
-def chief(folder: Path, of: config.Recipe, count: int) -> Iterator[Figure]:
+def chief(folder: Path, of: Recipe, count: int) -> Iterator[Figure]:
     outcomes = [simulate(folder / f"{n}-simulated", 64, trials=4, epochs=10, epoch_seconds=1) for n in range(count)]
     case = "64 simulated workers, trials of 10 s"
     yield Figure("workers busy, of their time", case, ">= 0.95", values=tuple(one.busy for one in outcomes))
@@ -151,7 +152,7 @@ def chief(folder: Path, of: config.Recipe, count: int) -> Iterator[Figure]:
     yield Figure("chief's end after the last trial, s", case, "<= 2", values=tuple(one.end for one in outcomes))
 
 
-def stock(folder: Path, of: config.Recipe, count: int) -> Iterator[Figure]:
+def stock(folder: Path, of: Recipe, count: int) -> Iterator[Figure]:
     ours, epochs, theirs = [], [], []
     for n in range(count):
         seconds, trained = _alone(our_search, folder / f"{n}-ours", of)
@@ -165,7 +166,7 @@ def stock(folder: Path, of: config.Recipe, count: int) -> Iterator[Figure]:
     yield Figure("stock Keras Tuner's time over ours", _case(of), ">= 3", tuple(ours), tuple(theirs), ratio)
 
 
-def workers(folder: Path, of: config.Recipe, count: int) -> Iterator[Figure]:
+def workers(folder: Path, of: Recipe, count: int) -> Iterator[Figure]:
     pairs = []
     for n in range(count):
         pairs.append(tuple(seconds_a_trial(folder / f"{n}-{workers}-workers", of, workers) for workers in (2, 1)))
@@ -174,7 +175,7 @@ def workers(folder: Path, of: config.Recipe, count: int) -> Iterator[Figure]:
     yield Figure("trials a minute, 2 workers on 2 cores over 1 on 1", _case(of), ">= 1.8", two, one, speedup(two, one))
 
 
-def _case(of: config.Recipe) -> str:
+def _case(of: Recipe) -> str:
     assert of.search
     return f"{of.name}, {of.search.oracle}, {of.search.trials} trials of {of.search.epochs} epochs"
 

@@ -15,8 +15,8 @@ import searching
 from searching import process, recipe, until
 
 from fmnist import rundir
-from fmnist.config import Recipe
 from fmnist.rundir import RunDir
+from fmnist.schema import Recipe
 from fmnist.search import client, project, service, tables
 from fmnist.search.roles import Role, read_notice
 from fmnist.search.worker import Report, RunTrial, TrialRequest

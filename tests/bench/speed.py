@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from fmnist.config import AugmentConfig
+from fmnist.schema import AugmentConfig
 
 from . import machine
 from .alternation import Alternation

@@ -80,7 +80,7 @@ def _serve(pipe: Connection, run: Run) -> None:
     try:
         # Imports and the reading of files are the same for all, and no part of a first epoch.
         from fmnist import data
-        from fmnist.config import DataConfig
+        from fmnist.schema import DataConfig
 
         images = data.load_train(None, DataConfig(train_limit=run.case.train_limit))
         make = pkgutil.resolve_name(f"{__package__}.{run.alternative}")
