@@ -85,19 +85,22 @@ def mixing_weights(config: AugmentConfig, steps: int, random: np.random.Generato
     return random.beta(config.mixup, config.mixup, steps).astype(np.float32)
 
 
-def mix(images: tf.Tensor, labels: tf.Tensor, weight: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Mixup (Zhang et al. 2018): blend each image with its neighbour in the batch.
+def mix(images: tf.Tensor, targets: tf.Tensor, weight: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Mixup (Zhang et al. 2018): blend each image, and its target, with its neighbour in the batch.
 
     Args:
         images: uint8 [n, height, width].
-        labels: int32 [n].
+        targets: float32 [n, classes].
         weight: float32, the share of the image itself.
 
     Returns:
-        The blends, float32 [n, height, width] in 0..255, and the neighbours' labels, whose share is 1 - weight.
+        The blends, float32 [n, height, width] in 0..255 and float32 [n, classes].
     """
     own = tf.cast(images, tf.float32)
-    return weight * own + (1 - weight) * tf.roll(own, 1, axis=0), tf.roll(labels, 1, axis=0)
+    return (
+        weight * own + (1 - weight) * tf.roll(own, 1, axis=0),
+        weight * targets + (1 - weight) * tf.roll(targets, 1, axis=0),
+    )
 
 
 def _draws(count: tf.Tensor, seed: tf.Tensor, algorithm: str) -> Iterator[tf.Tensor]:

@@ -110,7 +110,6 @@ class Trainer:
             verbose=0,
         )
         loop.on_train_begin()
-        # How far it trains is no part of what it is: Hyperband goes on with a trial for more epochs.
         identity: dict[str, Any] = {
             "seed": seed,
             "images": self._train.size,
@@ -118,7 +117,9 @@ class Trainer:
             "model": asdict(config),
             "training": asdict(training),
         }
-        del identity["training"]["epochs"]
+        if not training.one_cycle:
+            # How far it trains is no part of what it is: Hyperband goes on with a trial for more epochs.
+            del identity["training"]["epochs"]
         saver = _Saver(checkpoint_path, identity, program, loop.callbacks)
         seconds = saver.restore()
         past = program.model.history.history
@@ -151,9 +152,10 @@ class Trainer:
     ) -> dict[str, float]:
         loop.on_epoch_begin(epoch)
         learning_rate = float(keras.ops.convert_to_numpy(program.optimizer.learning_rate))
+        rates = learning_rates(training, learning_rate, epoch, -(-self._train.size // training.batch_size))
         random = np.random.default_rng([seed, epoch])
         order = random.permutation(self._train.size)
-        logs = program.train(self._train, order, training.batch_size, random)
+        logs = program.train(self._train, order, training.batch_size, random, rates)
         loop.on_test_begin()
         validation = program.evaluate(self._validation)
         loop.on_test_end(validation)
@@ -161,7 +163,7 @@ class Trainer:
         for name, value in logs.items():
             if not math.isfinite(value):
                 raise Diverged(f"{name} became {value} in epoch {epoch + 1}; a lower learning rate may help")
-        return logs | {"learning_rate": learning_rate}
+        return logs | {"learning_rate": float(rates[len(rates) // 2])}
 
     def _program(self, config: ModelConfig, training: TrainingConfig) -> Program:
         shape = Program.shape(config, training)
@@ -172,6 +174,20 @@ class Trainer:
             self.compiled += 1
         self._programs.move_to_end(shape)
         return self._programs[shape]
+
+
+def learning_rates(training: TrainingConfig, current: float, epoch: int, steps: int) -> np.ndarray:
+    """Of each step of an epoch: float32 [steps]; `current` throughout, or the one-cycle schedule.
+
+    That is Smith and Topin's (2018) in the form that is usual since: no second phase, and a cosine down to 0.
+    """
+    if not training.one_cycle:
+        return np.full(steps, current, np.float32)
+    warmup = training.one_cycle.warmup
+    done = (epoch * steps + np.arange(1, steps + 1)) / (training.epochs * steps)
+    rising = done / warmup if warmup else np.ones(steps)
+    falling = (1 + np.cos(np.pi * (done - warmup) / (1 - warmup))) / 2
+    return (training.learning_rate * np.where(done < warmup, rising, falling)).astype(np.float32)
 
 
 class _Saver:

@@ -10,7 +10,7 @@ import tensorflow as tf
 from fmnist import augment
 from fmnist.data import Images
 from fmnist.devices import Devices
-from fmnist.model import Step, build, forward
+from fmnist.model import CLASSES, Step, build, forward
 from fmnist.schema import ModelConfig, TrainingConfig
 
 _OPTIMIZERS = {
@@ -77,6 +77,7 @@ class Program:
     def __init__(self, config: ModelConfig, training: TrainingConfig, devices: Devices) -> None:
         self._devices = devices
         self._augment = training.augment
+        self._label_smoothing = training.label_smoothing
         self._replicas = devices.count
         # ThreeFry is several times faster than Philox under XLA on CPU, and exists only under XLA.
         self._algorithm = "threefry" if devices.xla else "philox"
@@ -103,6 +104,7 @@ class Program:
             training.batch_size,
             training.optimizer,
             training.weight_decay > 0,
+            training.label_smoothing,
             training.augment,
             training.ema_momentum,
         )
@@ -125,12 +127,25 @@ class Program:
         for variable, value in zip(self.optimizer.variables, state, strict=True):
             variable.assign(value)
 
-    def train(self, data: Resident, rows: np.ndarray, batch_size: int, random: np.random.Generator) -> dict[str, float]:
-        """Train one epoch on `rows` in their order; all that is random in it is drawn from `random`."""
+    def train(
+        self,
+        data: Resident,
+        rows: np.ndarray,
+        batch_size: int,
+        random: np.random.Generator,
+        learning_rates: np.ndarray | None = None,
+    ) -> dict[str, float]:
+        """Train one epoch on `rows` in their order; all that is random in it is drawn from `random`.
+
+        Args:
+            learning_rates: float32 [steps], of each step; None for the optimizer's own throughout.
+        """
         order, weights = steps(rows, batch_size, self._replicas)
+        if learning_rates is None:
+            learning_rates = np.full(len(order), self.optimizer.learning_rate, np.float32)
         seed = random.integers(2**31, size=2, dtype=np.int32)
         mixing = augment.mixing_weights(self._augment, len(order), random)
-        loss, correct = self._train(data.images, data.labels, order, weights, seed, mixing)
+        loss, correct = self._train(data.images, data.labels, order, weights, seed, mixing, learning_rates)
         return {"loss": float(loss) / len(rows), "accuracy": float(correct) / len(rows)}
 
     def evaluate(self, data: Resident) -> dict[str, float]:
@@ -140,10 +155,18 @@ class Program:
         return {"loss": float(loss) / data.size, "accuracy": float(correct) / data.size}
 
     def _train_epoch(
-        self, images: _Tensor, labels: _Tensor, order: _Tensor, weights: _Tensor, seed: _Tensor, mixing: _Tensor
+        self,
+        images: _Tensor,
+        labels: _Tensor,
+        order: _Tensor,
+        weights: _Tensor,
+        seed: _Tensor,
+        mixing: _Tensor,
+        learning_rates: _Tensor,
     ) -> tuple[_Tensor, _Tensor]:
         loss, correct = tf.constant(0.0), tf.constant(0.0)
         for step in tf.range(tf.shape(order)[0]):
+            self.optimizer.learning_rate.assign(learning_rates[step])
             batch = (order[step], weights[step], seed + [step, 0], mixing[step])
             sums = self._run(self._train_step, images, labels, *batch)
             loss, correct = loss + sums[0], correct + sums[1]
@@ -175,23 +198,21 @@ class Program:
         total = tf.reduce_sum(weights)
         rows, weights = order[replica], weights[replica]
         seed += [0, _SEEDS_A_REPLICA * replica]
-        inputs, targets = tf.gather(images, rows), tf.gather(labels, rows)
+        inputs, classes = tf.gather(images, rows), tf.gather(labels, rows)
         inputs = augment.transform(self._augment, inputs, seed + [0, _AUGMENT_SEEDS], self._algorithm)
-        others = None
+        targets = tf.one_hot(classes, CLASSES) * (1 - self._label_smoothing) + self._label_smoothing / CLASSES
         if self._augment.mixup:
-            inputs, others = augment.mix(inputs, targets, mixing)
+            inputs, targets = augment.mix(inputs, targets, mixing)
         step = Step(weights[:, tf.newaxis], seed, self._dropout_rates, self._algorithm)
         variables = self.model.trainable_variables
         with tf.GradientTape() as tape:
             logits = forward(self.model, inputs, step)
-            loss, correct = _sums(logits, targets, weights)
-            if others is not None:
-                loss = mixing * loss + (1 - mixing) * _sums(logits, others, weights)[0]
+            loss = tf.reduce_sum(tf.nn.softmax_cross_entropy_with_logits(targets, logits) * weights)
             # Each replica adds its share of the penalty, so that the replicas' sum is the global batch's.
             loss += total * sum(self.model.losses) / self._replicas
             objective = self.optimizer.scale_loss(loss / total)
         self.optimizer.apply(tape.gradient(objective, variables), variables)
-        return loss, correct
+        return loss, _correct(logits, classes, weights)
 
     def _evaluate_step(
         self, images: _Tensor, labels: _Tensor, order: _Tensor, weights: _Tensor
@@ -199,16 +220,16 @@ class Program:
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
         total = tf.reduce_sum(weights)
         rows, weights = order[replica], weights[replica]
-        logits = self.model(tf.gather(images, rows), training=False)
-        loss, correct = _sums(logits, tf.gather(labels, rows), weights)
-        return loss + total * sum(self.model.losses) / self._replicas, correct
+        logits, classes = self.model(tf.gather(images, rows), training=False), tf.gather(labels, rows)
+        crossentropy = tf.nn.sparse_softmax_cross_entropy_with_logits(classes, logits)
+        loss = tf.reduce_sum(crossentropy * weights) + total * sum(self.model.losses) / self._replicas
+        return loss, _correct(logits, classes, weights)
 
 
-def _sums(logits: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """The cross-entropy and the number of correct predictions, summed over the real rows."""
-    crossentropy = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
-    hits = tf.cast(tf.equal(tf.argmax(logits, axis=1, output_type=labels.dtype), labels), tf.float32)
-    return tf.reduce_sum(crossentropy * weights), tf.reduce_sum(hits * weights)
+def _correct(logits: tf.Tensor, classes: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
+    """The number of correct predictions among the real rows."""
+    hits = tf.equal(tf.argmax(logits, axis=1, output_type=classes.dtype), classes)
+    return tf.reduce_sum(tf.cast(hits, tf.float32) * weights)
 
 
 def _optimizer(training: TrainingConfig, model: keras.Model, policy: str) -> keras.optimizers.Optimizer:

@@ -71,6 +71,13 @@ class ReduceLROnPlateauConfig:
 
 
 @dataclass(frozen=True, config=_STRICT)
+class OneCycleConfig:
+    """The learning rate rises to `learning_rate` for the share `warmup` of all steps, then falls to 0 by a cosine."""
+
+    warmup: Fraction = 0.2
+
+
+@dataclass(frozen=True, config=_STRICT)
 class AugmentConfig:
     """Random changes of the training images, drawn anew in each epoch; all of them off unless set.
 
@@ -88,7 +95,10 @@ class AugmentConfig:
 
 @dataclass(frozen=True, config=_STRICT)
 class TrainingConfig:
-    """One training: `learning_rate`, `weight_decay` and `ema_momentum` are those of the Keras optimizer."""
+    """One training: `learning_rate`, `weight_decay` and `ema_momentum` are those of the Keras optimizer.
+
+    label_smoothing: the share of each target that is spread over all classes (Szegedy et al. 2016).
+    """
 
     epochs: Positive = 20
     batch_size: Positive = 128
@@ -96,9 +106,17 @@ class TrainingConfig:
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     ema_momentum: Fraction | None = None
+    label_smoothing: Fraction = 0.0
     augment: AugmentConfig = AugmentConfig()
+    one_cycle: OneCycleConfig | None = None
     early_stopping: EarlyStoppingConfig | None = None
     reduce_lr_on_plateau: ReduceLROnPlateauConfig | None = None
+
+    @model_validator(mode="after")
+    def _one_schedule(self) -> "TrainingConfig":
+        if self.one_cycle and self.reduce_lr_on_plateau:
+            raise ValueError("one_cycle and reduce_lr_on_plateau both set the learning rate; leave one of them out")
+        return self
 
 
 @dataclass(frozen=True, config=_STRICT)

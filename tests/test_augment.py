@@ -45,8 +45,8 @@ def test_erase_blackens_one_rectangle_of_the_size_asked_for() -> None:
 
 
 def test_mixup_blends_labels_as_it_blends_pixels() -> None:
-    images, others = augment.mix(tf.constant(IMAGES), tf.constant([3, 7]), tf.constant(0.25))
-    np.testing.assert_array_equal(others, [7, 3])
+    images, targets = augment.mix(tf.constant(IMAGES), tf.constant([[1.0, 0], [0, 1]]), tf.constant(0.25))
+    np.testing.assert_array_equal(targets, [[0.25, 0.75], [0.75, 0.25]])
     np.testing.assert_allclose(images[0], 0.25 * IMAGES[0] + 0.75 * IMAGES[1])
     np.testing.assert_allclose(images[1], 0.25 * IMAGES[1] + 0.75 * IMAGES[0])
 

@@ -97,6 +97,10 @@ def test_an_unknown_key_is_named_with_the_nearest(tmp_path: Path, text: str, key
         ("[model]\nhidden = [32, -1]", "model.hidden.1: Input should be greater than 0, not -1"),
         ("[model]\nhidden = [8]\ndropout = [0.1, 0.2]", "model: dropout lists 2 rates for 1 hidden layers"),
         ("[model]\ndropout = 1.5", "model.dropout: Input should be less than 1, not 1.5"),
+        (
+            "[training.one_cycle]\n[training.reduce_lr_on_plateau]",
+            "training: one_cycle and reduce_lr_on_plateau both set the learning rate",
+        ),
         ("training = 5", "training: Input should be a dictionary"),
         ('name = "other"', "the key 'name' is taken from the file's name"),
         ("[search]\ntrials = 3", "search.space: "),

@@ -13,10 +13,17 @@ from fmnist import checkpoint, data
 from fmnist.data import TrainData
 from fmnist.devices import Devices, choose
 from fmnist.errors import BadInput, Interrupted
-from fmnist.fit import Diverged, FitResult, Trainer
+from fmnist.fit import Diverged, FitResult, Trainer, learning_rates
 from fmnist.model import build
 from fmnist.program import Program, resident, steps
-from fmnist.schema import DataConfig, EarlyStoppingConfig, ModelConfig, ReduceLROnPlateauConfig, TrainingConfig
+from fmnist.schema import (
+    DataConfig,
+    EarlyStoppingConfig,
+    ModelConfig,
+    OneCycleConfig,
+    ReduceLROnPlateauConfig,
+    TrainingConfig,
+)
 from fmnist.signals import Stop
 
 # When the tests are collected, because TensorFlow fixes its logical devices at its first operation.
@@ -44,13 +51,18 @@ def trainer(small: TrainData) -> Trainer:
     return Trainer(small, ONE)
 
 
-def epoch(config: ModelConfig, training: TrainingConfig, devices: Devices, small: TrainData) -> Program:
+def epoch(
+    config: ModelConfig,
+    training: TrainingConfig,
+    devices: Devices,
+    small: TrainData,
+    rates: np.ndarray | None = None,
+) -> Program:
     """A program after one epoch in the images' order."""
     program = Program(config, training, devices)
     program.reset(config, training, build(config, seed=1).get_weights())
-    program.train(
-        resident(small.train, devices), np.arange(len(small.train)), training.batch_size, np.random.default_rng(2)
-    )
+    rows = np.arange(len(small.train))
+    program.train(resident(small.train, devices), rows, training.batch_size, np.random.default_rng(2), rates)
     return program
 
 
@@ -79,11 +91,39 @@ def test_an_epoch_equals_model_fit(name: Any, small: TrainData) -> None:
     assert ours["loss"] == pytest.approx(stock["loss"], abs=1e-4)
 
 
+def test_an_epoch_of_a_schedule_with_smoothed_labels_equals_model_fit(small: TrainData) -> None:
+    config = ModelConfig(hidden=(64, 32), batch_normalization=True)
+    training = TrainingConfig(epochs=1, label_smoothing=0.1, learning_rate=3e-3, one_cycle=OneCycleConfig(warmup=0.3))
+    rates = learning_rates(training, 0.0, epoch=0, steps=20)
+    program = epoch(config, training, ONE, small, rates)
+
+    model = build(config, seed=1)
+    model.compile("adam", keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=0.1))
+    schedule = keras.callbacks.LambdaCallback(
+        on_train_batch_begin=lambda batch, logs: setattr(model.optimizer, "learning_rate", float(rates[batch]))
+    )
+    targets = keras.utils.to_categorical(small.train.labels, 10)
+    model.fit(small.train.images, targets, batch_size=128, shuffle=False, verbose=0, callbacks=[schedule])
+    assert_close(program.model.get_weights(), model.get_weights())
+
+
+def test_one_cycle_rises_and_falls_over_all_epochs() -> None:
+    training = TrainingConfig(epochs=5, learning_rate=0.5, one_cycle=OneCycleConfig(warmup=0.4))
+    rates = np.concatenate([learning_rates(training, 0.0, epoch, steps=10) for epoch in range(5)])
+    np.testing.assert_allclose(rates[:20], 0.5 * np.arange(1, 21) / 20, rtol=1e-6)
+    assert (np.diff(rates[19:]) < 0).all()
+    assert rates[34] == pytest.approx(0.25, abs=1e-6)
+    assert rates[-1] == 0
+    at_once = dataclasses.replace(training, one_cycle=OneCycleConfig(warmup=0.0))
+    assert learning_rates(at_once, 0.0, 0, steps=1000)[0] == pytest.approx(0.5, rel=1e-5)
+
+
 def test_two_replicas_equal_one_device_and_each_other(small: TrainData) -> None:
     """With an odd batch, so that the shares differ, an uneven last batch, and batch normalisation."""
     config = ModelConfig(hidden=(64, 32), batch_normalization=True)
-    training = TrainingConfig(batch_size=99, weight_decay=1e-2)
-    one, two = (epoch(config, training, devices, small) for devices in (ONE, TWO))
+    training = TrainingConfig(batch_size=99, weight_decay=1e-2, label_smoothing=0.1)
+    rates = np.linspace(1e-3, 1e-4, 26, dtype=np.float32)
+    one, two = (epoch(config, training, devices, small, rates) for devices in (ONE, TWO))
     assert_close(two.model.get_weights(), one.model.get_weights())
     for variable in two.model.variables:
         first, second = (replica.numpy() for replica in variable.value.values)
@@ -165,6 +205,17 @@ def test_an_interruption_leaves_no_trace(trainer: Trainer, small: TrainData, tmp
     assert resumed.history == whole.history
     for one, other in zip(whole.model.get_weights(), resumed.model.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_nor_with_a_schedule(trainer: Trainer, small: TrainData, tmp_path: Path) -> None:
+    training = TrainingConfig(epochs=4, one_cycle=OneCycleConfig())
+    whole = fit(trainer, tmp_path / "whole.npz", training=training)
+    resumed = fit(Trainer(small, ONE), tmp_path / "resumed.npz", stop_after=(1,), training=training)
+    assert resumed.history == whole.history
+    # A longer cycle is another training from its first step.
+    longer = dataclasses.replace(training, epochs=5)
+    begun = fit(trainer, tmp_path / "whole.npz", training=longer)
+    assert begun.history == fit(trainer, tmp_path / "longer.npz", training=longer).history
 
 
 def test_two_devices_leave_no_trace_of_an_interruption_either(small: TrainData, tmp_path: Path) -> None:
