@@ -18,6 +18,12 @@ WORKERS ?=
 GPUS_PER_WORKER ?=
 #: overrides of the recipe, such as SET="training.epochs=5 training.batch_size=256"
 SET ?=
+#: 1: `eval` also judges the model with test-time averaging
+TTA ?=
+#: how many seeds of RECIPE `evidence` trains
+SEEDS ?= 10
+#: how many seeds of each reference
+REFERENCE_SEEDS ?= 3
 #: where the jobs run: local (the virtual environment), docker or podman; auto takes the first of the two that answers
 ENGINE ?= local
 #: what `image` is built for: cuda or cpu
@@ -84,7 +90,7 @@ TUNE_OPTIONS = $(if $(TRIALS),--trials $(TRIALS)) $(if $(WORKERS),--workers $(WO
 MAKEFLAGS += --no-builtin-rules --no-print-directory
 # The jobs of `all` meet through files: one after the other, whatever -j says.
 .NOTPARALLEL:
-.PHONY: help setup all data tune train eval report submit status logs cancel devices image tensorboard test chaos lint bench tour lock clean
+.PHONY: help setup all data tune train eval report evidence submit status logs cancel devices image tensorboard test chaos lint bench tour lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -108,9 +114,16 @@ train: $(READY) ## train the final model
 
 eval: $(READY) ## judge the model on the test set
 	$(FMNIST) eval $(RUN_DIR) $(DATA_OPTION)
+	$(if $(TTA),$(FMNIST) eval $(RUN_DIR) --tta $(DATA_OPTION))
 
 report: $(READY) ## print the run's summary and write report.html
 	$(FMNIST) report $(RUN_DIR)
+
+evidence: RECIPE := wide-mlp
+evidence: $(ENVIRONMENT) ## train RECIPE [wide-mlp] with SEEDS seeds and its references, then judge all
+	$(if $(filter-out local,$(ENGINE)),$(error evidence runs with ENGINE=local alone))
+	$(BIN)/fmnist evidence --recipe '$(RECIPE)' --seeds $(SEEDS) --reference-seeds $(REFERENCE_SEEDS) \
+		--results '$(RESULTS)' $(DATA_OPTION)
 
 submit: $(ENVIRONMENT) ## submit tune, train, eval and report to CLUSTER
 	$(ON_CLUSTER) submit $(CLUSTER_OPTIONS)

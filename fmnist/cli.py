@@ -11,6 +11,17 @@ import typer
 
 from fmnist import __version__, config
 from fmnist.errors import EXIT_BAD_INPUT, EXIT_FAILED, BadInput, Failed, Restart, disk_full
+from fmnist.options import (
+    DataOption,
+    DevicesOption,
+    PrecisionOption,
+    QuietOption,
+    RecipeOption,
+    RunArgument,
+    RunOption,
+    SeedOption,
+    SetOption,
+)
 from fmnist.rundir import RunDir
 from fmnist.schema import Recipe
 from fmnist.signals import stop_on_signals
@@ -23,37 +34,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-
-def _quiet(wanted: bool) -> None:
-    if wanted:
-        logging.getLogger().setLevel(logging.WARNING)
-
-
-RecipeOption = Annotated[
-    str,
-    typer.Option(
-        "--recipe", metavar="RECIPE", help="A recipe's name or a TOML file.", autocompletion=lambda: config.names()
-    ),
-]
-SeedOption = Annotated[int, typer.Option(metavar="N", min=0, help="Of everything random.")]
-RunOption = Annotated[
-    Path | None, typer.Option("--run", metavar="RUN", help="The run folder; else results/<recipe>-seed<seed>.")
-]
-SetOption = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key: training.batch_size=256.")
-]
-DataOption = Annotated[
-    Path | None, typer.Option("--data", metavar="DIR", envvar="FMNIST_DATA", help="Where the four IDX files are.")
-]
-DevicesOption = Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, gpu, N (GPUs) or cpu:N.")]
-PrecisionOption = Annotated[
-    str, typer.Option(metavar="NAME", help="auto, float32, mixed_bfloat16, mixed_float16.", show_default=False)
-]
-QuietOption = Annotated[
-    bool, typer.Option("--quiet", "-q", callback=_quiet, help="No progress: warnings and results alone.")
-]
-RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="The run folder.", show_default=False)]
 
 # What the file system may refuse, as opposed to a bug of ours.
 _NOT_OURS = {
@@ -144,6 +124,10 @@ def train(
     data: DataOption = None,
     devices: DevicesOption = "auto",
     precision: PrecisionOption = "auto",
+    teachers: Annotated[
+        list[Path] | None,
+        typer.Option("--teacher", metavar="RUN", help="A finished run to learn from; as often as there are teachers."),
+    ] = None,
     profile: Annotated[bool, typer.Option("--profile", help="Profile the second epoch for TensorBoard.")] = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -154,20 +138,38 @@ def train(
     from fmnist.train import train
 
     folder = _run_dir(run, resolved, seed)
-    train(folder, resolved, seed, data, choose(devices, precision), stop, profile=profile)
+    taught_by = [RunDir(teacher) for teacher in teachers or ()]
+    train(folder, resolved, seed, data, choose(devices, precision), stop, teachers=taught_by, profile=profile)
 
 
 @app.command("eval", epilog="Example: fmnist eval results/tuned-mlp-seed0")
-def evaluate(run: RunArgument, data: DataOption = None, quiet: QuietOption = False) -> None:
+def evaluate(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="The run folder.", show_default=False)],
+    tta: Annotated[bool, typer.Option("--tta", help="Average over ten views of each image.")] = False,
+    ensemble: Annotated[bool, typer.Option("--ensemble", help="Average over the models of several runs.")] = False,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="Of --ensemble; else ensemble.json or ensemble-tta.json."),
+    ] = None,
+    data: DataOption = None,
+    quiet: QuietOption = False,
+) -> None:
     """Judge the final model on the test set, once."""
+    if len(runs) > 1 and not ensemble:
+        raise BadInput("several runs: add --ensemble to judge their models together, or name one run at a time")
+    if output and not ensemble:
+        raise BadInput("--output goes with --ensemble; one run's figures are kept in its folder")
     from fmnist.devices import choose
-    from fmnist.evaluate import evaluate
+    from fmnist.evaluate import evaluate, evaluate_averaged, evaluate_ensemble, sentence
 
     # Or TensorFlow would take all of a GPU's memory; so in the commands below.
     choose(precision="float32")
-    test = evaluate(RunDir(run), data)["test"]
-    low, high = test["accuracy_interval"]
-    print(f"test accuracy {test['accuracy']:.4f} (95% interval {low:.4f} to {high:.4f})")
+    folders = [RunDir(run) for run in runs]
+    if ensemble:
+        metrics = evaluate_ensemble(folders, data, tta=tta, output=output)
+    else:
+        metrics = (evaluate_averaged if tta else evaluate)(folders[0], data)
+    print(sentence(metrics))
 
 
 @app.command(epilog="Example: fmnist report results/regularized-mlp-seed*")
@@ -221,6 +223,28 @@ def export(
 
     choose(precision="float32")
     print(export(RunDir(run), format, data))
+
+
+@app.command(epilog="Example: fmnist evidence --recipe regularized-mlp --seeds 5")
+def evidence(
+    recipe: RecipeOption = "wide-mlp",
+    seeds: Annotated[int, typer.Option(metavar="N", min=1, help="Of the recipe.")] = 10,
+    reference_seeds: Annotated[int, typer.Option(metavar="N", min=0, help="Of each reference; 0: none.")] = 3,
+    results: Annotated[Path, typer.Option(metavar="DIR", help="Where the run folders are.")] = Path("results"),
+    data: DataOption = None,
+    devices: DevicesOption = "auto",
+    precision: PrecisionOption = "auto",
+    quiet: QuietOption = False,
+) -> None:
+    """Train a recipe and its references with many seeds, then judge all."""
+    resolved = config.load(recipe)
+    stop = stop_on_signals()
+    from fmnist.devices import choose
+    from fmnist.evidence import evidence, plan
+
+    planned = plan(resolved, seeds, reference_seeds, results)
+    if text := evidence(planned, results, data, choose(devices, precision), stop):
+        print(text, end="")
 
 
 @app.command("devices", epilog="Example: fmnist devices --precision mixed_bfloat16")

@@ -15,6 +15,10 @@ class BadInput(Exception):
     """
 
 
+class Busy(BadInput):
+    """Another process is at work on the same."""
+
+
 class Failed(Exception):
     """The input was good and the outcome is not. The message is one line for a person."""
 

@@ -1,32 +1,29 @@
-"""`eval`: what the test set says about a run's final model. Nothing else reads the test set."""
+"""`eval`: what the test set says about a final model, or about several together. Nothing else reads the test set."""
 
 import hashlib
 import logging
 import time
-import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 import tensorflow as tf
-from scipy.special import softmax
-from scipy.stats import binomtest
-from sklearn.metrics import accuracy_score, confusion_matrix, log_loss, precision_recall_fscore_support
 
-from fmnist import data, pictures, rundir
+from fmnist import averaging, data, pictures, rundir
 from fmnist.data import Images
 from fmnist.errors import BadInput
-from fmnist.model import CLASSES, IMAGE_SHAPE
-from fmnist.progress import Advance, bar
+from fmnist.figures import accuracy_figures, figures
+from fmnist.model import load
+from fmnist.progress import bar
+from fmnist.revision import revision
 from fmnist.rundir import RunDir
+from fmnist.schema import Recipe
 
 logger = logging.getLogger(__name__)
 
-_BATCH_SIZE = 2000
 _MISTAKES = 24
-_BINS = 15
 
 
 def evaluate(run: RunDir, data_dir: Path | None) -> dict[str, Any]:
@@ -46,174 +43,191 @@ def evaluate(run: RunDir, data_dir: Path | None) -> dict[str, Any]:
     Raises:
         BadInput: no run or no model here, a model that cannot be used, or other data than it was trained on.
     """
-    recipe, seed = run.recipe()
-    model = load(run.model)
-    trained = data.load_train(data_dir, recipe.data)
-    test, source = data.load_test(data_dir)
-    sha256 = {**trained.source.sha256, **source.sha256}
-    model_sha256 = hashlib.sha256(run.model.read_bytes()).hexdigest()
-    if run.metrics.exists() and run.predictions.exists():
-        known = rundir.read_json(run.metrics, ("model", "data", "test"))
-        if known["model"]["sha256"] == model_sha256 and known["data"]["sha256"] == sha256:
-            logger.info("%s is finished; nothing to do", run.metrics)
-            return known
-    run.record("eval", devices=devices(), data=sha256)
-
-    begin = time.perf_counter()
-    splits = {"train": trained.train, "validation": trained.validation, "test": test}
-    images = sum(map(len, splits.values()))
-    with bar("eval", images, "images") as advance:
-        logits = {name: _logits(model, split.images, advance) for name, split in splits.items()}
-    seconds = time.perf_counter() - begin
-    names = list(data.classes(source))
-    figures_on_test = figures(test.labels, logits["test"], names)
-    metrics = {
-        "recipe": recipe.name,
-        "seed": seed,
-        "model": {
-            "sha256": model_sha256,
-            "parameters": model.count_params(),
-        },
-        "data": {
-            "is_fashion_mnist": trained.source.is_fashion_mnist and source.is_fashion_mnist,
-            "sha256": sha256,
-            "classes": names,
-        },
-        "train": accuracy_figures(trained.train.labels, logits["train"]),
-        "validation": accuracy_figures(trained.validation.labels, logits["validation"]),
-        "test": figures_on_test,
-        "seconds": seconds,
-        "images_per_second": images / seconds,
+    member = _load(run)
+    splits, facts = _read(member.recipe, data_dir)
+    identity = member.identity() | {"data": facts}
+    if run.predictions.exists() and (known := _known(run.metrics, identity)):
+        return known
+    run.record("eval", devices=devices(), data=facts["sha256"])
+    probabilities, speed = _ask([member.model], splits, tta=False)
+    metrics = identity | {
+        "train": accuracy_figures(splits["train"].labels, probabilities["train"]),
+        "validation": accuracy_figures(splits["validation"].labels, probabilities["validation"]),
+        "test": figures(splits["test"].labels, probabilities["test"], facts["classes"]),
+        **speed,
     }
-    _write_predictions(run, test, _probabilities(logits["test"]))
-    _write_images(run, np.asarray(figures_on_test["confusion_matrix"]), names)
+    _write_predictions(run, splits["test"], probabilities["test"])
+    _write_images(run, np.asarray(metrics["test"]["confusion_matrix"]), facts["classes"])
     rundir.write_json(run.metrics, metrics)
     return metrics
 
 
-def accuracy_figures(y_true: np.ndarray, logits: np.ndarray) -> dict[str, Any]:
-    """Number of images, accuracy and mean cross-entropy in nats.
+def evaluate_averaged(run: RunDir, data_dir: Path | None) -> dict[str, Any]:
+    """Judge the run's model with test-time averaging over `averaging.views`, unless that is done.
+
+    The arguments and errors are those of `evaluate`, whose files stay as they are.
+
+    Returns:
+        What metrics-tta.json holds: as metrics.json, but for the training images' figures, with the number of `views`.
+    """
+    member = _load(run)
+    splits, facts = _read(member.recipe, data_dir)
+    identity = member.identity() | {"data": facts, "views": averaging.VIEWS}
+    if known := _known(run.averaged_metrics, identity):
+        return known
+    run.record("eval-tta", devices=devices(), data=facts["sha256"])
+    metrics = identity | _held_back_figures([member.model], splits, facts["classes"], tta=True)
+    rundir.write_json(run.averaged_metrics, metrics)
+    return metrics
+
+
+def evaluate_ensemble(
+    runs: Sequence[RunDir], data_dir: Path | None, *, tta: bool = False, output: Path | None = None
+) -> dict[str, Any]:
+    """Judge the mean of the probabilities of the runs' models, unless that is done; the runs stay as they are.
 
     Args:
-        y_true: integer [n], the classes 0..9.
-        logits: float [n, 10].
-    """
-    return {
-        "images": len(y_true),
-        "accuracy": float(accuracy_score(y_true, logits.argmax(axis=1))),
-        "loss": float(log_loss(y_true, _probabilities(logits), labels=range(CLASSES))),
-    }
+        runs: the folders of two finished trainings or more.
+        data_dir: as in `evaluate`.
+        tta: whether each model's probabilities are in turn the means over `averaging.views`.
+        output: the file to write; None for ensemble.json, or ensemble-tta.json, beside the first run's folder.
 
-
-def figures(y_true: np.ndarray, logits: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
-    """`accuracy_figures` and the accuracy's 95% Wilson interval, precision, recall and F1, calibration and confusions.
-
-    A class that is never predicted has precision 0. The rows of the confusion matrix are the true classes.
-
-    Args:
-        y_true: integer [n], the classes 0..9.
-        logits: float [n, 10].
-        names: of the ten classes.
-    """
-    predicted = logits.argmax(axis=1)
-    correct = predicted == y_true
-    interval = binomtest(int(correct.sum()), len(correct)).proportion_ci(0.95, method="wilson")
-    return {
-        **accuracy_figures(y_true, logits),
-        "accuracy_interval": [float(interval.low), float(interval.high)],
-        "macro": _averages(y_true, predicted, "macro"),
-        "weighted": _averages(y_true, predicted, "weighted"),
-        "expected_calibration_error": expected_calibration_error(_probabilities(logits).max(axis=1), correct),
-        "calibration": calibration(_probabilities(logits).max(axis=1), correct),
-        "per_class": _per_class(y_true, predicted, names),
-        "confusion_matrix": confusion_matrix(y_true, predicted, labels=range(CLASSES)).tolist(),
-    }
-
-
-def calibration(confidence: np.ndarray, correct: np.ndarray) -> list[dict[str, Any]]:
-    """The number of images, mean confidence and accuracy of each of 15 bins of equal width that holds any.
-
-    Args:
-        confidence: float [n], the probability of the predicted class.
-        correct: bool [n].
-    """
-    inner_edges = np.linspace(0, 1, _BINS + 1)[1:-1]
-    bins = np.digitize(confidence, inner_edges, right=True)
-    return [
-        {
-            "bin": int(index),
-            "images": int((bins == index).sum()),
-            "confidence": float(confidence[bins == index].mean()),
-            "accuracy": float(correct[bins == index].mean()),
-        }
-        for index in np.unique(bins)
-    ]
-
-
-def expected_calibration_error(confidence: np.ndarray, correct: np.ndarray) -> float:
-    """The mean distance of confidence and accuracy over the bins of `calibration`, weighted by their sizes.
-
-    Guo et al., On Calibration of Modern Neural Networks, 2017, equation 3.
-    """
-    bins = calibration(confidence, correct)
-    distances = (row["images"] * abs(row["confidence"] - row["accuracy"]) for row in bins)
-    return sum(distances) / len(confidence)
-
-
-def load(path: Path) -> keras.Model:
-    """Load a final model: uint8 [n, 28, 28] in, logits [n, 10] out.
+    Returns:
+        What the file holds: as metrics.json, but for the training images' figures, with the `members` in place of the
+        model, their parameters in all, and the number of `views`.
 
     Raises:
-        BadInput: it is missing, damaged or of another shape.
+        BadInput: fewer than two runs, one named twice, one that `evaluate` would refuse, or other validation images in
+            one than in another.
     """
+    if len(runs) < 2:
+        raise BadInput("an ensemble needs two runs or more; name another, or leave out --ensemble")
+    _check_places(runs)
+    members = [_load(run) for run in runs]
+    for member in members[1:]:
+        _check_split(members[0], member)
+    splits, facts = _read(members[0].recipe, data_dir)
+    for run in runs:
+        run.check_data(facts["sha256"])
+    identity = {
+        "members": [{"run": member.run.path.resolve().name, **member.identity()} for member in members],
+        "parameters": sum(member.model.count_params() for member in members),
+        "data": facts,
+        "views": averaging.VIEWS if tta else 1,
+    }
+    path = output or runs[0].path.parent / ("ensemble-tta.json" if tta else "ensemble.json")
+    if known := _known(path, identity):
+        return known
+    made = {"revision": revision(), "devices": devices()}
+    models = [member.model for member in members]
+    metrics = identity | made | _held_back_figures(models, splits, facts["classes"], tta=tta)
+    rundir.write_json(path, metrics)
+    logger.info("the ensemble's figures are in %s", path)
+    return metrics
+
+
+def sentence(metrics: Mapping[str, Any]) -> str:
+    """What the test set said, of any of the above."""
+    test = metrics["test"]
+    low, high = test["accuracy_interval"]
+    members = f" of an ensemble of {len(metrics['members'])}" if "members" in metrics else ""
+    views = f" with test-time averaging over {metrics['views']} views" if metrics.get("views", 1) > 1 else ""
+    return f"test accuracy{members}{views} {test['accuracy']:.4f} (95% interval {low:.4f} to {high:.4f})"
+
+
+def devices() -> str:
+    """What a model runs on here, for the record."""
+    return ", ".join(device.name.removeprefix("/device:") for device in tf.config.list_logical_devices())
+
+
+class _Member(NamedTuple):
+    """A finished training; `sha256` is its model file's."""
+
+    run: RunDir
+    recipe: Recipe
+    seed: int
+    model: keras.Model
+    sha256: str
+
+    def identity(self) -> dict[str, Any]:
+        """What the figures of its model are recorded with."""
+        model = {"sha256": self.sha256, "parameters": self.model.count_params()}
+        return {"recipe": self.recipe.name, "seed": self.seed, "model": model}
+
+
+def _load(run: RunDir) -> _Member:
+    recipe, seed = run.recipe()
+    model = load(run.model)
+    return _Member(run, recipe, seed, model, hashlib.sha256(run.model.read_bytes()).hexdigest())
+
+
+def _read(recipe: Recipe, data_dir: Path | None) -> tuple[dict[str, Images], dict[str, Any]]:
+    """The images by split, and what is recorded of them."""
+    trained = data.load_train(data_dir, recipe.data)
+    test, source = data.load_test(data_dir)
+    facts = {
+        "is_fashion_mnist": trained.source.is_fashion_mnist and source.is_fashion_mnist,
+        "sha256": {**trained.source.sha256, **source.sha256},
+        "classes": list(data.classes(source)),
+    }
+    return {"train": trained.train, "validation": trained.validation, "test": test}, facts
+
+
+def _known(path: Path, identity: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What the file holds, if that was made from the same models and data in the same way."""
     if not path.exists():
-        raise BadInput(f"{path} is missing; run `fmnist train` first")
-    # A GPU multiplies float32 in the shorter TensorFloat-32 by default; a prediction must not depend on the device.
-    tf.config.experimental.enable_tensor_float_32_execution(False)
-    # Keras would call a truncated file "not found".
-    if not zipfile.is_zipfile(path):
-        raise BadInput(f"{path} is truncated, or not a Keras model; remove it and run `fmnist train` again")
-    try:
-        model = keras.models.load_model(path, compile=False)
-        shapes = tuple(model.input_shape), tuple(model.output_shape)
-    except Exception as error:  # a damaged file raises whatever its zip, JSON or HDF5 part meets
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise BadInput(f"{path} cannot be loaded ({reason}); remove it and run `fmnist train` again") from error
-    expected = (None, *IMAGE_SHAPE), (None, CLASSES)
-    if shapes != expected:
+        return None
+    known = rundir.read_json(path, (*identity, "test"))
+    if any(known[key] != value for key, value in identity.items()):
+        return None
+    logger.info("%s is finished; nothing to do", path)
+    return known
+
+
+def _check_places(runs: Sequence[RunDir]) -> None:
+    seen = set()
+    for run in runs:
+        if (place := run.path.resolve()) in seen:
+            raise BadInput(f"{run} is named twice; name each run of the ensemble once")
+        seen.add(place)
+
+
+def _check_split(first: _Member, other: _Member) -> None:
+    """Or the validation images of one would be training images of the other."""
+    held, wanted = other.recipe.data.validation, first.recipe.data.validation
+    if held != wanted:
         raise BadInput(
-            f"{path} is another kind of model: {shapes[0]} to {shapes[1]}, not {expected[0]} to {expected[1]}"
+            f"{other.run} holds back other validation images than {first.run} (data.split {held}, not {wanted}); "
+            "leave out one of them"
         )
-    return model
 
 
-def _logits(model: keras.Model, images: np.ndarray, advance: Advance = lambda _: None) -> np.ndarray:
-    ended = keras.callbacks.LambdaCallback(on_predict_batch_end=lambda _batch, logs: advance(len(logs["outputs"])))
-    logits = np.asarray(model.predict(images, batch_size=_BATCH_SIZE, verbose=0, callbacks=[ended]), np.float32)
-    if not np.isfinite(logits).all():
-        raise BadInput("the model's outputs are not finite numbers; run `fmnist train` again, with other settings")
-    return logits
+def _ask(
+    models: Sequence[keras.Model], splits: Mapping[str, Images], *, tta: bool
+) -> tuple[dict[str, np.ndarray], dict[str, float]]:
+    """The models' mean probabilities, float64 [n, 10] by split, and how long that took."""
+    begin = time.perf_counter()
+    images = sum(map(len, splits.values()))
+    with bar("eval", images * len(models) * (averaging.VIEWS if tta else 1), "images") as advance:
+        probabilities = {
+            name: averaging.probabilities(models, split.images, tta=tta, advance=advance)
+            for name, split in splits.items()
+        }
+    seconds = time.perf_counter() - begin
+    return probabilities, {"seconds": seconds, "images_per_second": images / seconds}
 
 
-def _probabilities(logits: np.ndarray) -> np.ndarray:
-    # In float64, because log_loss clips a probability at the resolution of its type.
-    probabilities: np.ndarray = softmax(logits.astype(np.float64), axis=1)
-    return probabilities
-
-
-def _averages(y_true: np.ndarray, predicted: np.ndarray, average: str) -> dict[str, float]:
-    precision, recall, f1, _ = precision_recall_fscore_support(
-        y_true, predicted, labels=range(CLASSES), average=average, zero_division=0
-    )
-    return {"precision": float(precision), "recall": float(recall), "f1": float(f1)}
-
-
-def _per_class(y_true: np.ndarray, predicted: np.ndarray, names: Sequence[str]) -> list[dict[str, Any]]:
-    columns = precision_recall_fscore_support(y_true, predicted, labels=range(CLASSES), zero_division=0)
-    return [
-        {"name": name, "precision": float(precision), "recall": float(recall), "f1": float(f1), "support": int(support)}
-        for name, precision, recall, f1, support in zip(names, *columns, strict=True)
-    ]
+def _held_back_figures(
+    models: Sequence[keras.Model], splits: Mapping[str, Images], classes: Sequence[str], *, tta: bool
+) -> dict[str, Any]:
+    """Those of an average, which would be dear on the training images."""
+    validation, test = splits["validation"], splits["test"]
+    probabilities, speed = _ask(models, {"validation": validation, "test": test}, tta=tta)
+    return {
+        "validation": accuracy_figures(validation.labels, probabilities["validation"]),
+        "test": figures(test.labels, probabilities["test"], classes),
+        **speed,
+    }
 
 
 def _write_images(run: RunDir, matrix: np.ndarray, names: Sequence[str]) -> None:
@@ -235,8 +249,3 @@ def _write_predictions(run: RunDir, test: Images, probabilities: np.ndarray) -> 
             mistakes=mistakes,
             mistake_images=test.images[mistakes],
         )
-
-
-def devices() -> str:
-    """What a model runs on here, for the record."""
-    return ", ".join(device.name.removeprefix("/device:") for device in tf.config.list_logical_devices())

@@ -15,10 +15,10 @@ import tensorflow as tf
 
 from fmnist import data, evaluate
 from fmnist.errors import BadInput, ExportFailed
+from fmnist.model import load, logits
 from fmnist.rundir import RunDir
 
 _CALIBRATION_IMAGES = 1000
-_BATCH_SIZE = 2000
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def export(run: RunDir, name: str, data_dir: Path | None) -> Check:
         install = "pip install --requirement requirements/export.txt"
         raise BadInput(f"--format {name} needs {', '.join(missing)}; `{install}` brings them")
     recipe, _ = run.recipe()
-    model = evaluate.load(run.model)
+    model = load(run.model)
     test, source = data.load_test(data_dir)
     trained = data.load_train(data_dir, recipe.data)
     run.record("export", devices=evaluate.devices(), data={**trained.source.sha256, **source.sha256})
@@ -85,7 +85,7 @@ def export(run: RunDir, name: str, data_dir: Path | None) -> Check:
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".") as folder:
         made = os.path.join(folder, wanted.file)
         # First, because Keras exports to ONNX only what was called before.
-        expected = model.predict(test.images, batch_size=_BATCH_SIZE, verbose=0).argmax(axis=1)
+        expected = logits(model, test.images).argmax(axis=1)
         wanted.write(model, trained.train.images, made)
         found = wanted.read(made)(test.images).argmax(axis=1)
         check = Check(

@@ -1,5 +1,7 @@
 """The training loop: one compiled call an epoch, one for its validation, standard Keras callbacks between them."""
 
+import functools
+import hashlib
 import inspect
 import json
 import logging
@@ -14,7 +16,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from fmnist import checkpoint
+from fmnist import checkpoint, whitening
 from fmnist.data import TrainData
 from fmnist.devices import Devices
 from fmnist.errors import BadInput
@@ -67,9 +69,12 @@ class FitResult:
 class Trainer:
     """Trains any number of models on one data set, which it keeps on the devices, with the programs it compiled."""
 
-    def __init__(self, data: TrainData, devices: Devices) -> None:
+    def __init__(self, data: TrainData, devices: Devices, soft_targets: np.ndarray | None = None) -> None:
+        """`soft_targets`: float32 [n, 10], what the teachers say of the training images, for a distillation."""
         self._devices = devices
-        self._train = resident(data.train, devices)
+        self._images = data.train.images
+        self._train = resident(data.train, devices, soft_targets)
+        self._taught = None if soft_targets is None else hashlib.sha256(soft_targets.data).hexdigest()
         self._validation = resident(data.validation, devices)
         self._programs: OrderedDict[tuple[Any, ...], Program] = OrderedDict()
         self.compiled = 0
@@ -100,6 +105,8 @@ class Trainer:
             Diverged: the loss, in training or validation, became infinite or not a number.
         """
         model = build(config, seed)
+        if config.whitening is not None:
+            whitening.apply(model, self._components, config.whitening)
         program = self._program(config, training)
         program.reset(config, training, model.get_weights())
         loop = keras.callbacks.CallbackList(
@@ -113,6 +120,7 @@ class Trainer:
         identity: dict[str, Any] = {
             "seed": seed,
             "images": self._train.size,
+            "soft_targets": self._taught,
             "precision": self._devices.policy(config),
             "model": asdict(config),
             "training": asdict(training),
@@ -141,6 +149,10 @@ class Trainer:
         model.set_weights(program.model.get_weights())
         history = {name: [float(value) for value in values] for name, values in program.model.history.history.items()}
         return FitResult(model, history, seconds, self._train.size)
+
+    @functools.cached_property
+    def _components(self) -> whitening.Components:
+        return whitening.components(self._images)
 
     def _epoch(
         self,

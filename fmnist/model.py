@@ -1,15 +1,22 @@
 """The dense-layer core: a configuration becomes a Keras model of stock layers; its forward pass in a training step."""
 
+import zipfile
+from pathlib import Path
 from typing import NamedTuple
 
 import keras
+import numpy as np
 import tensorflow as tf
 from keras import layers
 
+from fmnist.errors import BadInput
+from fmnist.progress import Advance
 from fmnist.schema import ModelConfig
 
 CLASSES = 10
 IMAGE_SHAPE = (28, 28)
+
+_PREDICTION_BATCH = 2000
 
 
 def build(config: ModelConfig, seed: int = 0, policy: str = "float32") -> keras.Model:
@@ -35,6 +42,10 @@ def build(config: ModelConfig, seed: int = 0, policy: str = "float32") -> keras.
         layers.Rescaling(1 / 255, dtype=policy),
         layers.Flatten(dtype=policy),
     ]
+    if config.whitening is not None:
+        # What it holds comes from the training images: `whitening`. Its large and small factors need all of float32.
+        pixels = IMAGE_SHAPE[0] * IMAGE_SHAPE[1]
+        stack.append(layers.Dense(pixels, kernel_initializer="identity", trainable=False, dtype="float32"))
     for index, (units, rate) in enumerate(zip(config.hidden, config.dropout_rates, strict=True)):
         # Batch normalisation takes out any bias before it and brings its own.
         stack.append(dense(units, index, policy, use_bias=not config.batch_normalization))
@@ -78,7 +89,7 @@ def forward(model: keras.Model, images: tf.Tensor, step: Step) -> tf.Tensor:
             values = _dropout(values, step.dropout_rates[hidden - 1], step.seed + [0, hidden], step.algorithm)
         else:
             values = layer(values)
-            hidden += isinstance(layer, layers.Dense)
+            hidden += isinstance(layer, layers.Dense) and layer.trainable
     return values
 
 
@@ -107,3 +118,43 @@ def _over_replicas(value: tf.Tensor) -> tf.Tensor:
     if replica.num_replicas_in_sync == 1:
         return value
     return replica.all_reduce(tf.distribute.ReduceOp.SUM, value)
+
+
+def load(path: Path) -> keras.Model:
+    """Load a final model: uint8 [n, 28, 28] in, logits [n, 10] out.
+
+    Raises:
+        BadInput: it is missing, damaged or of another shape.
+    """
+    if not path.exists():
+        raise BadInput(f"{path} is missing; run `fmnist train` first")
+    # A GPU multiplies float32 in the shorter TensorFloat-32 by default; a prediction must not depend on the device.
+    tf.config.experimental.enable_tensor_float_32_execution(False)
+    # Keras would call a truncated file "not found".
+    if not zipfile.is_zipfile(path):
+        raise BadInput(f"{path} is truncated, or not a Keras model; remove it and run `fmnist train` again")
+    try:
+        model = keras.models.load_model(path, compile=False)
+        shapes = tuple(model.input_shape), tuple(model.output_shape)
+    except Exception as error:  # a damaged file raises whatever its zip, JSON or HDF5 part meets
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise BadInput(f"{path} cannot be loaded ({reason}); remove it and run `fmnist train` again") from error
+    expected = (None, *IMAGE_SHAPE), (None, CLASSES)
+    if shapes != expected:
+        raise BadInput(
+            f"{path} is another kind of model: {shapes[0]} to {shapes[1]}, not {expected[0]} to {expected[1]}"
+        )
+    return model
+
+
+def logits(model: keras.Model, images: np.ndarray, advance: Advance = lambda _: None) -> np.ndarray:
+    """What a final model says of images, uint8 [n, 28, 28]: float32 [n, 10].
+
+    Raises:
+        BadInput: it says something that is not a finite number.
+    """
+    ended = keras.callbacks.LambdaCallback(on_predict_batch_end=lambda _batch, logs: advance(len(logs["outputs"])))
+    said = np.asarray(model.predict(images, batch_size=_PREDICTION_BATCH, verbose=0, callbacks=[ended]), np.float32)
+    if not np.isfinite(said).all():
+        raise BadInput("the model's outputs are not finite numbers; run `fmnist train` again, with other settings")
+    return said

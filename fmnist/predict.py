@@ -8,15 +8,13 @@ from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
-from scipy.special import softmax
 
-from fmnist import data, evaluate, rundir
+from fmnist import averaging, data, rundir
 from fmnist.errors import BadInput
-from fmnist.model import IMAGE_SHAPE
+from fmnist.model import IMAGE_SHAPE, load
 from fmnist.rundir import RunDir
 
 _TOP = 3
-_BATCH_SIZE = 2000
 # A small file can hold an image that no memory can.
 _MOST_PIXELS = 50_000_000
 # What differs from the background by more than this belongs to the garment.
@@ -51,11 +49,10 @@ def predict(run: RunDir, files: Sequence[Path]) -> Iterator[Prediction]:
         BadInput: no model in the run, or a file that cannot be read or shows nothing.
     """
     names = _names(run)
-    model = evaluate.load(run.model)
+    model = load(run.model)
     batches = [(file, *_read(file)) for file in files]
     for file, images, several in batches:
-        probabilities = softmax(model.predict(images, batch_size=_BATCH_SIZE, verbose=0).astype(np.float64), axis=1)
-        for index, row in enumerate(probabilities):
+        for index, row in enumerate(averaging.probabilities([model], images)):
             top = np.argsort(-row, kind="stable")[:_TOP]
             yield Prediction(file, index if several else None, [(names[label], float(row[label])) for label in top])
 

@@ -31,24 +31,30 @@ _Tensor = Any  # a tf.Tensor, or what MirroredStrategy makes of one a replica
 
 
 class Resident(NamedTuple):
-    """A data set on the devices: uint8 [n, 28, 28] and int32 [n], a copy on each replica, and its size n."""
+    """A data set on the devices, a copy on each replica.
+
+    images: uint8 [n, 28, 28].
+    labels: int32 [n].
+    soft_targets: float32 [n, 10], what the teachers say, or None without any.
+    """
 
     images: _Tensor
     labels: _Tensor
+    soft_targets: _Tensor | None
     size: int
 
 
-def resident(data: Images, devices: Devices) -> Resident:
+def resident(data: Images, devices: Devices, soft_targets: np.ndarray | None = None) -> Resident:
     """Put a data set on every device, once."""
+    values = [data.images, data.labels.astype(np.int32), *([] if soft_targets is None else [soft_targets])]
 
-    def place(_context: Any = None) -> tuple[tf.Tensor, tf.Tensor]:
-        return tf.constant(data.images), tf.constant(data.labels.astype(np.int32))
+    def place(value: np.ndarray) -> _Tensor:
+        if devices.strategy:
+            return devices.strategy.experimental_distribute_values_from_function(lambda _: tf.constant(value))
+        return tf.constant(value)
 
-    if devices.strategy:
-        images, labels = devices.strategy.experimental_distribute_values_from_function(place)
-    else:
-        images, labels = place()
-    return Resident(images, labels, len(data))
+    images, labels, soft = [*map(place, values), None][:3]
+    return Resident(images, labels, soft, len(data))
 
 
 def steps(rows: np.ndarray, batch_size: int, replicas: int) -> tuple[np.ndarray, np.ndarray]:
@@ -78,6 +84,7 @@ class Program:
         self._devices = devices
         self._augment = training.augment
         self._label_smoothing = training.label_smoothing
+        self._distillation = training.distillation
         self._replicas = devices.count
         # ThreeFry is several times faster than Philox under XLA on CPU, and exists only under XLA.
         self._algorithm = "threefry" if devices.xla else "philox"
@@ -101,10 +108,12 @@ class Program:
             config.batch_normalization,
             tuple(rate > 0 for rate in config.dropout_rates),
             config.l2,
+            config.whitening is not None,
             training.batch_size,
             training.optimizer,
             training.weight_decay > 0,
             training.label_smoothing,
+            training.distillation,
             training.augment,
             training.ema_momentum,
         )
@@ -145,45 +154,36 @@ class Program:
             learning_rates = np.full(len(order), self.optimizer.learning_rate, np.float32)
         seed = random.integers(2**31, size=2, dtype=np.int32)
         mixing = augment.mixing_weights(self._augment, len(order), random)
-        loss, correct = self._train(data.images, data.labels, order, weights, seed, mixing, learning_rates)
+        loss, correct = self._train(data, order, weights, seed, mixing, learning_rates)
         return {"loss": float(loss) / len(rows), "accuracy": float(correct) / len(rows)}
 
     def evaluate(self, data: Resident) -> dict[str, float]:
         """Loss and accuracy over the whole data set, without dropout, by moving statistics."""
         order, weights = steps(np.arange(data.size), _VALIDATION_BATCH, self._replicas)
-        loss, correct = self._evaluate(data.images, data.labels, order, weights)
+        loss, correct = self._evaluate(data, order, weights)
         return {"loss": float(loss) / data.size, "accuracy": float(correct) / data.size}
 
     def _train_epoch(
-        self,
-        images: _Tensor,
-        labels: _Tensor,
-        order: _Tensor,
-        weights: _Tensor,
-        seed: _Tensor,
-        mixing: _Tensor,
-        learning_rates: _Tensor,
+        self, data: Resident, order: _Tensor, weights: _Tensor, seed: _Tensor, mixing: _Tensor, learning_rates: _Tensor
     ) -> tuple[_Tensor, _Tensor]:
         loss, correct = tf.constant(0.0), tf.constant(0.0)
         for step in tf.range(tf.shape(order)[0]):
             self.optimizer.learning_rate.assign(learning_rates[step])
             batch = (order[step], weights[step], seed + [step, 0], mixing[step])
-            sums = self._run(self._train_step, images, labels, *batch)
+            sums = self._run(self._train_step, data, *batch)
             loss, correct = loss + sums[0], correct + sums[1]
         return loss, correct
 
-    def _evaluate_epoch(
-        self, images: _Tensor, labels: _Tensor, order: _Tensor, weights: _Tensor
-    ) -> tuple[_Tensor, _Tensor]:
+    def _evaluate_epoch(self, data: Resident, order: _Tensor, weights: _Tensor) -> tuple[_Tensor, _Tensor]:
         loss, correct = tf.constant(0.0), tf.constant(0.0)
         for step in tf.range(tf.shape(order)[0]):
-            sums = self._run(self._evaluate_step, images, labels, order[step], weights[step])
+            sums = self._run(self._evaluate_step, data, order[step], weights[step])
             loss, correct = loss + sums[0], correct + sums[1]
         return loss, correct
 
     # The loop over the steps is all that AutoGraph is needed for; a step without it is traced in half the time.
     @tf.autograph.experimental.do_not_convert  # type: ignore[untyped-decorator]
-    def _run(self, function: Callable[..., tuple[_Tensor, _Tensor]], *arguments: _Tensor) -> Sequence[_Tensor]:
+    def _run(self, function: Callable[..., tuple[_Tensor, _Tensor]], *arguments: Any) -> Sequence[_Tensor]:
         """One step on every replica; what they return is summed."""
         strategy = self._devices.strategy
         if not strategy:
@@ -191,16 +191,19 @@ class Program:
         return [strategy.reduce("SUM", value, axis=None) for value in strategy.run(function, arguments)]
 
     def _train_step(
-        self, images: _Tensor, labels: _Tensor, order: _Tensor, weights: _Tensor, seed: _Tensor, mixing: _Tensor
+        self, data: Resident, order: _Tensor, weights: _Tensor, seed: _Tensor, mixing: _Tensor
     ) -> tuple[_Tensor, _Tensor]:
         """One replica's share of a step: `order` and `weights` are [replicas, share], the other figures scalars."""
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
         total = tf.reduce_sum(weights)
         rows, weights = order[replica], weights[replica]
         seed += [0, _SEEDS_A_REPLICA * replica]
-        inputs, classes = tf.gather(images, rows), tf.gather(labels, rows)
+        inputs, classes = tf.gather(data.images, rows), tf.gather(data.labels, rows)
         inputs = augment.transform(self._augment, inputs, seed + [0, _AUGMENT_SEEDS], self._algorithm)
         targets = tf.one_hot(classes, CLASSES) * (1 - self._label_smoothing) + self._label_smoothing / CLASSES
+        if self._distillation:
+            said = tf.gather(data.soft_targets, rows)
+            targets = (1 - self._distillation) * targets + self._distillation * said
         if self._augment.mixup:
             inputs, targets = augment.mix(inputs, targets, mixing)
         step = Step(weights[:, tf.newaxis], seed, self._dropout_rates, self._algorithm)
@@ -214,13 +217,11 @@ class Program:
         self.optimizer.apply(tape.gradient(objective, variables), variables)
         return loss, _correct(logits, classes, weights)
 
-    def _evaluate_step(
-        self, images: _Tensor, labels: _Tensor, order: _Tensor, weights: _Tensor
-    ) -> tuple[_Tensor, _Tensor]:
+    def _evaluate_step(self, data: Resident, order: _Tensor, weights: _Tensor) -> tuple[_Tensor, _Tensor]:
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
         total = tf.reduce_sum(weights)
         rows, weights = order[replica], weights[replica]
-        logits, classes = self.model(tf.gather(images, rows), training=False), tf.gather(labels, rows)
+        logits, classes = self.model(tf.gather(data.images, rows), training=False), tf.gather(data.labels, rows)
         crossentropy = tf.nn.sparse_softmax_cross_entropy_with_logits(classes, logits)
         loss = tf.reduce_sum(crossentropy * weights) + total * sum(self.model.losses) / self._replicas
         return loss, _correct(logits, classes, weights)

@@ -39,6 +39,8 @@ class Results:
     metrics: Mapping[str, Any]
     predictions: Mapping[str, np.ndarray]
     """Of the test images, as `evaluate` describes them."""
+    averaged: Mapping[str, Any] | None
+    """What metrics-tta.json says, if it is of the same model."""
     training: Mapping[str, Any]
     best: Mapping[str, Any] | None
     trials: Sequence[Mapping[str, str]]
@@ -93,6 +95,7 @@ def read(run: RunDir) -> Results:
         if not path.exists():
             raise BadInput(f"{path} is missing; run `fmnist eval {run}` first")
     best = rundir.read_json(run.best, ("trial", "score", "values")) if run.best.exists() else None
+    metrics = rundir.read_json(run.metrics, ("data", "model", "train", "validation", "test", "seconds"))
     training = rundir.read_json(run.history, ("settings", "history", "best_epoch", "seconds", "images_per_second"))
     return Results(
         run=run,
@@ -101,8 +104,9 @@ def read(run: RunDir) -> Results:
         recipe=config.resolve({**config.to_dict(recipe), **training["settings"]}, str(run.history)),
         seed=seed,
         jobs=rundir.read_json(run.config, ("jobs",))["jobs"],
-        metrics=rundir.read_json(run.metrics, ("data", "model", "train", "validation", "test", "seconds")),
+        metrics=metrics,
         predictions=_read_predictions(run.predictions),
+        averaged=_read_averaged(run.averaged_metrics, metrics["model"]),
         training=training,
         best=best,
         trials=rundir.read_trials(run.trials),
@@ -152,9 +156,23 @@ def facts(results: Results) -> dict[str, str]:
             f"{scored} trials{f' and {unscored} without a score' if unscored else ''}, "
             f"best {results.objective} {results.best['score']:.4f} in trial {results.best['trial']}"
         )
+    if results.averaged:
+        test = results.averaged["test"]
+        low, high = test["accuracy_interval"]
+        lines["averaged"] = (
+            f"test accuracy {test['accuracy']:.4f} (95% interval {low:.4f} to {high:.4f}), over "
+            f"{results.averaged['views']} views of each image; all other figures are of the image alone"
+        )
     lines["device"] = str(results.jobs.get("train", {}).get("devices", "not recorded"))
     lines["files"] = f"{run}: {', '.join(path.name for path in (run.model, run.metrics, run.report))}"
     return lines
+
+
+def _read_averaged(path: Path, model: Mapping[str, Any]) -> dict[str, Any] | None:
+    if not path.exists():
+        return None
+    averaged = rundir.read_json(path, ("model", "views", "test"))
+    return averaged if averaged["model"] == model else None
 
 
 def _read_predictions(path: Path) -> dict[str, np.ndarray]:

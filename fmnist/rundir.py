@@ -16,7 +16,7 @@ from typing import IO, Any
 
 from fmnist import __version__
 from fmnist.config import resolve, to_dict
-from fmnist.errors import BadInput
+from fmnist.errors import BadInput, Busy
 from fmnist.revision import revision
 from fmnist.schema import Recipe
 
@@ -72,8 +72,17 @@ class RunDir:
         return self.path / "model.keras"
 
     @property
+    def trained(self) -> bool:
+        """Whether a training has been finished here: its curves are written last."""
+        return self.model.exists() and self.history.exists()
+
+    @property
     def metrics(self) -> Path:
         return self.path / "metrics.json"
+
+    @property
+    def averaged_metrics(self) -> Path:
+        return self.path / "metrics-tta.json"
 
     @property
     def predictions(self) -> Path:
@@ -133,14 +142,8 @@ class RunDir:
         Raises:
             BadInput: another job of this run read other data.
         """
+        self.check_data(data)
         recorded = read_json(self.config, ("recipe", "seed", "jobs"))
-        for other, facts in recorded["jobs"].items():
-            for name in sorted(data.keys() & facts["data"].keys()):
-                if data[name] != facts["data"][name]:
-                    raise BadInput(
-                        f"{name} is not the file that `{other}` of the run in {self.path} read; "
-                        "give that run's data with --data, or choose another folder with --run"
-                    )
         recorded["jobs"][job] = {
             "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "revision": revision(),
@@ -152,19 +155,33 @@ class RunDir:
         }
         write_json(self.config, recorded)
 
+    def check_data(self, data: Mapping[str, str]) -> None:
+        """Check that the jobs so far read the same `data` files, hashes by name.
+
+        Raises:
+            BadInput: one read another file of that name.
+        """
+        for other, facts in read_json(self.config, ("jobs",))["jobs"].items():
+            for name in sorted(data.keys() & facts["data"].keys()):
+                if data[name] != facts["data"][name]:
+                    raise BadInput(
+                        f"{name} is not the file that `{other}` of the run in {self.path} read; "
+                        "give that run's data with --data, or choose another folder with --run"
+                    )
+
     @contextlib.contextmanager
     def lock(self, job: str) -> Iterator[None]:
         """Hold the folder for `job`; the lock goes with the process, however that ends.
 
         Raises:
-            BadInput: another process holds it.
+            Busy: another process holds it.
         """
         self.checkpoint.mkdir(parents=True, exist_ok=True)
         with (self.checkpoint / f"{job}.lock").open("w") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
-                raise BadInput(f"another `{job}` is at work in {self.path}; wait for it or stop it") from error
+                raise Busy(f"another `{job}` is at work in {self.path}; wait for it or stop it") from error
             yield
 
 

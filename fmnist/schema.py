@@ -26,10 +26,18 @@ class DataConfig:
     split_seed: Annotated[int, Field(ge=0)] = 0
     train_limit: Positive | None = None
 
+    @property
+    def validation(self) -> str:
+        """Which images are held back: the same ones where this is the same."""
+        return f"{self.split}, split_seed {self.split_seed}"
+
 
 @dataclass(frozen=True, config=_STRICT)
 class ModelConfig:
-    """A multilayer perceptron: dense, then batch normalisation, activation and dropout, for each hidden layer."""
+    """A multilayer perceptron: dense, then batch normalisation, activation and dropout, for each hidden layer.
+
+    whitening: damps the pixels' decorrelation before the first layer, which is left out if None; see `whitening`.
+    """
 
     hidden: tuple[Positive, ...] = (256, 128)
     activation: Literal["relu", "tanh", "elu", "gelu", "silu"] = "relu"
@@ -37,6 +45,7 @@ class ModelConfig:
     batch_normalization: bool = False
     dropout: Fraction | tuple[Fraction, ...] = 0.0
     l2: Annotated[float, Field(ge=0)] = 0.0
+    whitening: Annotated[float, Field(gt=0)] | None = None
 
     @model_validator(mode="after")
     def _one_dropout_a_layer(self) -> "ModelConfig":
@@ -98,6 +107,7 @@ class TrainingConfig:
     """One training: `learning_rate`, `weight_decay` and `ema_momentum` are those of the Keras optimizer.
 
     label_smoothing: the share of each target that is spread over all classes (Szegedy et al. 2016).
+    distillation: the share of each target that is what the teachers say (Hinton et al. 2015).
     """
 
     epochs: Positive = 20
@@ -107,6 +117,7 @@ class TrainingConfig:
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     ema_momentum: Fraction | None = None
     label_smoothing: Fraction = 0.0
+    distillation: Annotated[float, Field(ge=0, le=1)] = 0.0
     augment: AugmentConfig = AugmentConfig()
     one_cycle: OneCycleConfig | None = None
     early_stopping: EarlyStoppingConfig | None = None
@@ -180,8 +191,10 @@ class Recipe:
     reference: ReferenceConfig | None = None
 
     @model_validator(mode="after")
-    def _space_names_keys(self) -> "Recipe":
-        known = [key for key in keys() if re.fullmatch(r"(model|training)\.\w+", key)]
+    def _searches_what_it_can(self) -> "Recipe":
+        if self.search and self.training.distillation:
+            raise ValueError("a search has no teachers; leave out training.distillation, or [search]")
+        known = [key for key in keys() if re.fullmatch(r"(model|training)\.(?!distillation)\w+", key)]
         for key in self.search.space if self.search else ():
             if key not in known:
                 raise ValueError(f"search.space names an unknown key {key!r}{nearest(key, known)}")

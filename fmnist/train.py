@@ -1,7 +1,7 @@
 """`train`: the search's winner, or a fixed recipe, becomes the final model."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from fmnist.progress import bar
 from fmnist.rundir import RunDir, atomic_write, read_json, write_json
 from fmnist.schema import Recipe
 from fmnist.signals import Stop
+from fmnist.teachers import describe, soft_targets
 
 logger = logging.getLogger(__name__)
 
@@ -29,29 +30,35 @@ def train(
     devices: Devices,
     stop: Stop,
     *,
+    teachers: Sequence[RunDir] = (),
     profile: bool = False,
 ) -> None:
     """Write model.keras and history.json; go on with an interrupted training, and leave a finished one alone.
 
     Args:
+        teachers: finished runs, from which the recipe's `training.distillation` learns.
         profile: whether TensorFlow's profiler records an epoch for TensorBoard.
 
     Raises:
         BadInput: the search has not been done, the run folder is another run's, or the loss diverges.
         Interrupted: a stop was requested; the state is saved.
     """
+    taught_by = describe(teachers, recipe)
     run.claim(recipe, seed)
     with run.lock("train"):
         chosen = _chosen(run, recipe)
-        settings = {section: to_dict(chosen)[section] for section in ("data", "model", "training")}
-        if run.model.exists() and run.history.exists() and read_json(run.history).get("settings") == settings:
-            logger.info("%s is finished; nothing to do", run.model)
-            return
+        settings = settings_of(chosen)
+        if run.trained:
+            past = read_json(run.history)
+            if past.get("settings") == settings and past.get("teachers", []) == taught_by:
+                logger.info("%s is finished; nothing to do", run.model)
+                return
         loaded = data.load_train(data_dir, chosen.data)
         run.record("train", devices=str(devices), data=loaded.source.sha256)
         logger.info("train %s (seed %d) on %s", chosen.name, seed, devices)
         checkpoint = run.checkpoint / "train.npz"
         training, images = chosen.training, len(loaded.train)
+        trainer = Trainer(loaded, devices, soft_targets(teachers, loaded))
         board = run.tensorboard / "final"
         names = data.classes(loaded.source)
         log = log_epochs(training.epochs)
@@ -62,7 +69,7 @@ def train(
                     log(epoch, logs)
                     advance(images)
 
-                result = Trainer(loaded, devices).fit(
+                result = trainer.fit(
                     chosen.model,
                     training,
                     seed=seed,
@@ -76,7 +83,7 @@ def train(
                 )
         except Diverged as error:
             raise BadInput(f"{chosen.name}: {error}") from error
-        _write(run, chosen, settings, result)
+        save(run, chosen, result, taught_by)
         checkpoint.unlink(missing_ok=True)
 
 
@@ -104,17 +111,25 @@ def _chosen(run: RunDir, recipe: Recipe) -> Recipe:
     return replace(recipe, read_json(run.best, ("values",))["values"], str(run.best))
 
 
-def _write(run: RunDir, recipe: Recipe, settings: dict[str, Any], result: FitResult) -> None:
+def settings_of(recipe: Recipe) -> dict[str, Any]:
+    """What a finished training was made with; another one is not finished by it."""
+    return {section: to_dict(recipe)[section] for section in ("data", "model", "training")}
+
+
+def save(run: RunDir, recipe: Recipe, result: FitResult, teachers: Sequence[dict[str, Any]] = ()) -> None:
+    """Write model.keras and history.json; `teachers` is what `teachers.describe` says of them."""
     stopping = recipe.training.early_stopping
     best_epoch = result.best_epoch(stopping.monitor) if stopping else len(result.seconds) - 1
     # The figures of the model that is about to go.
-    run.metrics.unlink(missing_ok=True)
+    for path in (run.metrics, run.averaged_metrics):
+        path.unlink(missing_ok=True)
     with atomic_write(run.model) as file:
         result.model.save(file.name)
     write_json(
         run.history,
         {
-            "settings": settings,
+            "settings": settings_of(recipe),
+            "teachers": list(teachers),
             "history": result.history | {"seconds": result.seconds},
             "best_epoch": best_epoch,
             "seconds": sum(result.seconds),

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fmnist import config, data, evaluate, pictures, rundir
+from fmnist import config, data, figures, pictures, rundir
 from fmnist.rundir import RunDir
 
 VOID = {"meta", "link", "br", "input", "img"}
@@ -110,7 +110,7 @@ def make_run(
             "data": {"is_fashion_mnist": fashion, "sha256": SHA256, "classes": names},
             "train": {"images": 54_000, "accuracy": 0.9512, "loss": 0.14},
             "validation": {"images": 6000, "accuracy": 0.9034, "loss": 0.28},
-            "test": evaluate.figures(y_true, logits, names),
+            "test": figures.figures(y_true, probabilities, names),
             "seconds": 2.5,
             "images_per_second": 28_000.0,
         },

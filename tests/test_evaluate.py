@@ -1,23 +1,22 @@
-"""The figures on arrays whose answers are known, and `evaluate` on real files."""
+"""`eval` on real files: a model, its average over views, and several models together."""
 
-import json
+import re
+import shutil
 import struct
+from collections.abc import Callable
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
+from conftest import Command
 
-from fmnist import config, data, evaluate, model, rundir
+from fmnist import averaging, config, data, evaluate, figures, model, rundir
 from fmnist.errors import BadInput
 from fmnist.rundir import RunDir
 from fmnist.schema import DataConfig, ModelConfig
 
-NAMES = [f"class {label}" for label in range(10)]
-
-
-def logits_for(predicted: list[int], margin: float = 5.0) -> np.ndarray:
-    return margin * np.eye(10, dtype=np.float32)[predicted]
+Judge = Callable[[], dict[str, object]]
 
 
 def start_run(path: Path, **sections: object) -> RunDir:
@@ -44,64 +43,18 @@ def other_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def other_run(tmp_path: Path, other_data: Path) -> RunDir:
     """A run that was trained, however badly, on `other_data`."""
-    run = start_run(tmp_path / "run")
-    model.build(ModelConfig(hidden=(4,))).save(run.model)
-    run.record("train", devices="1 CPU", data=data.load_train(other_data, DataConfig()).source.sha256)
+    return trained(tmp_path / "run", other_data)
+
+
+def trained(path: Path, data_dir: Path, model_seed: int = 0, **sections: object) -> RunDir:
+    run = start_run(path, **sections)
+    model.build(ModelConfig(hidden=(4,)), seed=model_seed).save(run.model)
+    run.record("train", devices="1 CPU", data=data.load_train(data_dir, DataConfig()).source.sha256)
     return run
 
 
-def test_accuracy_interval_is_wilsons() -> None:
-    y_true = np.zeros(10, np.uint8)
-    result = evaluate.figures(y_true, logits_for([0] * 8 + [1] * 2), NAMES)
-    assert result["accuracy"] == 0.8
-    # 8 of 10: the usual worked example.
-    assert result["accuracy_interval"] == pytest.approx([0.4902, 0.9433], abs=1e-4)
-
-
-def test_interval_of_a_perfect_score_stays_within_one() -> None:
-    y_true = np.arange(10, dtype=np.uint8)
-    low, high = evaluate.figures(y_true, logits_for(list(range(10))), NAMES)["accuracy_interval"]
-    assert 0.7 < low < high <= 1
-
-
-def test_per_class_figures_and_confusions() -> None:
-    # Class 0: 3 of 4 found, one taken for 1. Class 1: 1 of 2 found, one taken for 0.
-    result = evaluate.figures(np.array([0, 0, 0, 0, 1, 1]), logits_for([0, 0, 0, 1, 1, 0]), NAMES)
-    assert result["confusion_matrix"][0][:2] == [3, 1]
-    assert result["confusion_matrix"][1][:2] == [1, 1]
-    assert np.sum(result["confusion_matrix"]) == 6
-    assert result["per_class"][0] == {"name": "class 0", "precision": 0.75, "recall": 0.75, "f1": 0.75, "support": 4}
-    assert result["per_class"][1] == {"name": "class 1", "precision": 0.5, "recall": 0.5, "f1": 0.5, "support": 2}
-    assert result["weighted"]["recall"] == pytest.approx(4 / 6)
-
-
-def test_a_class_that_is_never_predicted_counts_as_zero() -> None:
-    y_true = np.repeat(np.arange(10), 3)
-    result = evaluate.figures(y_true, logits_for(np.where(y_true == 9, 0, y_true).tolist()), NAMES)
-    assert result["per_class"][9] == {"name": "class 9", "precision": 0.0, "recall": 0.0, "f1": 0.0, "support": 3}
-    assert result["macro"]["recall"] == pytest.approx(0.9)
-    assert result["macro"]["precision"] == pytest.approx((8 + 0.5 + 0) / 10)
-    json.dumps(result, allow_nan=False)
-
-
-def test_loss_is_the_cross_entropy() -> None:
-    assert evaluate.accuracy_figures(np.array([0, 1]), np.zeros((2, 10)))["loss"] == pytest.approx(np.log(10))
-    # A confident mistake costs its margin, beyond what float32 probabilities could tell.
-    assert evaluate.accuracy_figures(np.array([1]), logits_for([0], margin=30.0))["loss"] == pytest.approx(30, abs=1e-6)
-
-
-def test_expected_calibration_error() -> None:
-    # Bin (12/15, 13/15]: confidence 0.85, accuracy 0.5. Bin (14/15, 1]: confidence 1, accuracy 1.
-    confidence = np.array([0.85, 0.85, 1.0, 1.0])
-    correct = np.array([True, False, True, True])
-    assert evaluate.expected_calibration_error(confidence, correct) == pytest.approx(0.5 * 0.35)
-    # Within one bin the signs cancel.
-    assert evaluate.expected_calibration_error(np.array([0.5, 0.5]), np.array([True, False])) == pytest.approx(0)
-    first, second = evaluate.calibration(confidence, correct)
-    assert first == {"bin": 12, "images": 2, "confidence": pytest.approx(0.85), "accuracy": 0.5}
-    assert second == {"bin": 14, "images": 2, "confidence": 1.0, "accuracy": 1.0}
-    # 0.2 is the edge of the third bin and belongs to it, as 0.19 does: in two bins this would be 0.495.
-    assert evaluate.expected_calibration_error(np.array([0.2, 0.19]), np.array([True, False])) == pytest.approx(0.305)
+def contents(run: RunDir) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
 
 
 def test_evaluate_on_the_real_data(tmp_path: Path, data_dir: Path) -> None:
@@ -204,3 +157,129 @@ def test_outputs_that_are_not_finite(other_run: RunDir, other_data: Path) -> Non
     with pytest.raises(BadInput, match="not finite"):
         evaluate.evaluate(other_run, other_data)
     assert not other_run.metrics.exists()
+
+
+def test_averaged_figures_are_kept_apart(other_run: RunDir, other_data: Path) -> None:
+    plain = evaluate.evaluate(other_run, other_data)
+    before = contents(other_run)
+
+    averaged = evaluate.evaluate_averaged(other_run, other_data)
+
+    after = contents(other_run)
+    assert after.keys() - before.keys() == {other_run.averaged_metrics}
+    assert {path for path in before if before[path] != after[path]} == {other_run.config}
+    assert rundir.read_json(other_run.averaged_metrics) == averaged
+    assert averaged.keys() == plain.keys() - {"train"} | {"views"}
+    assert {key: averaged[key] for key in ("recipe", "seed", "model", "data")} == {
+        key: plain[key] for key in ("recipe", "seed", "model", "data")
+    }
+    assert averaged["views"] == 10
+    assert averaged["images_per_second"] == pytest.approx(6050 / averaged["seconds"])
+    images, _ = data.load_test(other_data)
+    probabilities = averaging.probabilities([model.load(other_run.model)], images.images, tta=True)
+    assert averaged["test"] == figures.figures(images.labels, probabilities, list("0123456789"))
+    assert averaged["test"]["loss"] != plain["test"]["loss"]
+    assert averaged["validation"]["loss"] != plain["validation"]["loss"]
+    assert evaluate.sentence(plain).startswith(f"test accuracy {plain['test']['accuracy']:.4f} (95% interval 0.")
+    assert evaluate.sentence(averaged).startswith("test accuracy with test-time averaging over 10 views 0.")
+
+
+def test_averaged_figures_do_without_the_plain_ones(other_run: RunDir, other_data: Path) -> None:
+    evaluate.evaluate_averaged(other_run, other_data)
+    assert not other_run.metrics.exists()
+    assert not other_run.predictions.exists()
+
+
+def test_what_was_averaged_is_averaged_again_for_another_model_alone(tmp_path: Path, other_data: Path) -> None:
+    runs = [trained(tmp_path / f"run{seed}", other_data, seed) for seed in (0, 1)]
+    files: dict[Path, Judge] = {
+        runs[0].averaged_metrics: lambda: evaluate.evaluate_averaged(runs[0], other_data),
+        tmp_path / "ensemble.json": lambda: evaluate.evaluate_ensemble(runs, other_data),
+    }
+    for path, judge in files.items():
+        first = judge()
+        file = path.stat().st_ino
+        assert judge() == first
+        assert path.stat().st_ino == file
+    model.build(ModelConfig(hidden=(4,)), seed=7).save(runs[0].model)
+    for path, judge in files.items():
+        before = path.read_bytes()
+        judge()
+        assert path.read_bytes() != before
+
+
+@pytest.mark.parametrize("tta", [False, True])
+def test_two_copies_of_a_model_are_no_better_than_one(other_run: RunDir, other_data: Path, tta: bool) -> None:
+    copy = RunDir(other_run.path.with_name("copy"))
+    shutil.copytree(other_run.path, copy.path)
+    single = (evaluate.evaluate_averaged if tta else evaluate.evaluate)(other_run, other_data)
+    before = contents(other_run), contents(copy)
+
+    together = evaluate.evaluate_ensemble([other_run, copy], other_data, tta=tta)
+
+    assert together["test"]["confusion_matrix"] == single["test"]["confusion_matrix"]
+    for split in ("validation", "test"):
+        assert together[split]["loss"] == pytest.approx(single[split]["loss"])
+    assert together["parameters"] == 2 * single["model"]["parameters"]
+    assert together["views"] == (10 if tta else 1)
+    assert [member["run"] for member in together["members"]] == ["run", "copy"]
+    assert [member["model"] for member in together["members"]] == 2 * [single["model"]]
+    assert (contents(other_run), contents(copy)) == before
+    written = other_run.path.with_name("ensemble-tta.json" if tta else "ensemble.json")
+    assert rundir.read_json(written) == together
+
+
+def test_different_models_together(tmp_path: Path, other_data: Path) -> None:
+    runs = [trained(tmp_path / f"run{seed}", other_data, seed) for seed in (0, 1)]
+    together = evaluate.evaluate_ensemble(runs, other_data, output=tmp_path / "here" / "both.json")
+    assert rundir.read_json(tmp_path / "here" / "both.json") == together
+    images, _ = data.load_test(other_data)
+    each = [averaging.probabilities([model.load(run.model)], images.images) for run in runs]
+    assert together["test"]["loss"] == pytest.approx(
+        -np.log(((each[0] + each[1]) / 2)[np.arange(50), images.labels]).mean()
+    )
+
+
+def test_ensembles_that_are_refused(tmp_path: Path, other_data: Path, data_dir: Path) -> None:
+    run, same = trained(tmp_path / "run", other_data), RunDir(tmp_path / "away" / ".." / "run")
+    (tmp_path / "away").mkdir()
+    elsewhere = trained(tmp_path / "elsewhere", data_dir)
+    seeded = trained(tmp_path / "seeded", other_data, data={"split_seed": 1})
+    split = trained(tmp_path / "split", other_data, data={"split": "regularized-mlp"})
+    for runs, reason in {
+        (run,): "an ensemble needs two runs or more",
+        (run, seeded, same): r"away/\.\./run is named twice",
+        (run, seeded): r"seeded holds back other validation images than .*run \(data.split tuned-mlp, split_seed 1, not",
+        (run, split): r"data.split regularized-mlp, split_seed 0, not tuned-mlp",
+        (run, elsewhere): "images-idx3-ubyte is not the file that `train` of the run in .*elsewhere read",
+        (run, start_run(tmp_path / "untrained")): r"untrained/model\.keras is missing",
+    }.items():
+        with pytest.raises(BadInput, match=reason) as caught:
+            evaluate.evaluate_ensemble(runs, other_data)
+        assert "\n" not in str(caught.value)
+    assert not list(tmp_path.glob("*.json"))
+
+
+def test_an_ensemble_does_not_replace_another_file(tmp_path: Path, other_data: Path) -> None:
+    runs = [trained(tmp_path / f"run{seed}", other_data, seed) for seed in (0, 1)]
+    before = runs[0].config.read_bytes()
+    with pytest.raises(BadInput, match=r"config\.json is damaged \(no members"):
+        evaluate.evaluate_ensemble(runs, other_data, output=runs[0].config)
+    assert runs[0].config.read_bytes() == before
+
+
+def test_the_command_line_says_what_was_averaged(tmp_path: Path, other_data: Path, fmnist: Command) -> None:
+    for seed in (0, 1):
+        trained(tmp_path / f"run{seed}", other_data, seed)
+    arguments = ["eval", "run0", "run1", "--data", other_data]
+    result = fmnist(*arguments)
+    assert result.returncode == 64
+    assert "several runs: add --ensemble" in result.stderr
+    result = fmnist("eval", "run0", "--output", "here.json")
+    assert result.returncode == 64
+    assert "--output goes with --ensemble" in result.stderr
+    result = fmnist(*arguments, "--ensemble", "--tta")
+    assert result.returncode == 0, result.stderr
+    said = r"test accuracy of an ensemble of 2 with test-time averaging over 10 views 0\.\d{4} \(95% interval .*\)\n"
+    assert re.fullmatch(said, result.stdout)
+    assert "ensemble-tta.json" in result.stderr

@@ -47,6 +47,20 @@ def test_summary_says_below_the_reference(tmp_path: Path) -> None:
     assert "points below the reference of 99.00%" in " ".join(text.split())
 
 
+def test_averaged_figures_have_a_line_of_their_own_if_they_are_of_this_model(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    plain = report.summary(run)
+    metrics = rundir.read_json(run.metrics)
+    test = metrics["test"] | {"accuracy": 0.98765, "accuracy_interval": [0.98, 0.99]}
+    rundir.write_json(run.averaged_metrics, metrics | {"test": test, "views": 10})
+    said = "test accuracy 0.9877 (95% interval 0.9800 to 0.9900), over 10 views of each image"
+    assert said in " ".join(report.summary(run).split())
+    assert set(plain.splitlines()) < set(report.summary(run).splitlines())
+    assert said in Page(report.write(run).read_text()).text
+    rundir.write_json(run.averaged_metrics, metrics | {"test": test, "views": 10, "model": {"sha256": "ef" * 32}})
+    assert report.summary(run) == plain
+
+
 def test_other_data_comes_first_and_is_compared_with_nothing(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", fashion=False)
     text = report.summary(run)

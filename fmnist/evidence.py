@@ -1,0 +1,182 @@
+"""`evidence`: a recipe over many seeds beside its references. All trainings come first, then the test set.
+
+Any number of these processes share the trainings, on one machine or several, by the locks of the run folders.
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from fmnist import config, evidence_table, references, rundir
+from fmnist.devices import Devices
+from fmnist.errors import Busy, Restart
+from fmnist.evaluate import evaluate, evaluate_averaged, evaluate_ensemble
+from fmnist.evidence_table import Row
+from fmnist.rundir import RunDir
+from fmnist.schema import Recipe
+from fmnist.signals import Stop
+from fmnist.train import train
+from fmnist.tune import tune
+
+logger = logging.getLogger(__name__)
+
+_REFERENCES = ("baseline-mlp", "regularized-mlp", "tuned-mlp")
+_DISTILLED = "distilled-mlp"
+_MEMBERS = 5  # of an ensemble
+
+
+@dataclass(frozen=True)
+class Training:
+    """A recipe with a seed, and its run folder."""
+
+    recipe: Recipe
+    seed: int
+    run: RunDir
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is trained: the recipe with each seed, and the references in the order of their rows."""
+
+    recipe: Sequence[Training]
+    references: Sequence[Training]
+
+
+def plan(recipe: Recipe, seeds: int, reference_seeds: int, results: Path) -> Plan:
+    """The seeds are 0 and up; logistic regression, which depends on none, has one.
+
+    Args:
+        results: the folder of the run folders.
+    """
+
+    def trainings(recipe: Recipe, seeds: int) -> list[Training]:
+        return [Training(recipe, seed, RunDir(results / f"{recipe.name}-seed{seed}")) for seed in range(seeds)]
+
+    seedless, *others = [references.recipe(name, recipe.data) for name in references.NAMES]
+    others += [config.load(name) for name in _REFERENCES if name != recipe.name]
+    return Plan(
+        trainings(recipe, seeds),
+        sum((trainings(other, reference_seeds) for other in others), trainings(seedless, min(1, reference_seeds))),
+    )
+
+
+def evidence(plan: Plan, results: Path, data_dir: Path | None, devices: Devices, stop: Stop) -> str | None:
+    """Train all, then judge all; write evidence.json and evidence.md, a Markdown table, into `results`.
+
+    Returns:
+        What evidence.md holds; None if other processes are still at work.
+
+    Raises:
+        BadInput: a run folder holds another run, or a training or `evaluate` raises it.
+        Interrupted: a stop was requested; the same call goes on.
+        Restart: a training has ended; the same call in a fresh process goes on.
+    """
+    elsewhere = train_one([*plan.recipe, *plan.references], data_dir, devices, stop)
+    if elsewhere:
+        names = ", ".join(training.run.path.name for training in elsewhere)
+        logger.info("other processes are training %s; the last one to end goes on to the test set", names)
+        return None
+    try:
+        with plan.recipe[0].run.lock("evidence"):
+            rows = judge(plan, results, data_dir, stop)
+    except Busy as error:
+        logger.info("%s", error)
+        return None
+    text = evidence_table.markdown(rows)
+    rundir.write_json(results / "evidence.json", evidence_table.to_dict(rows))
+    with rundir.atomic_write(results / "evidence.md") as file:
+        file.write(text.encode())
+    return text
+
+
+def train_one(trainings: Iterable[Training], data_dir: Path | None, devices: Devices, stop: Stop) -> list[Training]:
+    """Train the first that is neither finished nor another process's.
+
+    Returns:
+        Those of other processes, when there is none.
+
+    Raises:
+        BadInput: a run folder holds another run, or the training raises it.
+        Interrupted: a stop was requested; the state is saved.
+        Restart: the training has ended; TensorFlow frees its memory with the process alone.
+    """
+    for training in trainings:
+        training.run.claim(training.recipe, training.seed)
+    elsewhere = []
+    for training in trainings:
+        stop.check()
+        if training.run.trained:
+            continue
+        try:
+            _train(training, data_dir, devices, stop)
+        except Busy:
+            elsewhere.append(training)
+        else:
+            stop.check()
+            raise Restart
+    return elsewhere
+
+
+def judge(plan: Plan, results: Path, data_dir: Path | None, stop: Stop) -> list[Row]:
+    """What the test set says about the models of the plan, all trained, and of distilled ones in `results`.
+
+    Raises:
+        BadInput: as `evaluate`.
+        Interrupted: a stop was requested; what was judged is kept.
+    """
+
+    def plain(members: Sequence[Training]) -> dict[str, Any]:
+        return evaluate(members[0].run, data_dir)
+
+    def averaged(members: Sequence[Training]) -> dict[str, Any]:
+        return evaluate_averaged(members[0].run, data_dir)
+
+    def ensemble(members: Sequence[Training], tta: bool = False) -> dict[str, Any]:
+        first, last = members[0], members[-1]
+        name = f"{first.recipe.name}-seeds{first.seed}-{last.seed}-ensemble{'-tta' * tta}.json"
+        return evaluate_ensemble([member.run for member in members], data_dir, tta=tta, output=results / name)
+
+    def averaged_ensemble(members: Sequence[Training]) -> dict[str, Any]:
+        return ensemble(members, tta=True)
+
+    def row(what: str, teams: Sequence[Sequence[Training]], judge: Callable[[Sequence[Training]], Any]) -> Row:
+        metrics: list[Mapping[str, Any]] = []
+        for members in teams:
+            stop.check()
+            metrics.append(judge(members))
+        return Row(what, metrics, [[member.run for member in members] for members in teams])
+
+    name = plan.recipe[0].recipe.name
+    singles = [[training] for training in plan.recipe]
+    teams = [plan.recipe[end - _MEMBERS : end] for end in range(_MEMBERS, len(plan.recipe) + 1, _MEMBERS)]
+    rows = [
+        row(reference, [[training] for training in trainings], plain)
+        for reference, trainings in groupby(plan.references, lambda training: training.recipe.name)
+    ]
+    rows += [
+        row(name, singles, plain),
+        row(f"{name}, test-time averaging", singles, averaged),
+        row(f"{name}, ensemble of {_MEMBERS}", teams, ensemble),
+        row(f"{name}, ensemble of {_MEMBERS}, test-time averaging", teams, averaged_ensemble),
+        row(_DISTILLED, [[training] for training in _distilled(results)], plain),
+    ]
+    return [row for row in rows if row.metrics]
+
+
+def _train(training: Training, data_dir: Path | None, devices: Devices, stop: Stop) -> None:
+    recipe, seed, run = training.recipe, training.seed, training.run
+    if recipe.name in references.NAMES:
+        references.train(run, recipe, seed, data_dir, stop)
+        return
+    if recipe.search:
+        tune(run, recipe, seed, data_dir, devices, stop)
+    train(run, recipe, seed, data_dir, devices, stop)
+
+
+def _distilled(results: Path) -> list[Training]:
+    """Those that somebody has trained: that takes teachers, which are named to `train`."""
+    runs = [run for run in map(RunDir, results.glob(f"{_DISTILLED}-seed*")) if run.trained]
+    return sorted((Training(*run.recipe(), run) for run in runs), key=lambda training: training.seed)

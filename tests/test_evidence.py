@@ -1,0 +1,223 @@
+"""The evidence of a recipe: trainings shared by processes and once each, the test set after them, the table."""
+
+import json
+import shutil
+import signal
+import statistics
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import Command, Process, Start
+from runs import make_run
+from test_signals import wait_for
+
+from fmnist import config, data, evidence, evidence_table, references, report, rundir
+from fmnist.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, Interrupted
+from fmnist.evaluate import evaluate
+from fmnist.evidence_table import Row
+from fmnist.model import load, logits
+from fmnist.rundir import RunDir
+from fmnist.schema import DataConfig
+from fmnist.signals import Stop
+
+OWN = """
+description = "trainings of seconds"
+
+[data]
+train_limit = 3000
+
+[model]
+hidden = [32]
+
+[training]
+epochs = 12
+"""
+EVIDENCE = ("evidence", "--recipe", "own.toml", "--seeds", "2", "--reference-seeds", "0")
+
+
+def end(process: Process) -> tuple[int, str, str]:
+    with process:
+        stdout, stderr = process.communicate(timeout=300)
+    return process.returncode, stdout, stderr
+
+
+def table(text: str) -> dict[str, list[str]]:
+    """The cells of each row of a Markdown table, by the first one."""
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:1] == "|"]
+    return {row[0]: row[1:] for row in rows[2:]}
+
+
+def said(path: Path, split: str = "test") -> float:
+    return float(json.loads(path.read_text())[split]["accuracy"])
+
+
+def spread(values: list[float]) -> str:
+    return f"{statistics.fmean(values):.4f} ± {statistics.stdev(values):.4f}"
+
+
+def test_processes_share_the_trainings_and_go_on_with_one_that_was_killed(
+    tmp_path: Path, start: Start, train_files: Path
+) -> None:
+    (tmp_path / "own.toml").write_text(OWN)
+    killed = start(tmp_path, *EVIDENCE)
+    wait_for(killed, "epoch  3/12")
+    killed.kill()
+    end(killed)
+    stopped = start(tmp_path, *EVIDENCE)
+    wait_for(stopped, "going on after epoch")
+    stopped.send_signal(signal.SIGTERM)
+    assert end(stopped)[0] == EXIT_INTERRUPTED
+
+    # The trainings do without the test set; whoever comes to the end of them asks for it.
+    both = [start(tmp_path, *EVIDENCE, FMNIST_DATA=str(train_files)) for _ in range(2)]
+    codes, _, logs = zip(*map(end, both), strict=True)
+    assert EXIT_BAD_INPUT in codes, logs
+    assert set(codes) <= {0, EXIT_BAD_INPUT}, logs
+    assert "no t10k-images-idx3-ubyte.gz" in "".join(logs)
+    runs = [tmp_path / "results" / f"own-seed{seed}" for seed in (0, 1)]
+    for seed, run in enumerate(runs):
+        assert len(json.loads((run / "history.json").read_text())["history"]["loss"]) == 12
+        assert "".join(logs).count(f"train own (seed {seed})") == 1
+        assert not (run / "metrics.json").exists()
+    assert "going on after epoch" in "".join(logs)
+
+    code, stdout, stderr = end(start(tmp_path, *EVIDENCE))
+    assert code == 0, stderr
+    assert "epoch" not in stderr
+    rows = table(stdout)
+    assert list(rows) == ["own", "own, test-time averaging"]
+    assert rows["own"][:3] == [
+        "2",
+        spread([said(run / "metrics.json") for run in runs]),
+        spread([said(run / "metrics.json", "validation") for run in runs]),
+    ]
+    assert rows["own, test-time averaging"][1] == spread([said(run / "metrics-tta.json") for run in runs])
+    assert (tmp_path / "results" / "evidence.md").read_text() == stdout
+
+
+@pytest.fixture
+def five(run: Path, tmp_path: Path) -> list[RunDir]:
+    """Five seeds of `tiny`, of which none was judged: five copies of one run."""
+    runs = [RunDir(tmp_path / run.with_name(f"tiny-seed{seed}")) for seed in range(5)]
+    for path in (runs[0].metrics, runs[0].predictions):
+        path.unlink()
+    for seed, copy in enumerate(runs[1:], 1):
+        shutil.copytree(runs[0].path, copy.path)
+        rundir.write_json(copy.config, rundir.read_json(copy.config) | {"seed": seed})
+    return runs
+
+
+def test_nothing_is_judged_while_a_training_is_in_other_hands(five: list[RunDir], fmnist: Command) -> None:
+    five[3].model.unlink()
+    tiny = ("evidence", "--recipe", "tiny.toml", "--seeds", "5", "--reference-seeds", "0")
+    with five[3].lock("train"):
+        ended = fmnist(*tiny)
+    assert (ended.returncode, ended.stdout) == (0, "")
+    assert "other processes are training tiny-seed3;" in ended.stderr
+    assert not any(run.metrics.exists() for run in five)
+
+    five[4].path.rename(five[4].path.with_name("distilled-mlp-seed0"))
+    shutil.copytree(five[0].path.with_name("distilled-mlp-seed0"), five[4].path)
+    ended = fmnist(*tiny)
+    assert ended.returncode == 0, ended.stderr
+    assert "train tiny (seed 3)" in ended.stderr
+    results = five[0].path.parent
+    rows = table(ended.stdout)
+    assert rows["tiny"][1] == spread([said(run.metrics) for run in five])
+    assert rows["tiny"][5].endswith("of search")
+    assert rows["tiny, ensemble of 5"][:2] == ["1", f"{said(results / 'tiny-seeds0-4-ensemble.json'):.4f}"]
+    assert rows["tiny, ensemble of 5, test-time averaging"][:2] == [
+        "1",
+        f"{said(results / 'tiny-seeds0-4-ensemble-tta.json'):.4f}",
+    ]
+    assert rows["distilled-mlp"][1] == f"{said(results / 'distilled-mlp-seed0' / 'metrics.json'):.4f}"
+    told = json.loads((results / "evidence.json").read_text())["rows"]
+    assert [row["what"] for row in told] == list(rows)
+    assert told[0]["test_accuracy"]["values"] == [said(run.metrics) for run in five]
+    assert told[2]["runs"] == [[run.path.name for run in five]]
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("name", references.NAMES)
+def test_a_references_model_is_what_scikit_learn_fitted(name: str, tmp_path: Path, data_dir: Path) -> None:
+    recipe = config.replace(references.recipe(name, DataConfig(train_limit=2000)), {"training.epochs": 20})
+    run = RunDir(tmp_path / name)
+    references.train(run, recipe, 0, data_dir, Stop())
+    loaded = data.load_train(data_dir, recipe.data)
+    images, labels = loaded.validation.images, loaded.validation.labels
+    estimator = references.fit(recipe, 0, loaded.train, Stop())
+    classes = estimator.predict(images.reshape(-1, 784) / np.float32(255))
+    np.testing.assert_array_equal(logits(load(run.model), images).argmax(axis=1), classes)
+
+    metrics = evaluate(run, data_dir)
+    assert metrics["validation"]["accuracy"] == pytest.approx(np.mean(classes == labels))
+    assert rundir.read_json(run.history)["history"]["val_accuracy"] == [metrics["validation"]["accuracy"]]
+    assert metrics["test"]["accuracy"] > 0.75
+    assert report.write(run).exists()
+    written = run.model.stat().st_mtime_ns
+    references.train(run, recipe, 0, data_dir, Stop())
+    assert run.model.stat().st_mtime_ns == written
+
+
+def test_a_reference_can_be_stopped(tmp_path: Path, data_dir: Path) -> None:
+    stop = Stop()
+    stop.request()
+    run = RunDir(tmp_path / "run")
+    with pytest.raises(Interrupted):
+        references.train(run, references.recipe("sklearn-mlp", DataConfig(train_limit=1000)), 0, data_dir, stop)
+    assert not run.trained
+
+
+def test_the_references_are_trained_on_the_recipes_images(tmp_path: Path) -> None:
+    recipe = config.load("baseline-mlp")
+    planned = evidence.plan(recipe, 2, 3, tmp_path)
+    assert [training.run.path.name for training in planned.recipe] == ["baseline-mlp-seed0", "baseline-mlp-seed1"]
+    counts = Counter(training.recipe.name for training in planned.references)
+    assert counts == {"logistic-regression": 1, "sklearn-mlp": 3, "regularized-mlp": 3, "tuned-mlp": 3}
+    assert planned.references[0].recipe.data == recipe.data
+    assert not evidence.plan(recipe, 2, 0, tmp_path).references
+
+
+@pytest.mark.parametrize(
+    ("revisions", "fashion", "expected"),
+    [
+        (["ab", "ab", "ab"], True, ["All models were trained at commit ab."]),
+        (
+            ["ab", "ab", "cd+changes"],
+            True,
+            [
+                "plain was trained at commit ab.",
+                "wide was trained at commit cd+changes.",
+                "WARNING: the code was not that of the commit, where it says +changes.",
+            ],
+        ),
+        (
+            ["ab", "cd", None],
+            False,
+            [
+                "plain was trained at commits ab, cd.",
+                "wide was trained at commit (not recorded).",
+                "WARNING: plain is of several commits.",
+                "WARNING: of some runs the commit is not known.",
+                "WARNING: NOT FASHION-MNIST: these are the figures of another data set.",
+            ],
+        ),
+    ],
+)
+def test_the_commit_of_the_trainings(
+    tmp_path: Path, revisions: list[str | None], fashion: bool, expected: list[str]
+) -> None:
+    names = ["plain", "plain", "wide"]
+    runs = [
+        make_run(tmp_path / str(seed), search=False, fashion=fashion, seed=seed, name=name)
+        for seed, name in enumerate(names)
+    ]
+    for run, revision in zip(runs, revisions, strict=True):
+        recorded = rundir.read_json(run.config)
+        recorded["jobs"]["train"]["revision"] = revision
+        rundir.write_json(run.config, recorded)
+    rows = [Row(run.path.name, [rundir.read_json(run.metrics)], [[run]]) for run in runs]
+    assert evidence_table.provenance(rows) == expected
+    assert all(line in evidence_table.markdown(rows) for line in expected)

@@ -1,0 +1,99 @@
+"""Distillation: a model learns what finished ones say, never from one that has seen its validation images."""
+
+import json
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from fmnist import averaging, config, data
+from fmnist.devices import choose
+from fmnist.errors import BadInput
+from fmnist.rundir import RunDir
+from fmnist.schema import Recipe
+from fmnist.signals import Stop
+from fmnist.teachers import describe
+from fmnist.train import train
+
+SETTINGS = {
+    "description": "",
+    "data": {"train_limit": 2000},
+    "model": {"hidden": [32]},
+    "training": {"epochs": 2, "learning_rate": 0.01},
+}
+
+
+def recipe(name: str, **keys: object) -> Recipe:
+    return config.replace(config.resolve(SETTINGS | {"name": name}, "test"), keys)
+
+
+STUDENT = recipe("student", **{"training.distillation": 1.0, "training.epochs": 30})
+
+
+@pytest.fixture(scope="module")
+def teachers(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> list[RunDir]:
+    runs = [RunDir(tmp_path_factory.mktemp("teachers") / f"teacher{seed}") for seed in range(2)]
+    for seed, run in enumerate(runs):
+        train(run, recipe("teacher"), seed, data_dir, choose("cpu"), Stop())
+    return runs
+
+
+def test_a_student_comes_to_say_what_its_teachers_say(teachers: list[RunDir], tmp_path: Path, data_dir: Path) -> None:
+    run = RunDir(tmp_path / "student")
+    train(run, STUDENT, 0, data_dir, choose("cpu"), Stop(), teachers=teachers)
+    images = data.load_train(data_dir, STUDENT.data).train.images
+    models = [keras.models.load_model(other.model) for other in [run, *teachers]]
+    student, *said = (averaging.probabilities([model], images) for model in models)
+    taught = averaging.probabilities(models[1:], images, tta=True)
+    distance = np.abs(student - taught).mean()
+    assert distance < min(np.abs(other - taught).mean() for other in said)
+    # Cross-entropy to soft targets cannot fall below their entropy.
+    entropy = -np.mean(np.sum(taught * np.log(taught), axis=1))
+    history = json.loads(run.history.read_text())
+    assert entropy < history["history"]["loss"][-1] < entropy + 0.1
+    assert [teacher["run"] for teacher in history["teachers"]] == ["teacher0", "teacher1"]
+    assert {teacher["recipe"] for teacher in history["teachers"]} == {"teacher"}
+
+
+def test_a_finished_student_is_left_alone_unless_it_has_other_teachers(
+    teachers: list[RunDir], tmp_path: Path, data_dir: Path
+) -> None:
+    run = RunDir(tmp_path / "student")
+    short = recipe("student", **{"training.distillation": 0.5, "training.epochs": 1})
+    train(run, short, 0, data_dir, choose("cpu"), Stop(), teachers=teachers[:1])
+    first = run.model.read_bytes()
+    train(run, short, 0, data_dir, choose("cpu"), Stop(), teachers=teachers[:1])
+    assert run.model.read_bytes() == first
+    train(run, short, 0, data_dir, choose("cpu"), Stop(), teachers=teachers)
+    assert run.model.read_bytes() != first
+
+
+@pytest.mark.parametrize(
+    ("student", "count", "message"),
+    [
+        (STUDENT, 0, "name its teachers with --teacher"),
+        (recipe("student"), 1, "has no training.distillation: set it"),
+        (config.replace(STUDENT, {"data.split_seed": 1}), 1, "was trained on validation images of this run"),
+        (config.replace(STUDENT, {"data.split": "regularized-mlp"}), 1, "name one of the same split"),
+    ],
+)
+def test_what_cannot_be_taught_is_refused_before_a_folder_is_made(
+    teachers: list[RunDir], tmp_path: Path, data_dir: Path, student: Recipe, count: int, message: str
+) -> None:
+    with pytest.raises(BadInput, match=message):
+        train(RunDir(tmp_path / "student"), student, 0, data_dir, choose("cpu"), Stop(), teachers=teachers[:count])
+    assert not (tmp_path / "student").exists()
+
+
+def test_a_teacher_without_a_model_is_refused(tmp_path: Path) -> None:
+    run = RunDir(tmp_path / "begun")
+    run.claim(recipe("teacher"), 0)
+    with pytest.raises(BadInput, match="begun has no model"):
+        describe([run], STUDENT)
+
+
+def test_a_search_has_no_teachers() -> None:
+    space = {"space": {"training.learning_rate": {"min": 1e-4, "max": 1e-2}}}
+    with pytest.raises(BadInput, match="a search has no teachers"):
+        config.resolve(config.to_dict(STUDENT) | {"search": space}, "test")

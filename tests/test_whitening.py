@@ -1,0 +1,52 @@
+"""Whitening: what it makes of the pixels, and what it leaves alone."""
+
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from fmnist import data, whitening
+from fmnist.data import TrainData
+from fmnist.devices import choose
+from fmnist.fit import Trainer
+from fmnist.model import build
+from fmnist.schema import DataConfig, ModelConfig, TrainingConfig
+from fmnist.signals import Stop
+
+CONFIG = ModelConfig(hidden=(32,), whitening=0.3)
+
+
+@pytest.fixture(scope="module")
+def small(data_dir: Path) -> TrainData:
+    return data.load_train(data_dir, DataConfig(train_limit=4000))
+
+
+def test_it_takes_out_the_mean_and_the_correlations_and_damps_the_small_variances(small: TrainData) -> None:
+    model = build(CONFIG)
+    found = whitening.components(small.train.images)
+    whitening.apply(model, found, damping=0.3)
+    outputs = keras.Model(model.inputs, model.layers[2].output).predict(small.train.images, verbose=0)
+    np.testing.assert_allclose(outputs.mean(axis=0), 0, atol=1e-4)
+    covariance = found.vectors.T @ np.cov(outputs.T, bias=True) @ found.vectors
+    np.testing.assert_allclose(covariance, np.diag(found.variances / (found.variances + 0.09)), atol=1e-3)
+    # ZCA, of all whitenings, stays closest to the pixels: its kernel is symmetric.
+    kernel = model.layers[2].get_weights()[0]
+    np.testing.assert_allclose(kernel, kernel.T, atol=1e-4)
+
+
+def test_training_leaves_it_alone_and_the_model_is_stock(small: TrainData, tmp_path: Path) -> None:
+    training = TrainingConfig(epochs=2, weight_decay=0.1)
+    result = Trainer(small, choose("cpu")).fit(
+        CONFIG, training, seed=0, stop=Stop(), checkpoint_path=tmp_path / "checkpoint.npz"
+    )
+    expected = build(CONFIG)
+    whitening.apply(expected, whitening.components(small.train.images), damping=0.3)
+    for one, other in zip(result.model.layers[2].get_weights(), expected.layers[2].get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    result.model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    logits = [model.predict(small.validation.images[:100], verbose=0) for model in (result.model, loaded)]
+    np.testing.assert_array_equal(*logits)
+    accuracy = np.mean(loaded.predict(small.validation.images, verbose=0).argmax(axis=1) == small.validation.labels)
+    assert accuracy == pytest.approx(result.history["val_accuracy"][-1], abs=1e-3)
