@@ -22,6 +22,8 @@ SET ?=
 TTA ?=
 #: how many seeds of RECIPE `evidence` trains
 SEEDS ?= 10
+#: how many seeds of its network, taught by an ensemble of it
+DISTILLED_SEEDS ?= 3
 #: how many seeds of each reference
 REFERENCE_SEEDS ?= 3
 #: where the jobs run: local (the virtual environment), docker or podman; auto takes the first of the two that answers
@@ -122,8 +124,8 @@ report: $(READY) ## print the run's summary and write report.html
 evidence: RECIPE := wide-mlp
 evidence: $(ENVIRONMENT) ## train RECIPE [wide-mlp] with SEEDS seeds and its references, then judge all
 	$(if $(filter-out local,$(ENGINE)),$(error evidence runs with ENGINE=local alone))
-	$(BIN)/fmnist evidence --recipe '$(RECIPE)' --seeds $(SEEDS) --reference-seeds $(REFERENCE_SEEDS) \
-		--results '$(RESULTS)' $(DATA_OPTION)
+	$(BIN)/fmnist evidence --recipe '$(RECIPE)' --seeds $(SEEDS) --distilled-seeds $(DISTILLED_SEEDS) \
+		--reference-seeds $(REFERENCE_SEEDS) --results '$(RESULTS)' $(DATA_OPTION)
 
 submit: $(ENVIRONMENT) ## submit tune, train, eval and report to CLUSTER
 	$(ON_CLUSTER) submit $(CLUSTER_OPTIONS)

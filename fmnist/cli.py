@@ -229,6 +229,9 @@ def export(
 def evidence(
     recipe: RecipeOption = "wide-mlp",
     seeds: Annotated[int, typer.Option(metavar="N", min=1, help="Of the recipe.")] = 10,
+    distilled_seeds: Annotated[
+        int, typer.Option(metavar="N", min=0, help="Of its network, taught by the first five seeds; 0: none.")
+    ] = 3,
     reference_seeds: Annotated[int, typer.Option(metavar="N", min=0, help="Of each reference; 0: none.")] = 3,
     results: Annotated[Path, typer.Option(metavar="DIR", help="Where the run folders are.")] = Path("results"),
     data: DataOption = None,
@@ -242,7 +245,7 @@ def evidence(
     from fmnist.devices import choose
     from fmnist.evidence import evidence, plan
 
-    planned = plan(resolved, seeds, reference_seeds, results)
+    planned = plan(resolved, seeds, distilled_seeds, reference_seeds, results)
     if text := evidence(planned, results, data, choose(devices, precision), stop):
         print(text, end="")
 

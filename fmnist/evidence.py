@@ -24,41 +24,52 @@ from fmnist.tune import tune
 logger = logging.getLogger(__name__)
 
 _REFERENCES = ("baseline-mlp", "regularized-mlp", "tuned-mlp")
-_DISTILLED = "distilled-mlp"
 _MEMBERS = 5  # of an ensemble
+_DISTILLATION = 0.9
 
 
 @dataclass(frozen=True)
 class Training:
-    """A recipe with a seed, and its run folder."""
+    """A recipe with a seed, its run folder, and the runs it learns from."""
 
     recipe: Recipe
     seed: int
     run: RunDir
+    teachers: Sequence[RunDir] = ()
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is trained: the recipe with each seed, and the references in the order of their rows."""
+    """What is trained: the recipe with each seed, what is distilled from those, the references in their rows' order."""
 
     recipe: Sequence[Training]
+    distilled: Sequence[Training]
     references: Sequence[Training]
 
 
-def plan(recipe: Recipe, seeds: int, reference_seeds: int, results: Path) -> Plan:
+def plan(recipe: Recipe, seeds: int, distilled_seeds: int, reference_seeds: int, results: Path) -> Plan:
     """The seeds are 0 and up; logistic regression, which depends on none, has one.
+
+    What is distilled is the recipe's own network, taught by its first five seeds; with fewer there is none.
 
     Args:
         results: the folder of the run folders.
     """
 
-    def trainings(recipe: Recipe, seeds: int) -> list[Training]:
-        return [Training(recipe, seed, RunDir(results / f"{recipe.name}-seed{seed}")) for seed in range(seeds)]
+    def trainings(recipe: Recipe, seeds: int, teachers: Sequence[RunDir] = ()) -> list[Training]:
+        folders = [RunDir(results / f"{recipe.name}-seed{seed}") for seed in range(seeds)]
+        return [Training(recipe, seed, folder, teachers) for seed, folder in enumerate(folders)]
 
     seedless, *others = [references.recipe(name, recipe.data) for name in references.NAMES]
     others += [config.load(name) for name in _REFERENCES if name != recipe.name]
+    singles = trainings(recipe, seeds)
+    keys = {"name": f"{recipe.name}-distilled", "training.distillation": _DISTILLATION}
+    # A search has no teachers.
+    distilled = config.replace(recipe, keys) if len(singles) >= _MEMBERS and not recipe.search else None
+    teachers = [training.run for training in singles[:_MEMBERS]]
     return Plan(
-        trainings(recipe, seeds),
+        singles,
+        trainings(distilled, distilled_seeds, teachers) if distilled else [],
         sum((trainings(other, reference_seeds) for other in others), trainings(seedless, min(1, reference_seeds))),
     )
 
@@ -74,7 +85,7 @@ def evidence(plan: Plan, results: Path, data_dir: Path | None, devices: Devices,
         Interrupted: a stop was requested; the same call goes on.
         Restart: a training has ended; the same call in a fresh process goes on.
     """
-    elsewhere = train_one([*plan.recipe, *plan.references], data_dir, devices, stop)
+    elsewhere = train_one([*plan.recipe, *plan.distilled, *plan.references], data_dir, devices, stop)
     if elsewhere:
         names = ", ".join(training.run.path.name for training in elsewhere)
         logger.info("other processes are training %s; the last one to end goes on to the test set", names)
@@ -110,6 +121,9 @@ def train_one(trainings: Iterable[Training], data_dir: Path | None, devices: Dev
         stop.check()
         if training.run.trained:
             continue
+        if not all(teacher.trained for teacher in training.teachers):
+            elsewhere.append(training)
+            continue
         try:
             _train(training, data_dir, devices, stop)
         except Busy:
@@ -121,7 +135,7 @@ def train_one(trainings: Iterable[Training], data_dir: Path | None, devices: Dev
 
 
 def judge(plan: Plan, results: Path, data_dir: Path | None, stop: Stop) -> list[Row]:
-    """What the test set says about the models of the plan, all trained, and of distilled ones in `results`.
+    """What the test set says about the models of the plan, all trained.
 
     Raises:
         BadInput: as `evaluate`.
@@ -161,7 +175,7 @@ def judge(plan: Plan, results: Path, data_dir: Path | None, stop: Stop) -> list[
         row(f"{name}, test-time averaging", singles, averaged),
         row(f"{name}, ensemble of {_MEMBERS}", teams, ensemble),
         row(f"{name}, ensemble of {_MEMBERS}, test-time averaging", teams, averaged_ensemble),
-        row(_DISTILLED, [[training] for training in _distilled(results)], plain),
+        row(f"{name}, distilled from an ensemble of {_MEMBERS}", [[training] for training in plan.distilled], plain),
     ]
     return [row for row in rows if row.metrics]
 
@@ -173,10 +187,4 @@ def _train(training: Training, data_dir: Path | None, devices: Devices, stop: St
         return
     if recipe.search:
         tune(run, recipe, seed, data_dir, devices, stop)
-    train(run, recipe, seed, data_dir, devices, stop)
-
-
-def _distilled(results: Path) -> list[Training]:
-    """Those that somebody has trained: that takes teachers, which are named to `train`."""
-    runs = [run for run in map(RunDir, results.glob(f"{_DISTILLED}-seed*")) if run.trained]
-    return sorted((Training(*run.recipe(), run) for run in runs), key=lambda training: training.seed)
+    train(run, recipe, seed, data_dir, devices, stop, teachers=training.teachers)

@@ -118,8 +118,6 @@ def test_nothing_is_judged_while_a_training_is_in_other_hands(five: list[RunDir]
     assert "other processes are training tiny-seed3;" in ended.stderr
     assert not any(run.metrics.exists() for run in five)
 
-    five[4].path.rename(five[4].path.with_name("distilled-mlp-seed0"))
-    shutil.copytree(five[0].path.with_name("distilled-mlp-seed0"), five[4].path)
     ended = fmnist(*tiny)
     assert ended.returncode == 0, ended.stderr
     assert "train tiny (seed 3)" in ended.stderr
@@ -132,11 +130,26 @@ def test_nothing_is_judged_while_a_training_is_in_other_hands(five: list[RunDir]
         "1",
         f"{said(results / 'tiny-seeds0-4-ensemble-tta.json'):.4f}",
     ]
-    assert rows["distilled-mlp"][1] == f"{said(results / 'distilled-mlp-seed0' / 'metrics.json'):.4f}"
     told = json.loads((results / "evidence.json").read_text())["rows"]
     assert [row["what"] for row in told] == list(rows)
     assert told[0]["test_accuracy"]["values"] == [said(run.metrics) for run in five]
     assert told[2]["runs"] == [[run.path.name for run in five]]
+
+
+def test_the_network_is_distilled_from_five_of_its_seeds(tmp_path: Path, fmnist: Command) -> None:
+    (tmp_path / "own.toml").write_text(OWN.replace("12", "1"))
+    assert fmnist("train", "--recipe", "own.toml").returncode == 0
+    results = tmp_path / "results"
+    for seed in range(1, 5):
+        copy = RunDir(shutil.copytree(results / "own-seed0", results / f"own-seed{seed}"))
+        rundir.write_json(copy.config, rundir.read_json(copy.config) | {"seed": seed})
+    five = ("evidence", "--recipe", "own.toml", "--seeds", "5", "--distilled-seeds", "1", "--reference-seeds", "0")
+    ended = fmnist(*five)
+    assert ended.returncode == 0, ended.stderr
+    distilled = RunDir(results / "own-distilled-seed0")
+    assert [teacher["seed"] for teacher in rundir.read_json(distilled.history)["teachers"]] == [0, 1, 2, 3, 4]
+    assert distilled.recipe()[0].training.distillation == 0.9
+    assert table(ended.stdout)["own, distilled from an ensemble of 5"][:2] == ["1", f"{said(distilled.metrics):.4f}"]
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -172,12 +185,12 @@ def test_a_reference_can_be_stopped(tmp_path: Path, data_dir: Path) -> None:
 
 def test_the_references_are_trained_on_the_recipes_images(tmp_path: Path) -> None:
     recipe = config.load("baseline-mlp")
-    planned = evidence.plan(recipe, 2, 3, tmp_path)
+    planned = evidence.plan(recipe, 2, 3, 3, tmp_path)
     assert [training.run.path.name for training in planned.recipe] == ["baseline-mlp-seed0", "baseline-mlp-seed1"]
     counts = Counter(training.recipe.name for training in planned.references)
     assert counts == {"logistic-regression": 1, "sklearn-mlp": 3, "regularized-mlp": 3, "tuned-mlp": 3}
     assert planned.references[0].recipe.data == recipe.data
-    assert not evidence.plan(recipe, 2, 0, tmp_path).references
+    assert not evidence.plan(recipe, 2, 3, 0, tmp_path).references
 
 
 @pytest.mark.parametrize(
