@@ -116,14 +116,15 @@ train: $(READY) ## train the final model
 
 eval: $(READY) ## judge the model on the test set
 	$(FMNIST) eval $(RUN_DIR) $(DATA_OPTION)
-	$(if $(TTA),$(FMNIST) eval $(RUN_DIR) --tta $(DATA_OPTION))
+	$(if $(filter 1,$(TTA)),$(FMNIST) eval $(RUN_DIR) --tta $(DATA_OPTION))
 
 report: $(READY) ## print the run's summary and write report.html
 	$(FMNIST) report $(RUN_DIR)
 
-evidence: RECIPE := wide-mlp
+evidence: RECIPE := $(if $(filter file,$(origin RECIPE)),wide-mlp,$(RECIPE))
 evidence: $(ENVIRONMENT) ## train RECIPE [wide-mlp] with SEEDS seeds and its references, then judge all
 	$(if $(filter-out local,$(ENGINE)),$(error evidence runs with ENGINE=local alone))
+	$(if $(SET),$(error evidence takes a recipe as it stands; write SET into a recipe of your own))
 	$(BIN)/fmnist evidence --recipe '$(RECIPE)' --seeds $(SEEDS) --distilled-seeds $(DISTILLED_SEEDS) \
 		--reference-seeds $(REFERENCE_SEEDS) --results '$(RESULTS)' $(DATA_OPTION)
 

@@ -12,7 +12,7 @@ from scipy.stats import binomtest
 from fmnist import config
 from fmnist.errors import BadInput
 from fmnist.results import Results, read
-from fmnist.rundir import RunDir
+from fmnist.rundir import RunDir, check_distinct
 
 
 @dataclass(frozen=True)
@@ -77,10 +77,9 @@ def read_all(runs: Sequence[RunDir]) -> list[Results]:
     Raises:
         BadInput: one cannot be read, is named twice, or was judged on another test set than the first.
     """
+    check_distinct(runs)
     found: list[Results] = []
     for run in runs:
-        if any(run.path.resolve() == other.run.path.resolve() for other in found):
-            raise BadInput(f"{run} is named twice; name each run once")
         results = read(run)
         if found and results.metrics["data"]["sha256"] != found[0].metrics["data"]["sha256"]:
             raise BadInput(f"{run} and {found[0].run} were trained or judged on different data; compare them apart")
@@ -95,12 +94,12 @@ def groups(runs: Sequence[Results]) -> list[Group]:
     """
     members: dict[str, list[Results]] = {}
     for run in runs:
-        members.setdefault(json.dumps(config.to_dict(run.claimed)), []).append(run)
+        members.setdefault(json.dumps(_settings(run)), []).append(run)
     first: dict[str, Results] = {}
     found = []
     for same in members.values():
         origin = first.setdefault(same[0].claimed.name, same[0])
-        changed = _changes(config.to_dict(origin.claimed), config.to_dict(same[0].claimed))
+        changed = _changes(_settings(origin), _settings(same[0]))
         found.append(Group(" ".join([same[0].claimed.name, *changed]), same))
     return found
 
@@ -125,6 +124,10 @@ def compare(first: Results, second: Results) -> Pair:
     differing = first_only + second_only
     p = float(binomtest(first_only, differing, 0.5).pvalue) if differing else 1.0
     return Pair(first, second, first_only, second_only, p)
+
+
+def _settings(run: Results) -> dict[str, Any]:
+    return {**config.to_dict(run.claimed), "teachers": run.teachers}
 
 
 def _changes(before: Mapping[str, Any], after: Mapping[str, Any], prefix: str = "") -> list[str]:

@@ -97,12 +97,12 @@ def evaluate_ensemble(
         model, their parameters in all, and the number of `views`.
 
     Raises:
-        BadInput: fewer than two runs, one named twice, one that `evaluate` would refuse, or other validation images in
-            one than in another.
+        BadInput: fewer than two runs, one named twice, one that `evaluate` would refuse, other validation images in
+            one than in another, or the file holds another ensemble.
     """
     if len(runs) < 2:
         raise BadInput("an ensemble needs two runs or more; name another, or leave out --ensemble")
-    _check_places(runs)
+    rundir.check_distinct(runs)
     members = [_load(run) for run in runs]
     for member in members[1:]:
         _check_split(members[0], member)
@@ -118,6 +118,7 @@ def evaluate_ensemble(
     path = output or runs[0].path.parent / ("ensemble-tta.json" if tta else "ensemble.json")
     if known := _known(path, identity):
         return known
+    _check_members(path, identity["members"])
     made = {"revision": revision(), "devices": devices()}
     models = [member.model for member in members]
     metrics = identity | made | _held_back_figures(models, splits, facts["classes"], tta=tta)
@@ -184,12 +185,13 @@ def _known(path: Path, identity: Mapping[str, Any]) -> dict[str, Any] | None:
     return known
 
 
-def _check_places(runs: Sequence[RunDir]) -> None:
-    seen = set()
-    for run in runs:
-        if (place := run.path.resolve()) in seen:
-            raise BadInput(f"{run} is named twice; name each run of the ensemble once")
-        seen.add(place)
+def _check_members(path: Path, members: Sequence[Mapping[str, Any]]) -> None:
+    """Or another ensemble's figures would be lost; those of the same runs, trained again, are out of date."""
+    if not path.exists():
+        return
+    held = [member["run"] for member in rundir.read_json(path, ("members",))["members"]]
+    if held != [member["run"] for member in members]:
+        raise BadInput(f"{path} holds the ensemble of {', '.join(held)}; name another file with --output")
 
 
 def _check_split(first: _Member, other: _Member) -> None:

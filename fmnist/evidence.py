@@ -4,7 +4,7 @@ Any number of these processes share the trainings, on one machine or several, by
 """
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -18,7 +18,8 @@ from fmnist.evidence_table import Row
 from fmnist.rundir import RunDir
 from fmnist.schema import Recipe
 from fmnist.signals import Stop
-from fmnist.train import train
+from fmnist.teachers import describe
+from fmnist.train import finished, train
 from fmnist.tune import tune
 
 logger = logging.getLogger(__name__)
@@ -75,10 +76,10 @@ def plan(recipe: Recipe, seeds: int, distilled_seeds: int, reference_seeds: int,
 
 
 def evidence(plan: Plan, results: Path, data_dir: Path | None, devices: Devices, stop: Stop) -> str | None:
-    """Train all, then judge all; write evidence.json and evidence.md, a Markdown table, into `results`.
+    """Train all, then judge all; write RECIPE-evidence.json and .md, a Markdown table, into `results`.
 
     Returns:
-        What evidence.md holds; None if other processes are still at work.
+        The Markdown; None if other processes are still at work.
 
     Raises:
         BadInput: a run folder holds another run, or a training or `evaluate` raises it.
@@ -97,13 +98,14 @@ def evidence(plan: Plan, results: Path, data_dir: Path | None, devices: Devices,
         logger.info("%s", error)
         return None
     text = evidence_table.markdown(rows)
-    rundir.write_json(results / "evidence.json", evidence_table.to_dict(rows))
-    with rundir.atomic_write(results / "evidence.md") as file:
+    name = f"{plan.recipe[0].recipe.name}-evidence"
+    rundir.write_json(results / f"{name}.json", evidence_table.to_dict(rows))
+    with rundir.atomic_write(results / f"{name}.md") as file:
         file.write(text.encode())
     return text
 
 
-def train_one(trainings: Iterable[Training], data_dir: Path | None, devices: Devices, stop: Stop) -> list[Training]:
+def train_one(trainings: Sequence[Training], data_dir: Path | None, devices: Devices, stop: Stop) -> list[Training]:
     """Train the first that is neither finished nor another process's.
 
     Returns:
@@ -119,10 +121,13 @@ def train_one(trainings: Iterable[Training], data_dir: Path | None, devices: Dev
     elsewhere = []
     for training in trainings:
         stop.check()
-        if training.run.trained:
-            continue
         if not all(teacher.trained for teacher in training.teachers):
             elsewhere.append(training)
+            continue
+        if training.run.trained and not training.teachers:
+            continue
+        # Unless its teachers were trained again since, which is refused.
+        if training.teachers and finished(training.run, training.recipe, describe(training.teachers, training.recipe)):
             continue
         try:
             _train(training, data_dir, devices, stop)

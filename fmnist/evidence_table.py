@@ -58,8 +58,11 @@ class Row:
 def markdown(rows: Sequence[Row]) -> str:
     """The table, and below it what a reader must know."""
     lines = [_line(_HEAD), _line(["---"] * len(_HEAD)), *(_line(_cells(row)) for row in rows)]
-    said = "Mean ± the sample's standard deviation over n; seconds are those of one model, or of all in an ensemble."
-    return "\n".join([*lines, "", said, *provenance(rows), ""])
+    said = [
+        "Mean ± the sample's standard deviation over n; seconds are those of one model, or of all in an ensemble; what",
+        "is distilled needs its teachers besides. Parameters are all that the model holds, also of a whitening.",
+    ]
+    return "\n".join([*lines, "", *said, *provenance(rows), ""])
 
 
 def to_dict(rows: Sequence[Row]) -> dict[str, Any]:

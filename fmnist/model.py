@@ -37,15 +37,17 @@ def build(config: ModelConfig, seed: int = 0, policy: str = "float32") -> keras.
             dtype=dtype,
         )
 
+    # Whitening subtracts large numbers from each other, which half precision has rounded too much.
+    pixels_policy = policy if config.whitening is None else "float32"
     stack = [
         keras.Input(IMAGE_SHAPE, dtype="uint8"),
-        layers.Rescaling(1 / 255, dtype=policy),
-        layers.Flatten(dtype=policy),
+        layers.Rescaling(1 / 255, dtype=pixels_policy),
+        layers.Flatten(dtype=pixels_policy),
     ]
     if config.whitening is not None:
-        # What it holds comes from the training images: `whitening`. Its large and small factors need all of float32.
+        # What it holds comes from the training images: `whitening`.
         pixels = IMAGE_SHAPE[0] * IMAGE_SHAPE[1]
-        stack.append(layers.Dense(pixels, kernel_initializer="identity", trainable=False, dtype="float32"))
+        stack.append(layers.Dense(pixels, kernel_initializer="identity", trainable=False, dtype=pixels_policy))
     for index, (units, rate) in enumerate(zip(config.hidden, config.dropout_rates, strict=True)):
         # Batch normalisation takes out any bias before it and brings its own.
         stack.append(dense(units, index, policy, use_bias=not config.batch_normalization))

@@ -46,15 +46,14 @@ class Resident(NamedTuple):
 
 def resident(data: Images, devices: Devices, soft_targets: np.ndarray | None = None) -> Resident:
     """Put a data set on every device, once."""
-    values = [data.images, data.labels.astype(np.int32), *([] if soft_targets is None else [soft_targets])]
 
     def place(value: np.ndarray) -> _Tensor:
         if devices.strategy:
             return devices.strategy.experimental_distribute_values_from_function(lambda _: tf.constant(value))
         return tf.constant(value)
 
-    images, labels, soft = [*map(place, values), None][:3]
-    return Resident(images, labels, soft, len(data))
+    soft = None if soft_targets is None else place(soft_targets)
+    return Resident(place(data.images), place(data.labels.astype(np.int32)), soft, len(data))
 
 
 def steps(rows: np.ndarray, batch_size: int, replicas: int) -> tuple[np.ndarray, np.ndarray]:

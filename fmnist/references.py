@@ -4,6 +4,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, wait
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,10 @@ from sklearn.neural_network import MLPClassifier
 from fmnist import config, data
 from fmnist.averaging import probabilities
 from fmnist.data import Images
+from fmnist.errors import BadInput
 from fmnist.figures import accuracy_figures
 from fmnist.fit import FitResult
-from fmnist.model import build
+from fmnist.model import CLASSES, build
 from fmnist.rundir import RunDir
 from fmnist.schema import DataConfig, ModelConfig, Recipe
 from fmnist.signals import Stop
@@ -96,17 +98,27 @@ def fit(recipe: Recipe, seed: int, images: Images, stop: Stop) -> Any:
     """The fitted estimator; its features are float32 [n, 784] from 0 to 1.
 
     Raises:
+        BadInput: no image is of one of the ten classes.
         Interrupted: a stop was requested.
     """
+    if len(np.unique(images.labels)) < CLASSES:
+        raise BadInput(f"{recipe.name} needs training images of all {CLASSES} classes; give other data with --data")
     estimator = _ESTIMATORS[recipe.name](recipe, seed)
     features = images.images.reshape(len(images), -1) / np.float32(255)
+    fitted: Future[Any] = Future()
+
+    def work() -> None:
+        try:
+            fitted.set_result(estimator.fit(features, images.labels))
+        except BaseException as error:
+            fitted.set_exception(error)
+
     # It knows of no `Stop`: if one is requested, the thread is left to the process's end.
-    thread = threading.Thread(target=estimator.fit, args=(features, images.labels), name="fit", daemon=True)
-    thread.start()
-    while thread.is_alive():
+    threading.Thread(target=work, name="fit", daemon=True).start()
+    while not fitted.done():
         stop.check()
-        thread.join(_LOOK)
-    return estimator
+        wait([fitted], timeout=_LOOK)
+    return fitted.result()
 
 
 def to_keras(estimator: Any) -> keras.Model:

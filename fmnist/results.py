@@ -51,6 +51,11 @@ class Results:
         return f"{self.recipe.name}, seed {self.seed}"
 
     @property
+    def teachers(self) -> list[str]:
+        """The run folders' names of those that it was distilled from."""
+        return [teacher["run"] for teacher in self.training.get("teachers", [])]
+
+    @property
     def is_fashion_mnist(self) -> bool:
         """Whether the figures compare with anything."""
         return bool(self.metrics["data"]["is_fashion_mnist"])
@@ -149,6 +154,10 @@ def facts(results: Results) -> dict[str, str]:
         f"{len(fit['history']['loss'])} epochs in {fit['seconds']:.1f} s ({fit['images_per_second']:,.0f} images/s), "
         f"weights of epoch {fit['best_epoch'] + 1}",
     }
+    if results.teachers:
+        lines["distilled from"] = (
+            f"{', '.join(results.teachers)}; their share of the targets is {training.distillation:g}"
+        )
     if results.best:
         scored = sum(score is not None for score in results.scores)
         unscored = len(results.trials) - scored

@@ -10,7 +10,7 @@ import os
 import platform
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -183,6 +183,15 @@ class RunDir:
             except BlockingIOError as error:
                 raise Busy(f"another `{job}` is at work in {self.path}; wait for it or stop it") from error
             yield
+
+
+def check_distinct(runs: Sequence[RunDir]) -> None:
+    """Refuse a run that is named twice, by whatever path (BadInput)."""
+    seen = set()
+    for run in runs:
+        if (place := run.path.resolve()) in seen:
+            raise BadInput(f"{run} is named twice; name each run once")
+        seen.add(place)
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ import keras
 
 from fmnist import data
 from fmnist.boards import ValidationBoard
-from fmnist.config import replace, to_dict
+from fmnist.config import replace, resolve, to_dict
 from fmnist.devices import Devices
 from fmnist.errors import BadInput
 from fmnist.fit import Diverged, FitResult, Trainer
@@ -40,25 +40,24 @@ def train(
         profile: whether TensorFlow's profiler records an epoch for TensorBoard.
 
     Raises:
-        BadInput: the search has not been done, the run folder is another run's, or the loss diverges.
+        BadInput: the search has not been done, the run folder is another run's, a teacher that cannot be used, or the
+            loss diverges.
         Interrupted: a stop was requested; the state is saved.
     """
     taught_by = describe(teachers, recipe)
     run.claim(recipe, seed)
     with run.lock("train"):
         chosen = _chosen(run, recipe)
-        settings = settings_of(chosen)
-        if run.trained:
-            past = read_json(run.history)
-            if past.get("settings") == settings and past.get("teachers", []) == taught_by:
-                logger.info("%s is finished; nothing to do", run.model)
-                return
+        if finished(run, chosen, taught_by):
+            logger.info("%s is finished; nothing to do", run.model)
+            return
         loaded = data.load_train(data_dir, chosen.data)
         run.record("train", devices=str(devices), data=loaded.source.sha256)
         logger.info("train %s (seed %d) on %s", chosen.name, seed, devices)
         checkpoint = run.checkpoint / "train.npz"
         training, images = chosen.training, len(loaded.train)
-        trainer = Trainer(loaded, devices, soft_targets(teachers, loaded))
+        kept = run.checkpoint / "soft-targets.npz"
+        trainer = Trainer(loaded, devices, soft_targets(teachers, loaded, kept, stop))
         board = run.tensorboard / "final"
         names = data.classes(loaded.source)
         log = log_epochs(training.epochs)
@@ -85,6 +84,7 @@ def train(
             raise BadInput(f"{chosen.name}: {error}") from error
         save(run, chosen, result, taught_by)
         checkpoint.unlink(missing_ok=True)
+        kept.unlink(missing_ok=True)
 
 
 def tensorboard(directory: Path) -> keras.callbacks.Callback:
@@ -111,9 +111,20 @@ def _chosen(run: RunDir, recipe: Recipe) -> Recipe:
     return replace(recipe, read_json(run.best, ("values",))["values"], str(run.best))
 
 
-def settings_of(recipe: Recipe) -> dict[str, Any]:
-    """What a finished training was made with; another one is not finished by it."""
-    return {section: to_dict(recipe)[section] for section in ("data", "model", "training")}
+def finished(run: RunDir, recipe: Recipe, teachers: Sequence[dict[str, Any]] = ()) -> bool:
+    """Whether the run holds a model of the resolved recipe; `teachers` is what `teachers.describe` says of them.
+
+    Raises:
+        BadInput: it holds one of other teachers, or a damaged history.json.
+    """
+    if not run.trained:
+        return False
+    past = read_json(run.history, ("settings",))
+    if resolve({**to_dict(recipe), **past["settings"]}, str(run.history)) != recipe:
+        return False
+    if past.get("teachers", []) != list(teachers):
+        raise BadInput(f"{run} holds a model that learned from other teachers; choose another folder with --run")
+    return True
 
 
 def save(run: RunDir, recipe: Recipe, result: FitResult, teachers: Sequence[dict[str, Any]] = ()) -> None:
@@ -128,7 +139,7 @@ def save(run: RunDir, recipe: Recipe, result: FitResult, teachers: Sequence[dict
     write_json(
         run.history,
         {
-            "settings": settings_of(recipe),
+            "settings": {section: to_dict(recipe)[section] for section in ("data", "model", "training")},
             "teachers": list(teachers),
             "history": result.history | {"seconds": result.seconds},
             "best_epoch": best_epoch,

@@ -94,7 +94,7 @@ def test_processes_share_the_trainings_and_go_on_with_one_that_was_killed(
         spread([said(run / "metrics.json", "validation") for run in runs]),
     ]
     assert rows["own, test-time averaging"][1] == spread([said(run / "metrics-tta.json") for run in runs])
-    assert (tmp_path / "results" / "evidence.md").read_text() == stdout
+    assert (tmp_path / "results" / "own-evidence.md").read_text() == stdout
 
 
 @pytest.fixture
@@ -130,7 +130,7 @@ def test_nothing_is_judged_while_a_training_is_in_other_hands(five: list[RunDir]
         "1",
         f"{said(results / 'tiny-seeds0-4-ensemble-tta.json'):.4f}",
     ]
-    told = json.loads((results / "evidence.json").read_text())["rows"]
+    told = json.loads((results / "tiny-evidence.json").read_text())["rows"]
     assert [row["what"] for row in told] == list(rows)
     assert told[0]["test_accuracy"]["values"] == [said(run.metrics) for run in five]
     assert told[2]["runs"] == [[run.path.name for run in five]]

@@ -135,7 +135,7 @@ def test_half_precision_is_as_accurate_as_float32(precision: str, data_dir: Path
     """Over five seeds: the 99% interval of the mean paired difference (Student's t) holds zero, or a gain."""
     loaded = data.load_train(data_dir, DataConfig(train_limit=8000))
     training = TrainingConfig(epochs=3, learning_rate=2e-3)
-    config = ModelConfig(hidden=(128, 64), batch_normalization=True)
+    config = ModelConfig(hidden=(128, 64), batch_normalization=True, whitening=0.5)
     best = {}
     for name in ("float32", precision):
         trainer = Trainer(loaded, dataclasses.replace(ONE, precision=name))
@@ -179,7 +179,7 @@ FULL = TrainingConfig(
     early_stopping=EarlyStoppingConfig(monitor="val_loss", patience=2),
     reduce_lr_on_plateau=ReduceLROnPlateauConfig(monitor="val_loss", factor=0.1, patience=1),
 )
-MODEL = ModelConfig(hidden=(64, 32), batch_normalization=True, dropout=0.2)
+MODEL = ModelConfig(hidden=(64, 32), batch_normalization=True, dropout=0.2, whitening=0.5)
 
 
 def fit(trainer: Trainer, path: Path, stop_after: Sequence[int] = (), training: TrainingConfig = FULL) -> FitResult:
