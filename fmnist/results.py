@@ -155,9 +155,8 @@ def facts(results: Results) -> dict[str, str]:
         f"weights of epoch {fit['best_epoch'] + 1}",
     }
     if results.teachers:
-        lines["distilled from"] = (
-            f"{', '.join(results.teachers)}; their share of the targets is {training.distillation:g}"
-        )
+        share = f"their share of the targets is {training.distillation:g}"
+        lines["distilled from"] = f"{', '.join(results.teachers)}; {share}"
     if results.best:
         scored = sum(score is not None for score in results.scores)
         unscored = len(results.trials) - scored

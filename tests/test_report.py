@@ -61,6 +61,15 @@ def test_averaged_figures_have_a_line_of_their_own_if_they_are_of_this_model(tmp
     assert report.summary(run) == plain
 
 
+def test_a_distilled_model_names_its_teachers(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", search=False, training={"distillation": 0.9})
+    assert "distilled from" not in report.summary(make_run(tmp_path / "plain"))
+    rundir.write_json(run.history, rundir.read_json(run.history) | {"teachers": [{"run": "one"}, {"run": "two"}]})
+    said = "one, two; their share of the targets is 0.9"
+    assert said in report.summary(run)
+    assert said in Page(report.write(run).read_text()).text
+
+
 def test_other_data_comes_first_and_is_compared_with_nothing(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", fashion=False)
     text = report.summary(run)

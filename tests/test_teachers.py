@@ -1,5 +1,6 @@
 """Distillation: a model learns what finished ones say, never from one that has seen its validation images."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -9,11 +10,11 @@ import pytest
 
 from fmnist import averaging, config, data
 from fmnist.devices import choose
-from fmnist.errors import BadInput
+from fmnist.errors import BadInput, Interrupted
 from fmnist.rundir import RunDir
 from fmnist.schema import Recipe
 from fmnist.signals import Stop
-from fmnist.teachers import describe
+from fmnist.teachers import describe, soft_targets
 from fmnist.train import train
 
 SETTINGS = {
@@ -56,7 +57,7 @@ def test_a_student_comes_to_say_what_its_teachers_say(teachers: list[RunDir], tm
     assert {teacher["recipe"] for teacher in history["teachers"]} == {"teacher"}
 
 
-def test_a_finished_student_is_left_alone_unless_it_has_other_teachers(
+def test_a_finished_student_is_left_alone_and_no_other_teachers_take_its_folder(
     teachers: list[RunDir], tmp_path: Path, data_dir: Path
 ) -> None:
     run = RunDir(tmp_path / "student")
@@ -65,8 +66,31 @@ def test_a_finished_student_is_left_alone_unless_it_has_other_teachers(
     first = run.model.read_bytes()
     train(run, short, 0, data_dir, choose("cpu"), Stop(), teachers=teachers[:1])
     assert run.model.read_bytes() == first
-    train(run, short, 0, data_dir, choose("cpu"), Stop(), teachers=teachers)
-    assert run.model.read_bytes() != first
+    with pytest.raises(BadInput, match="holds a model that learned from other teachers"):
+        train(run, short, 0, data_dir, choose("cpu"), Stop(), teachers=teachers)
+    assert run.model.read_bytes() == first
+
+
+def test_what_the_teachers_say_is_asked_once(teachers: list[RunDir], tmp_path: Path, data_dir: Path) -> None:
+    loaded = data.load_train(data_dir, STUDENT.data)
+    kept, asked = tmp_path / "soft-targets.npz", Stop()
+    asked.request()
+    with pytest.raises(Interrupted):
+        soft_targets(teachers, loaded, kept, asked)
+    assert not kept.exists()
+    first = soft_targets(teachers, loaded, kept, Stop())
+    # Nobody is asked now, or it would be interrupted.
+    again = soft_targets(teachers, loaded, kept, asked)
+    np.testing.assert_array_equal(first, again)
+    with pytest.raises(Interrupted):
+        soft_targets(teachers[:1], loaded, kept, asked)
+
+
+def test_teachers_of_other_data_are_refused(teachers: list[RunDir], tmp_path: Path, data_dir: Path) -> None:
+    loaded = data.load_train(data_dir, STUDENT.data)
+    source = dataclasses.replace(loaded.source, sha256=dict.fromkeys(loaded.source.sha256, "00"))
+    with pytest.raises(BadInput, match="is not the file that `train` of the run in .*teacher0 read"):
+        soft_targets(teachers, dataclasses.replace(loaded, source=source), tmp_path / "kept.npz", Stop())
 
 
 @pytest.mark.parametrize(
@@ -76,13 +100,16 @@ def test_a_finished_student_is_left_alone_unless_it_has_other_teachers(
         (recipe("student"), 1, "has no training.distillation: set it"),
         (config.replace(STUDENT, {"data.split_seed": 1}), 1, "was trained on validation images of this run"),
         (config.replace(STUDENT, {"data.split": "regularized-mlp"}), 1, "name one of the same split"),
+        (STUDENT, 4, "is named twice"),
     ],
 )
 def test_what_cannot_be_taught_is_refused_before_a_folder_is_made(
     teachers: list[RunDir], tmp_path: Path, data_dir: Path, student: Recipe, count: int, message: str
 ) -> None:
     with pytest.raises(BadInput, match=message):
-        train(RunDir(tmp_path / "student"), student, 0, data_dir, choose("cpu"), Stop(), teachers=teachers[:count])
+        train(
+            RunDir(tmp_path / "student"), student, 0, data_dir, choose("cpu"), Stop(), teachers=(2 * teachers)[:count]
+        )
     assert not (tmp_path / "student").exists()
 
 
