@@ -55,7 +55,7 @@ def _parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--engine", choices=engines.NAMES, required=True)
     parser.add_argument("--image", help="[fmnist:cuda with a GPU, else fmnist:cpu; the other one where it is missing]")
     parser.add_argument("--memory", default="8g", help="the limit of each container [%(default)s]")
-    parser.set_defaults(runs=[], recipe=None, data=None, devices="auto")
+    parser.set_defaults(runs=[], teachers=[], recipe=None, data=None, devices="auto")
     jobs = parser.add_subparsers(dest="job", required=True, metavar="JOB")
     jobs.add_parser("devices", add_help=False)
     jobs.add_parser("tensorboard", add_help=False).add_argument("results", type=Path)
@@ -67,6 +67,8 @@ def _parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
             job.add_argument("--devices", default="auto")
         elif name != "data":
             job.add_argument("runs", type=Path, nargs="+")
+        if name == "train":
+            job.add_argument("--teacher", type=Path, action="append", default=[], dest="teachers")
         if name == "tune":
             job.add_argument("--workers", type=int)
             job.add_argument("--gpus-per-worker", type=int, default=1)
@@ -140,7 +142,7 @@ def _translate(options: argparse.Namespace, rest: Sequence[str]) -> tuple[list[s
     command = ["fmnist", options.job]
     inside = [f"/results/{run.resolve().name}" for run in options.runs]
     if options.runs:
-        mounts.append(_mount(_results(options.runs, make=options.recipe is not None), "/results"))
+        mounts.append(_mount(_results([*options.runs, *options.teachers], make=options.recipe is not None), "/results"))
     if options.recipe is None:
         command += inside
     else:
@@ -149,6 +151,7 @@ def _translate(options: argparse.Namespace, rest: Sequence[str]) -> tuple[list[s
             recipe = f"/recipes/{Path(recipe).name}"
             mounts.append(_mount(Path(options.recipe), recipe, read_only=True))
         command += ["--run", *inside, "--recipe", recipe, "--devices", options.devices]
+        command += [f"--teacher=/results/{teacher.resolve().name}" for teacher in options.teachers]
     if options.data:
         mounts.append(_mount(Path(options.data), "/data", read_only=True))
         command += ["--data", "/data"]
@@ -159,7 +162,7 @@ def _results(runs: Sequence[Path], *, make: bool) -> Path:
     """The folder of the run folders, which is the caller's."""
     folder, *others = {run.resolve().parent for run in runs}
     if others:
-        raise BadInput(f"{' '.join(map(str, runs))}: runs of one folder can be compared, not of several")
+        raise BadInput(f"{' '.join(map(str, runs))}: runs of one folder belong together, not of several")
     if make:
         try:
             folder.mkdir(parents=True, exist_ok=True)

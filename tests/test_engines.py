@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from jobs import engines
+from fmnist.errors import BadInput
+from jobs import containers, engines
 
 ROOT = Path(__file__).parent.parent
 Tool = Callable[[str, str], None]
@@ -94,3 +95,20 @@ def test_root_inside_is_the_caller_where_docker_is_rootless(tool: Tool) -> None:
     assert engines.Engine("docker").user == ["--user", "0:0"]
     tool("podman", "echo true")
     assert engines.Engine("podman").user == ["--user", f"{os.getuid()}:{os.getgid()}", "--userns", "keep-id"]
+
+
+def test_a_training_sees_its_teachers_where_the_container_has_them(tmp_path: Path) -> None:
+    runs = [tmp_path / name for name in ("student", "one", "two")]
+    teachers = ["--teacher", str(runs[1]), "--teacher", str(runs[2])]
+    options, rest = containers._parse(["--engine", "podman", "train", "--run", str(runs[0]), *teachers, "--seed", "3"])
+    mounts, command = containers._translate(options, rest)
+    assert mounts == [f"--mount=type=bind,source={tmp_path},target=/results"]
+    assert [word for word in command if "/results" in word] == [
+        "/results/student",
+        "--teacher=/results/one",
+        "--teacher=/results/two",
+    ]
+    assert command[-2:] == ["--seed", "3"]
+    options, rest = containers._parse(["--engine", "podman", "train", "--run", "a/student", "--teacher", "b/teacher"])
+    with pytest.raises(BadInput, match="not of several"):
+        containers._translate(options, rest)
