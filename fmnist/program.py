@@ -82,7 +82,6 @@ class Program:
     def __init__(self, config: ModelConfig, training: TrainingConfig, devices: Devices) -> None:
         self._devices = devices
         self._augment = training.augment
-        self._label_smoothing = training.label_smoothing
         self._distillation = training.distillation
         self._replicas = devices.count
         # ThreeFry is several times faster than Philox under XLA on CPU, and exists only under XLA.
@@ -111,7 +110,6 @@ class Program:
             training.batch_size,
             training.optimizer,
             training.weight_decay > 0,
-            training.label_smoothing,
             training.distillation,
             training.augment,
             training.ema_momentum,
@@ -199,7 +197,7 @@ class Program:
         seed += [0, _SEEDS_A_REPLICA * replica]
         inputs, classes = tf.gather(data.images, rows), tf.gather(data.labels, rows)
         inputs = augment.transform(self._augment, inputs, seed + [0, _AUGMENT_SEEDS], self._algorithm)
-        targets = tf.one_hot(classes, CLASSES) * (1 - self._label_smoothing) + self._label_smoothing / CLASSES
+        targets = tf.one_hot(classes, CLASSES)
         if self._distillation:
             said = tf.gather(data.soft_targets, rows)
             targets = (1 - self._distillation) * targets + self._distillation * said

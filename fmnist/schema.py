@@ -106,7 +106,6 @@ class AugmentConfig:
 class TrainingConfig:
     """One training: `learning_rate`, `weight_decay` and `ema_momentum` are those of the Keras optimizer.
 
-    label_smoothing: the share of each target that is spread over all classes (Szegedy et al. 2016).
     distillation: the share of each target that is what the teachers say (Hinton et al. 2015).
     """
 
@@ -116,7 +115,6 @@ class TrainingConfig:
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     ema_momentum: Fraction | None = None
-    label_smoothing: Fraction = 0.0
     distillation: Annotated[float, Field(ge=0, le=1)] = 0.0
     augment: AugmentConfig = AugmentConfig()
     one_cycle: OneCycleConfig | None = None
