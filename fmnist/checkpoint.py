@@ -44,4 +44,4 @@ def load(path: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise BadInput(f"the checkpoint {path} is damaged ({error}); this training starts anew") from error
+        raise BadInput(f"the checkpoint {path} is damaged ({error})") from error

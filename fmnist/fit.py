@@ -238,7 +238,7 @@ class _Saver:
             state = checkpoint.load(self._path)
         except BadInput as error:
             # From the beginning it comes to the same result.
-            logger.warning("%s", error)
+            logger.warning("%s; this training starts anew", error)
             state = None
         if state is None:
             return []

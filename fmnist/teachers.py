@@ -1,6 +1,7 @@
 """Distillation: what finished models say of the images that another one is trained on."""
 
 import hashlib
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from fmnist.progress import bar
 from fmnist.rundir import RunDir, check_distinct
 from fmnist.schema import Recipe
 from fmnist.signals import Stop
+
+logger = logging.getLogger(__name__)
 
 
 def describe(teachers: Sequence[RunDir], recipe: Recipe) -> list[dict[str, Any]]:
@@ -39,19 +42,22 @@ def describe(teachers: Sequence[RunDir], recipe: Recipe) -> list[dict[str, Any]]
                 f"the teacher {run} was trained on validation images of this run (its data.split is "
                 f"{other.data.validation}, not {recipe.data.validation}); name one of the same split"
             )
-        if not run.model.exists():
-            raise BadInput(f"the teacher {run} has no model; run `fmnist train` for it first")
+        if not run.trained:
+            raise BadInput(f"the teacher {run} has no finished model; run `fmnist train` for it first")
         sha256 = hashlib.sha256(run.model.read_bytes()).hexdigest()
         described.append({"run": run.path.resolve().name, "recipe": other.name, "seed": seed, "sha256": sha256})
     return described
 
 
-def soft_targets(teachers: Sequence[RunDir], data: TrainData, kept: Path, stop: Stop) -> np.ndarray | None:
+def soft_targets(
+    teachers: Sequence[RunDir], described: Sequence[dict[str, Any]], data: TrainData, kept: Path, stop: Stop
+) -> np.ndarray | None:
     """The mean probabilities of the teachers, and of the views of test-time averaging: float32 [n, 10].
 
     n is the number of training images; None without teachers.
 
     Args:
+        described: what `describe` says of them.
         kept: the file that holds them for the next call, so that an interrupted training goes on with the same.
         stop: asked after each batch.
 
@@ -63,9 +69,12 @@ def soft_targets(teachers: Sequence[RunDir], data: TrainData, kept: Path, stop: 
         return None
     for run in teachers:
         run.check_data(data.source.sha256)
-    identity = [hashlib.sha256(run.model.read_bytes()).hexdigest() for run in teachers]
-    state = checkpoint.load(kept)
-    if state and state["teachers"] == identity:
+    try:
+        state = checkpoint.load(kept)
+    except BadInput as error:
+        logger.warning("%s; the teachers are asked again", error)
+        state = None
+    if state and state["teachers"] == described:
         return state["soft_targets"]
     tensor_float_32 = tf.config.experimental.tensor_float_32_execution_enabled()
     images = data.train.images
@@ -79,5 +88,5 @@ def soft_targets(teachers: Sequence[RunDir], data: TrainData, kept: Path, stop: 
         said = averaging.probabilities(models, images, tta=True, advance=advanced).astype(np.float32)
     # `load` turned it off, which is not for a training.
     tf.config.experimental.enable_tensor_float_32_execution(tensor_float_32)
-    checkpoint.save(kept, {"teachers": identity, "soft_targets": said})
+    checkpoint.save(kept, {"teachers": described, "soft_targets": said})
     return said

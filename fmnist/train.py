@@ -57,7 +57,7 @@ def train(
         checkpoint = run.checkpoint / "train.npz"
         training, images = chosen.training, len(loaded.train)
         kept = run.checkpoint / "soft-targets.npz"
-        trainer = Trainer(loaded, devices, soft_targets(teachers, loaded, kept, stop))
+        trainer = Trainer(loaded, devices, soft_targets(teachers, taught_by, loaded, kept, stop))
         board = run.tensorboard / "final"
         names = data.classes(loaded.source)
         log = log_epochs(training.epochs)

@@ -87,6 +87,8 @@ class Pipeline:
             raise BadInput(f"RUN={self.name}: the jobs are named after it; use letters, digits, '.', '_' and '-'")
         if self.workers < 1 or self.gpus_per_worker < 0 or self.seed < 0:
             raise BadInput("WORKERS is at least 1, GPUS_PER_WORKER and SEED at least 0")
+        if self.resolved.training.distillation:
+            raise BadInput("a submitted training has no teachers; leave out training.distillation, or train it by hand")
         fresh = not self.run.path.exists()
         self.run.claim(self.resolved, self.seed)
         self.logs.mkdir(exist_ok=True)

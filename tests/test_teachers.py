@@ -16,6 +16,7 @@ from fmnist.schema import Recipe
 from fmnist.signals import Stop
 from fmnist.teachers import describe, soft_targets
 from fmnist.train import train
+from jobs.pipeline import Pipeline
 
 SETTINGS = {
     "description": "",
@@ -75,22 +76,27 @@ def test_what_the_teachers_say_is_asked_once(teachers: list[RunDir], tmp_path: P
     loaded = data.load_train(data_dir, STUDENT.data)
     kept, asked = tmp_path / "soft-targets.npz", Stop()
     asked.request()
+    described = describe(teachers, STUDENT)
     with pytest.raises(Interrupted):
-        soft_targets(teachers, loaded, kept, asked)
+        soft_targets(teachers, described, loaded, kept, asked)
     assert not kept.exists()
-    first = soft_targets(teachers, loaded, kept, Stop())
+    first = soft_targets(teachers, described, loaded, kept, Stop())
     # Nobody is asked now, or it would be interrupted.
-    again = soft_targets(teachers, loaded, kept, asked)
+    again = soft_targets(teachers, described, loaded, kept, asked)
     np.testing.assert_array_equal(first, again)
     with pytest.raises(Interrupted):
-        soft_targets(teachers[:1], loaded, kept, asked)
+        soft_targets(teachers[:1], described[:1], loaded, kept, asked)
+    # Damaged, they are asked once more.
+    kept.write_bytes(kept.read_bytes()[:1000])
+    np.testing.assert_array_equal(soft_targets(teachers, described, loaded, kept, Stop()), first)
 
 
 def test_teachers_of_other_data_are_refused(teachers: list[RunDir], tmp_path: Path, data_dir: Path) -> None:
     loaded = data.load_train(data_dir, STUDENT.data)
     source = dataclasses.replace(loaded.source, sha256=dict.fromkeys(loaded.source.sha256, "00"))
+    described = describe(teachers, STUDENT)
     with pytest.raises(BadInput, match="is not the file that `train` of the run in .*teacher0 read"):
-        soft_targets(teachers, dataclasses.replace(loaded, source=source), tmp_path / "kept.npz", Stop())
+        soft_targets(teachers, described, dataclasses.replace(loaded, source=source), tmp_path / "kept.npz", Stop())
 
 
 @pytest.mark.parametrize(
@@ -116,8 +122,15 @@ def test_what_cannot_be_taught_is_refused_before_a_folder_is_made(
 def test_a_teacher_without_a_model_is_refused(tmp_path: Path) -> None:
     run = RunDir(tmp_path / "begun")
     run.claim(recipe("teacher"), 0)
-    with pytest.raises(BadInput, match="begun has no model"):
+    with pytest.raises(BadInput, match="begun has no finished model"):
         describe([run], STUDENT)
+
+
+def test_a_student_is_not_submitted_where_it_would_have_no_teachers(tmp_path: Path) -> None:
+    pipeline = Pipeline(RunDir(tmp_path / "student"), "quick-mlp", 0, ["training.distillation=0.9"])
+    with pytest.raises(BadInput, match="a submitted training has no teachers"), pipeline.prepared():
+        pass
+    assert not (tmp_path / "student").exists()
 
 
 def test_a_search_has_no_teachers() -> None:
