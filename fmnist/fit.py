@@ -72,7 +72,7 @@ class Trainer:
     def __init__(self, data: TrainData, devices: Devices, soft_targets: np.ndarray | None = None) -> None:
         """`soft_targets`: float32 [n, 10], what the teachers say of the training images, for a distillation."""
         self._devices = devices
-        self._images = data.train.images
+        self._components = functools.cache(functools.partial(whitening.components, data.train.images))
         self._train = resident(data.train, devices, soft_targets)
         self._taught = None if soft_targets is None else hashlib.sha256(soft_targets.data).hexdigest()
         self._validation = resident(data.validation, devices)
@@ -106,7 +106,7 @@ class Trainer:
         """
         model = build(config, seed)
         if config.whitening is not None:
-            whitening.apply(model, self._components, config.whitening)
+            whitening.apply(model, self._components(config.square_root), config.whitening)
         program = self._program(config, training)
         program.reset(config, training, model.get_weights())
         loop = keras.callbacks.CallbackList(
@@ -149,10 +149,6 @@ class Trainer:
         model.set_weights(program.model.get_weights())
         history = {name: [float(value) for value in values] for name, values in program.model.history.history.items()}
         return FitResult(model, history, seconds, self._train.size)
-
-    @functools.cached_property
-    def _components(self) -> whitening.Components:
-        return whitening.components(self._images)
 
     def _epoch(
         self,

@@ -15,6 +15,7 @@ from fmnist.schema import ModelConfig
 
 CLASSES = 10
 IMAGE_SHAPE = (28, 28)
+_PIXELS = IMAGE_SHAPE[0] * IMAGE_SHAPE[1]
 
 _PREDICTION_BATCH = 2000
 
@@ -39,25 +40,44 @@ def build(config: ModelConfig, seed: int = 0, policy: str = "float32") -> keras.
 
     # Whitening subtracts large numbers from each other, which half precision has rounded too much.
     pixels_policy = policy if config.whitening is None else "float32"
-    stack = [
-        keras.Input(IMAGE_SHAPE, dtype="uint8"),
-        layers.Rescaling(1 / 255, dtype=pixels_policy),
-        layers.Flatten(dtype=pixels_policy),
-    ]
+    images = keras.Input(IMAGE_SHAPE, dtype="uint8")
+    values = layers.Rescaling(1 / 255, dtype=pixels_policy)(images)
+    if config.square_root:
+        values = keras.ops.sqrt(values)
+    values = layers.Flatten(dtype=pixels_policy)(values)
     if config.whitening is not None:
         # What it holds comes from the training images: `whitening`.
-        pixels = IMAGE_SHAPE[0] * IMAGE_SHAPE[1]
-        stack.append(layers.Dense(pixels, kernel_initializer="identity", trainable=False, dtype=pixels_policy))
+        whitening = layers.Dense(_PIXELS, kernel_initializer="identity", trainable=False, dtype=pixels_policy)
+        values = whitening(values)
     for index, (units, rate) in enumerate(zip(config.hidden, config.dropout_rates, strict=True)):
         # Batch normalisation takes out any bias before it and brings its own.
-        stack.append(dense(units, index, policy, use_bias=not config.batch_normalization))
+        layer = dense(units, index, policy, use_bias=not config.batch_normalization)
+        values = layer(values)
+        if index == 0 and config.receptive_field is not None:
+            layer.kernel.assign(_localized(layer.kernel.numpy(), config.receptive_field, seed))
         if config.batch_normalization:
-            stack.append(layers.BatchNormalization(dtype=policy))
-        stack.append(layers.Activation(config.activation, dtype=policy))
+            values = layers.BatchNormalization(dtype=policy)(values)
+        values = layers.Activation(config.activation, dtype=policy)(values)
         if rate:
-            stack.append(layers.Dropout(rate, dtype=policy))
-    stack.append(dense(CLASSES, len(config.hidden), "float32"))
-    return keras.Sequential(stack)
+            values = layers.Dropout(rate, dtype=policy)(values)
+    return keras.Model(images, dense(CLASSES, len(config.hidden), "float32")(values))
+
+
+def _localized(kernel: np.ndarray, receptive_field: float, seed: int) -> np.ndarray:
+    """Hold a window before each unit's first weights, float32 [pixels, units], so that it begins at a place of its own.
+
+    The windows are Gaussians around uniformly drawn pixels, their standard deviation, in pixels, between half and twice
+    `receptive_field`; the weights keep their norm. All of them remain free to grow.
+    """
+    random = np.random.default_rng([seed, len(kernel)])
+    height, width = IMAGE_SHAPE
+    units = kernel.shape[1]
+    top, left = random.uniform(0, [[height - 1], [width - 1]], (2, units))
+    deviation = receptive_field * 2 ** random.uniform(-1, 1, units)
+    rows, columns = np.mgrid[:height, :width].reshape(2, _PIXELS, 1)
+    window = np.exp(-((rows - top) ** 2 + (columns - left) ** 2) / (2 * deviation**2))
+    seen = kernel * window
+    return (seen * np.linalg.norm(kernel, axis=0) / np.linalg.norm(seen, axis=0)).astype(np.float32)
 
 
 class Step(NamedTuple):
@@ -84,14 +104,14 @@ def forward(model: keras.Model, images: tf.Tensor, step: Step) -> tf.Tensor:
     """
     values = images
     hidden = 0
-    for layer in model.layers:
-        if isinstance(layer, layers.BatchNormalization):
-            values = _batch_normalization(layer, values, step.weights)
-        elif isinstance(layer, layers.Dropout):
+    for operation in model.operations[1:]:
+        if isinstance(operation, layers.BatchNormalization):
+            values = _batch_normalization(operation, values, step.weights)
+        elif isinstance(operation, layers.Dropout):
             values = _dropout(values, step.dropout_rates[hidden - 1], step.seed + [0, hidden], step.algorithm)
         else:
-            values = layer(values)
-            hidden += isinstance(layer, layers.Dense) and layer.trainable
+            values = operation(values)
+            hidden += isinstance(operation, layers.Dense) and operation.trainable
     return values
 
 

@@ -90,6 +90,8 @@ class Program:
             self.model = build(config, policy=devices.policy(config))
             self.optimizer = _optimizer(training, self.model, devices.policy(config))
             self._dropout_rates = tf.Variable(config.dropout_rates, trainable=False, dtype=tf.float32)
+            self._l1_decay = tf.Variable(training.l1_decay, trainable=False, dtype=tf.float32)
+        self._decays_l1 = training.l1_decay > 0
         # Keras callbacks look for the optimizer on the model.
         self.model.compile(optimizer=self.optimizer)
         self._initial = [variable.numpy() for variable in self.optimizer.variables]
@@ -106,10 +108,12 @@ class Program:
             config.batch_normalization,
             tuple(rate > 0 for rate in config.dropout_rates),
             config.l2,
+            config.square_root,
             config.whitening is not None,
             training.batch_size,
             training.optimizer,
             training.weight_decay > 0,
+            training.l1_decay > 0,
             training.distillation,
             training.augment,
             training.ema_momentum,
@@ -123,6 +127,7 @@ class Program:
         if training.weight_decay:
             _inner(self.optimizer).weight_decay.assign(training.weight_decay)
         self._dropout_rates.assign(config.dropout_rates)
+        self._l1_decay.assign(training.l1_decay)
         self.model.stop_training = False
 
     def optimizer_state(self) -> list[np.ndarray]:
@@ -168,6 +173,8 @@ class Program:
             self.optimizer.learning_rate.assign(learning_rates[step])
             batch = (order[step], weights[step], seed + [step, 0], mixing[step])
             sums = self._run(self._train_step, data, *batch)
+            if self._decays_l1:
+                self._shrink(learning_rates[step] * self._l1_decay)
             loss, correct = loss + sums[0], correct + sums[1]
         return loss, correct
 
@@ -213,6 +220,22 @@ class Program:
             objective = self.optimizer.scale_loss(loss / total)
         self.optimizer.apply(tape.gradient(objective, variables), variables)
         return loss, _correct(logits, classes, weights)
+
+    @tf.autograph.experimental.do_not_convert  # type: ignore[untyped-decorator]
+    def _shrink(self, threshold: tf.Tensor) -> None:
+        """Move all kernels' weights towards 0 by `threshold`, and no further.
+
+        This is the proximal step of an L1 penalty, kept out of the adaptive gradients as AdamW does with weight decay.
+        It lets dense layers find local features (Neyshabur 2020, who also sets small weights to 0).
+        """
+
+        def shrink(kernel: tf.Variable) -> None:
+            kernel.assign(tf.sign(kernel) * tf.nn.relu(tf.abs(kernel) - threshold))
+
+        strategy = self._devices.strategy or tf.distribute.get_strategy()
+        for variable in self.model.trainable_variables:
+            if variable.name == "kernel":
+                strategy.extended.update(variable.value, shrink)
 
     def _evaluate_step(self, data: Resident, order: _Tensor, weights: _Tensor) -> tuple[_Tensor, _Tensor]:
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group

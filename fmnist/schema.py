@@ -36,7 +36,9 @@ class DataConfig:
 class ModelConfig:
     """A multilayer perceptron: dense, then batch normalisation, activation and dropout, for each hidden layer.
 
+    square_root: whether the pixels' square roots are taken, which evens out what dark and bright parts tell.
     whitening: damps the pixels' decorrelation before the first layer, which is left out if None; see `whitening`.
+    receptive_field: the first layer's weights start near a place each, within about so many pixels; None: anywhere.
     """
 
     hidden: tuple[Positive, ...] = (256, 128)
@@ -45,7 +47,9 @@ class ModelConfig:
     batch_normalization: bool = False
     dropout: Fraction | tuple[Fraction, ...] = 0.0
     l2: Annotated[float, Field(ge=0)] = 0.0
+    square_root: bool = False
     whitening: Annotated[float, Field(gt=0)] | None = None
+    receptive_field: Annotated[float, Field(gt=0)] | None = None
 
     @model_validator(mode="after")
     def _one_dropout_a_layer(self) -> "ModelConfig":
@@ -106,6 +110,7 @@ class AugmentConfig:
 class TrainingConfig:
     """One training: `learning_rate`, `weight_decay` and `ema_momentum` are those of the Keras optimizer.
 
+    l1_decay: each step takes `learning_rate` times it off the size of every weight of a dense layer, down to 0.
     distillation: the share of each target that is what the teachers say (Hinton et al. 2015).
     """
 
@@ -114,6 +119,7 @@ class TrainingConfig:
     optimizer: Literal["sgd", "adam", "adagrad", "nadam", "adadelta", "rmsprop"] = "adam"
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    l1_decay: Annotated[float, Field(ge=0)] = 0.0
     ema_momentum: Fraction | None = None
     distillation: Annotated[float, Field(ge=0, le=1)] = 0.0
     augment: AugmentConfig = AugmentConfig()

@@ -24,9 +24,11 @@ class Components(NamedTuple):
     vectors: np.ndarray
 
 
-def components(images: np.ndarray) -> Components:
-    """Of images, uint8 [n, height, width]."""
+def components(images: np.ndarray, square_root: bool = False) -> Components:
+    """Of images, uint8 [n, height, width], or of their pixels' square roots."""
     pixels = images.reshape(len(images), -1).astype(np.float32) / 255
+    if square_root:
+        pixels = np.sqrt(pixels)
     mean = pixels.mean(axis=0)
     pixels -= mean
     variances, vectors = np.linalg.eigh(pixels.T @ pixels / len(pixels))

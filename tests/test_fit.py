@@ -106,6 +106,25 @@ def test_an_epoch_of_a_schedule_equals_model_fit(small: TrainData) -> None:
     assert_close(program.model.get_weights(), model.get_weights())
 
 
+def test_l1_decay_moves_every_kernel_towards_zero_after_each_step(small: TrainData) -> None:
+    config = ModelConfig(hidden=(64, 32))
+    program = epoch(config, TrainingConfig(learning_rate=1e-3, l1_decay=0.5), ONE, small)
+
+    model = build(config, seed=1)
+    model.compile(keras.optimizers.Adam(1e-3), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+
+    def shrink() -> None:
+        for layer in model.layers:
+            if isinstance(layer, keras.layers.Dense):
+                kernel = layer.kernel.numpy()
+                layer.kernel.assign(np.sign(kernel) * np.maximum(np.abs(kernel) - 0.5e-3, 0))
+
+    callbacks = [keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: shrink())]
+    model.fit(small.train.images, small.train.labels, batch_size=128, shuffle=False, verbose=0, callbacks=callbacks)
+    assert_close(program.model.get_weights(), model.get_weights())
+    assert 0.02 < np.mean(program.model.get_weights()[0] == 0) < 0.98
+
+
 def test_one_cycle_rises_and_falls_over_all_epochs() -> None:
     training = TrainingConfig(epochs=5, learning_rate=0.5, one_cycle=OneCycleConfig(warmup=0.4))
     rates = np.concatenate([learning_rates(training, 0.0, epoch, steps=10) for epoch in range(5)])
@@ -120,7 +139,7 @@ def test_one_cycle_rises_and_falls_over_all_epochs() -> None:
 def test_two_replicas_equal_one_device_and_each_other(small: TrainData) -> None:
     """With an odd batch, so that the shares differ, an uneven last batch, and batch normalisation."""
     config = ModelConfig(hidden=(64, 32), batch_normalization=True)
-    training = TrainingConfig(batch_size=99, weight_decay=1e-2)
+    training = TrainingConfig(batch_size=99, weight_decay=1e-2, l1_decay=0.1)
     rates = np.linspace(1e-3, 1e-4, 26, dtype=np.float32)
     one, two = (epoch(config, training, devices, small, rates) for devices in (ONE, TWO))
     assert_close(two.model.get_weights(), one.model.get_weights())
@@ -174,11 +193,14 @@ FULL = TrainingConfig(
     epochs=7,
     learning_rate=3e-3,
     weight_decay=1e-3,
+    l1_decay=1e-2,
     ema_momentum=0.9,
     early_stopping=EarlyStoppingConfig(monitor="val_loss", patience=2),
     reduce_lr_on_plateau=ReduceLROnPlateauConfig(monitor="val_loss", factor=0.1, patience=1),
 )
-MODEL = ModelConfig(hidden=(64, 32), batch_normalization=True, dropout=0.2, whitening=0.5)
+MODEL = ModelConfig(
+    hidden=(64, 32), batch_normalization=True, dropout=0.2, square_root=True, whitening=0.5, receptive_field=2.0
+)
 
 
 def fit(trainer: Trainer, path: Path, stop_after: Sequence[int] = (), training: TrainingConfig = FULL) -> FitResult:
@@ -230,7 +252,7 @@ def test_a_second_training_of_one_shape_compiles_nothing(trainer: Trainer, tmp_p
     traces = []
     for index, (rate, dropout, decay) in enumerate([(1e-3, 0.2, 1e-3), (1e-2, 0.4, 1e-2)]):
         config = dataclasses.replace(MODEL, dropout=dropout)
-        training = TrainingConfig(epochs=1, learning_rate=rate, weight_decay=decay)
+        training = TrainingConfig(epochs=1, learning_rate=rate, weight_decay=decay, l1_decay=decay)
         trainer.fit(config, training, seed=0, stop=Stop(), checkpoint_path=tmp_path / f"{index}.npz")
         program = trainer._program(config, training)
         traces.append((program, program._train.experimental_get_tracing_count()))

@@ -24,7 +24,8 @@ def main(name: str) -> None:
     values = keras.layers.RandomTranslation(shift, shift, fill_mode="constant", interpolation="nearest")(values)
     values = keras.layers.RandomFlip("horizontal")(values)
     values = keras.layers.Reshape(IMAGE_SHAPE)(values)
-    for layer in build(dataclasses.replace(recipe.model, whitening=None)).layers:
+    plain = dataclasses.replace(recipe.model, square_root=False, whitening=None, receptive_field=None)
+    for layer in build(plain).layers[1:]:
         values = layer(values)
     model = keras.Model(inputs, values)
     steps = training.epochs * -(-len(loaded.train) // training.batch_size)
