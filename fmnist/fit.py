@@ -69,12 +69,12 @@ class FitResult:
 class Trainer:
     """Trains any number of models on one data set, which it keeps on the devices, with the programs it compiled."""
 
-    def __init__(self, data: TrainData, devices: Devices, soft_targets: np.ndarray | None = None) -> None:
-        """`soft_targets`: float32 [n, 10], what the teachers say of the training images, for a distillation."""
+    def __init__(self, data: TrainData, devices: Devices, teachers: Sequence[keras.Model] = ()) -> None:
+        """`teachers`: finished models, made in the scope of `devices`, for a distillation."""
         self._devices = devices
         self._components = functools.cache(functools.partial(whitening.components, data.train.images))
-        self._train = resident(data.train, devices, soft_targets)
-        self._taught = None if soft_targets is None else hashlib.sha256(soft_targets.data).hexdigest()
+        self._train = resident(data.train, devices)
+        self._teachers = teachers
         self._validation = resident(data.validation, devices)
         self._programs: OrderedDict[tuple[Any, ...], Program] = OrderedDict()
         self.compiled = 0
@@ -120,7 +120,7 @@ class Trainer:
         identity: dict[str, Any] = {
             "seed": seed,
             "images": self._train.size,
-            "soft_targets": self._taught,
+            "teachers": [_digest(teacher) for teacher in self._teachers],
             "precision": self._devices.policy(config),
             "model": asdict(config),
             "training": asdict(training),
@@ -178,7 +178,7 @@ class Trainer:
         if shape not in self._programs:
             if len(self._programs) == _PROGRAMS:
                 self._programs.popitem(last=False)
-            self._programs[shape] = Program(config, training, self._devices)
+            self._programs[shape] = Program(config, training, self._devices, self._teachers)
             self.compiled += 1
         self._programs.move_to_end(shape)
         return self._programs[shape]
@@ -249,6 +249,10 @@ class _Saver:
             vars(callback).update(values)
         logger.info("going on after epoch %d", len(state["seconds"]))
         return state["seconds"]
+
+
+def _digest(model: keras.Model) -> str:
+    return hashlib.sha256(b"".join(weights.tobytes() for weights in model.get_weights())).hexdigest()
 
 
 def _state(callback: keras.callbacks.Callback) -> dict[str, Any]:

@@ -35,16 +35,14 @@ class Resident(NamedTuple):
 
     images: uint8 [n, 28, 28].
     labels: int32 [n].
-    soft_targets: float32 [n, 10], what the teachers say, or None without any.
     """
 
     images: _Tensor
     labels: _Tensor
-    soft_targets: _Tensor | None
     size: int
 
 
-def resident(data: Images, devices: Devices, soft_targets: np.ndarray | None = None) -> Resident:
+def resident(data: Images, devices: Devices) -> Resident:
     """Put a data set on every device, once."""
 
     def place(value: np.ndarray) -> _Tensor:
@@ -52,8 +50,7 @@ def resident(data: Images, devices: Devices, soft_targets: np.ndarray | None = N
             return devices.strategy.experimental_distribute_values_from_function(lambda _: tf.constant(value))
         return tf.constant(value)
 
-    soft = None if soft_targets is None else place(soft_targets)
-    return Resident(place(data.images), place(data.labels.astype(np.int32)), soft, len(data))
+    return Resident(place(data.images), place(data.labels.astype(np.int32)), len(data))
 
 
 def steps(rows: np.ndarray, batch_size: int, replicas: int) -> tuple[np.ndarray, np.ndarray]:
@@ -79,8 +76,12 @@ class Program:
     Whatever a search changes between trials of one shape (`shape`) is a variable, so one program serves them all.
     """
 
-    def __init__(self, config: ModelConfig, training: TrainingConfig, devices: Devices) -> None:
+    def __init__(
+        self, config: ModelConfig, training: TrainingConfig, devices: Devices, teachers: Sequence[keras.Model] = ()
+    ) -> None:
+        """`teachers`: what `training.distillation` learns from, made in the scope of `devices`."""
         self._devices = devices
+        self._teachers = teachers
         self._augment = training.augment
         self._distillation = training.distillation
         self._replicas = devices.count
@@ -205,11 +206,10 @@ class Program:
         inputs, classes = tf.gather(data.images, rows), tf.gather(data.labels, rows)
         inputs = augment.transform(self._augment, inputs, seed + [0, _AUGMENT_SEEDS], self._algorithm)
         targets = tf.one_hot(classes, CLASSES)
-        if self._distillation:
-            said = tf.gather(data.soft_targets, rows)
-            targets = (1 - self._distillation) * targets + self._distillation * said
         if self._augment.mixup:
             inputs, targets = augment.mix(inputs, targets, mixing)
+        if self._distillation:
+            targets = (1 - self._distillation) * targets + self._distillation * self._said(inputs)
         step = Step(weights[:, tf.newaxis], seed, self._dropout_rates, self._algorithm)
         variables = self.model.trainable_variables
         with tf.GradientTape() as tape:
@@ -220,6 +220,16 @@ class Program:
             objective = self.optimizer.scale_loss(loss / total)
         self.optimizer.apply(tape.gradient(objective, variables), variables)
         return loss, _correct(logits, classes, weights)
+
+    def _said(self, images: tf.Tensor) -> tf.Tensor:
+        """The mean of the teachers' probabilities, float32 [n, 10].
+
+        They see the very images that the student does, augmented alike (Beyer et al. 2022): what they say of the images
+        as they are in the training set tells less, since they have learned those by heart.
+        """
+        images = tf.cast(images, tf.uint8)
+        said = [tf.nn.softmax(teacher(images, training=False)) for teacher in self._teachers]
+        return tf.add_n(said) / len(said)
 
     @tf.autograph.experimental.do_not_convert  # type: ignore[untyped-decorator]
     def _shrink(self, threshold: tf.Tensor) -> None:

@@ -1,24 +1,17 @@
-"""Distillation: what finished models say of the images that another one is trained on."""
+"""Distillation: the finished models that another one learns from."""
 
 import hashlib
-import logging
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-import numpy as np
+import keras
 import tensorflow as tf
 
-from fmnist import averaging, checkpoint
-from fmnist.data import TrainData
+from fmnist.data import Source
 from fmnist.errors import BadInput
 from fmnist.model import load
-from fmnist.progress import bar
 from fmnist.rundir import RunDir, check_distinct
 from fmnist.schema import Recipe
-from fmnist.signals import Stop
-
-logger = logging.getLogger(__name__)
 
 
 def describe(teachers: Sequence[RunDir], recipe: Recipe) -> list[dict[str, Any]]:
@@ -49,44 +42,16 @@ def describe(teachers: Sequence[RunDir], recipe: Recipe) -> list[dict[str, Any]]
     return described
 
 
-def soft_targets(
-    teachers: Sequence[RunDir], described: Sequence[dict[str, Any]], data: TrainData, kept: Path, stop: Stop
-) -> np.ndarray | None:
-    """The mean probabilities of the teachers, and of the views of test-time averaging: float32 [n, 10].
-
-    n is the number of training images; None without teachers.
-
-    Args:
-        described: what `describe` says of them.
-        kept: the file that holds them for the next call, so that an interrupted training goes on with the same.
-        stop: asked after each batch.
+def load_all(teachers: Sequence[RunDir], source: Source) -> list[keras.Model]:
+    """The teachers' models, for a training on that data.
 
     Raises:
-        BadInput: a teacher was trained on other data.
-        Interrupted: a stop was requested.
+        BadInput: a teacher was trained on other data, or its model is damaged.
     """
-    if not teachers:
-        return None
     for run in teachers:
-        run.check_data(data.source.sha256)
-    try:
-        state = checkpoint.load(kept)
-    except BadInput as error:
-        logger.warning("%s; the teachers are asked again", error)
-        state = None
-    if state and state["teachers"] == described:
-        return state["soft_targets"]
+        run.check_data(source.sha256)
     tensor_float_32 = tf.config.experimental.tensor_float_32_execution_enabled()
-    images = data.train.images
-    with bar("teachers", len(teachers) * averaging.VIEWS * len(images), "images") as advance:
-
-        def advanced(count: int) -> None:
-            advance(count)
-            stop.check()
-
-        models = [load(run.model) for run in teachers]
-        said = averaging.probabilities(models, images, tta=True, advance=advanced).astype(np.float32)
+    models = [load(run.model) for run in teachers]
     # `load` turned it off, which is not for a training.
     tf.config.experimental.enable_tensor_float_32_execution(tensor_float_32)
-    checkpoint.save(kept, {"teachers": described, "soft_targets": said})
-    return said
+    return models

@@ -17,7 +17,7 @@ from fmnist.progress import bar
 from fmnist.rundir import RunDir, atomic_write, read_json, write_json
 from fmnist.schema import Recipe
 from fmnist.signals import Stop
-from fmnist.teachers import describe, soft_targets
+from fmnist.teachers import describe, load_all
 
 logger = logging.getLogger(__name__)
 
@@ -56,8 +56,9 @@ def train(
         logger.info("train %s (seed %d) on %s", chosen.name, seed, devices)
         checkpoint = run.checkpoint / "train.npz"
         training, images = chosen.training, len(loaded.train)
-        kept = run.checkpoint / "soft-targets.npz"
-        trainer = Trainer(loaded, devices, soft_targets(teachers, taught_by, loaded, kept, stop))
+        with devices.scope():
+            models = load_all(teachers, loaded.source)
+        trainer = Trainer(loaded, devices, models)
         board = run.tensorboard / "final"
         names = data.classes(loaded.source)
         log = log_epochs(training.epochs)
@@ -84,7 +85,6 @@ def train(
             raise BadInput(f"{chosen.name}: {error}") from error
         save(run, chosen, result, taught_by)
         checkpoint.unlink(missing_ok=True)
-        kept.unlink(missing_ok=True)
 
 
 def tensorboard(directory: Path) -> keras.callbacks.Callback:

@@ -11,10 +11,12 @@ import pytest
 from fmnist import averaging, config, data
 from fmnist.devices import choose
 from fmnist.errors import BadInput, Interrupted
+from fmnist.model import build
+from fmnist.program import Program, resident
 from fmnist.rundir import RunDir
 from fmnist.schema import Recipe
 from fmnist.signals import Stop
-from fmnist.teachers import describe, soft_targets
+from fmnist.teachers import describe, load_all
 from fmnist.train import train
 from jobs.pipeline import Pipeline
 
@@ -47,7 +49,7 @@ def test_a_student_comes_to_say_what_its_teachers_say(teachers: list[RunDir], tm
     images = data.load_train(data_dir, STUDENT.data).train.images
     models = [keras.models.load_model(other.model) for other in [run, *teachers]]
     student, *said = (averaging.probabilities([model], images) for model in models)
-    taught = averaging.probabilities(models[1:], images, tta=True)
+    taught = averaging.probabilities(models[1:], images)
     distance = np.abs(student - taught).mean()
     assert distance < min(np.abs(other - taught).mean() for other in said)
     # Cross-entropy to soft targets cannot fall below their entropy.
@@ -72,31 +74,42 @@ def test_a_finished_student_is_left_alone_and_no_other_teachers_take_its_folder(
     assert run.model.read_bytes() == first
 
 
-def test_what_the_teachers_say_is_asked_once(teachers: list[RunDir], tmp_path: Path, data_dir: Path) -> None:
-    loaded = data.load_train(data_dir, STUDENT.data)
-    kept, asked = tmp_path / "soft-targets.npz", Stop()
-    asked.request()
-    described = describe(teachers, STUDENT)
-    with pytest.raises(Interrupted):
-        soft_targets(teachers, described, loaded, kept, asked)
-    assert not kept.exists()
-    first = soft_targets(teachers, described, loaded, kept, Stop())
-    # Nobody is asked now, or it would be interrupted.
-    again = soft_targets(teachers, described, loaded, kept, asked)
-    np.testing.assert_array_equal(first, again)
-    with pytest.raises(Interrupted):
-        soft_targets(teachers[:1], described[:1], loaded, kept, asked)
-    # Damaged, they are asked once more.
-    kept.write_bytes(kept.read_bytes()[:1000])
-    np.testing.assert_array_equal(soft_targets(teachers, described, loaded, kept, Stop()), first)
+def test_teachers_see_the_augmented_images_that_the_student_sees(data_dir: Path) -> None:
+    """So its own copy has nothing to teach to a student."""
+    student = config.replace(STUDENT, {"training.augment.shift": 3, "training.augment.flip": True})
+    loaded = data.load_train(data_dir, student.data)
+    training = dataclasses.replace(student.training, optimizer="sgd", learning_rate=1.0)
+    teacher = build(student.model, seed=5)
+    program = Program(student.model, training, choose("cpu"), [teacher])
+    program.reset(student.model, training, teacher.get_weights())
+    images, rows = resident(loaded.train, choose("cpu")), np.arange(len(loaded.train))
+    program.train(images, rows, training.batch_size, np.random.default_rng(0))
+    for learned, begun in zip(program.model.get_weights(), teacher.get_weights(), strict=True):
+        np.testing.assert_allclose(learned, begun, atol=1e-5)
 
 
-def test_teachers_of_other_data_are_refused(teachers: list[RunDir], tmp_path: Path, data_dir: Path) -> None:
+def test_an_interrupted_student_goes_on_with_the_same_teachers_alone(
+    teachers: list[RunDir], tmp_path: Path, data_dir: Path
+) -> None:
+    short = config.replace(STUDENT, {"training.epochs": 3})
+    whole, resumed, other = (RunDir(tmp_path / name) for name in ("whole", "resumed", "other"))
+    train(whole, short, 0, data_dir, choose("cpu"), Stop(), teachers=teachers)
+    for run, second in ((resumed, teachers), (other, teachers[:1])):
+        stop = Stop()
+        stop.request()
+        with pytest.raises(Interrupted):
+            train(run, short, 0, data_dir, choose("cpu"), stop, teachers=teachers)
+        train(run, short, 0, data_dir, choose("cpu"), Stop(), teachers=second)
+    losses = [json.loads(run.history.read_text())["history"]["loss"] for run in (whole, resumed, other)]
+    assert losses[0] == losses[1]
+    assert losses[0][0] != losses[2][0]
+
+
+def test_teachers_of_other_data_are_refused(teachers: list[RunDir], data_dir: Path) -> None:
     loaded = data.load_train(data_dir, STUDENT.data)
     source = dataclasses.replace(loaded.source, sha256=dict.fromkeys(loaded.source.sha256, "00"))
-    described = describe(teachers, STUDENT)
     with pytest.raises(BadInput, match="is not the file that `train` of the run in .*teacher0 read"):
-        soft_targets(teachers, described, dataclasses.replace(loaded, source=source), tmp_path / "kept.npz", Stop())
+        load_all(teachers, source)
 
 
 @pytest.mark.parametrize(
