@@ -145,7 +145,7 @@ def facts(results: Results) -> dict[str, str]:
     run, fit = results.run, results.training
     dropout = ", ".join(f"{rate:g}" for rate in dict.fromkeys(model.dropout_rates)) or "0"
     lines = {
-        "recipe": results.title,
+        "recipe": ": ".join(filter(None, [results.title, results.recipe.description])),
         "model": f"hidden layers {'-'.join(map(str, model.hidden)) or 'none'}, {model.activation}, dropout {dropout}, "
         f"{'batch normalization, ' if model.batch_normalization else ''}"
         f"{results.metrics['model']['parameters']:,} parameters",

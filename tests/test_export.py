@@ -8,9 +8,13 @@ import numpy as np
 import pytest
 from conftest import Command
 
-from fmnist import export
+from fmnist import config, data, export
+from fmnist.devices import choose
 from fmnist.errors import BadInput, ExportFailed
+from fmnist.model import load, logits
 from fmnist.rundir import RunDir
+from fmnist.signals import Stop
+from fmnist.train import train
 
 RUN = Path("results", "tiny-seed0")
 
@@ -18,6 +22,33 @@ RUN = Path("results", "tiny-seed0")
 @pytest.fixture(scope="module")
 def copy(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> RunDir:
     return RunDir(shutil.copytree(finished / RUN, tmp_path_factory.mktemp("export") / "run"))
+
+
+@pytest.fixture(scope="module")
+def whitened(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> RunDir:
+    """A small model of `wide-mlp`'s kind."""
+    run = RunDir(tmp_path_factory.mktemp("export") / "whitened")
+    keys = {"model.hidden": [64, 32], "training.epochs": 3, "data.train_limit": 6000}
+    train(run, config.replace(config.load("wide-mlp"), keys), 0, data_dir, choose("cpu"), Stop())
+    return run
+
+
+@pytest.mark.parametrize("name", export.FORMATS)
+def test_models_with_every_kind_of_layer_agree_in_every_format(whitened: RunDir, data_dir: Path, name: str) -> None:
+    for package in export.FORMATS[name].packages:
+        pytest.importorskip(package)
+    check = export.export(whitened, name, data_dir)
+    assert check.agreement >= 0.9999 or name == "tflite-int8"
+    assert check.accuracy > check.keras_accuracy - 0.005
+
+
+def test_what_is_linear_in_a_row_is_one_layer(whitened: RunDir, data_dir: Path) -> None:
+    model = load(whitened.model)
+    folded = export.folded(model)
+    dense = [layer for layer in folded.layers if layer.weights]
+    assert [layer.units for layer in dense] == [64, 32, 10]
+    images = data.load_test(data_dir)[0].images
+    np.testing.assert_allclose(logits(folded, images), logits(model, images), atol=1e-3)
 
 
 @pytest.mark.parametrize("name", ["savedmodel", "tflite", "onnx"])
