@@ -161,6 +161,9 @@ def load(path: Path) -> keras.Model:
     except Exception as error:  # a damaged file raises whatever its zip, JSON or HDF5 part meets
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise BadInput(f"{path} cannot be loaded ({reason}); remove it and run `fmnist train` again") from error
+    if isinstance(model, keras.Sequential):
+        # It alone does not tell its operations.
+        model = keras.Model(model.inputs, model.outputs)
     expected = (None, *IMAGE_SHAPE), (None, CLASSES)
     if shapes != expected:
         raise BadInput(

@@ -227,7 +227,8 @@ class Program:
         They see the very images that the student does, augmented alike (Beyer et al. 2022): what they say of the images
         as they are in the training set tells less, since they have learned those by heart.
         """
-        images = tf.cast(images, tf.uint8)
+        # Mixed ones are no whole numbers.
+        images = tf.cast(tf.round(tf.cast(images, tf.float32)), tf.uint8)
         said = [tf.nn.softmax(teacher(images, training=False)) for teacher in self._teachers]
         return tf.add_n(said) / len(said)
 

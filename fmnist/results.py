@@ -145,12 +145,16 @@ def facts(results: Results) -> dict[str, str]:
     run, fit = results.run, results.training
     dropout = ", ".join(f"{rate:g}" for rate in dict.fromkeys(model.dropout_rates)) or "0"
     lines = {
-        "recipe": ": ".join(filter(None, [results.title, results.recipe.description])),
+        "recipe": results.title,
         "model": f"hidden layers {'-'.join(map(str, model.hidden)) or 'none'}, {model.activation}, dropout {dropout}, "
         f"{'batch normalization, ' if model.batch_normalization else ''}"
+        f"{'square roots of the pixels, ' if model.square_root else ''}"
+        f"{f'whitening {model.whitening:g}, ' if model.whitening else ''}"
+        f"{f'receptive fields of {model.receptive_field:g} pixels, ' if model.receptive_field else ''}"
         f"{results.metrics['model']['parameters']:,} parameters",
         "training": f"{training.optimizer}, learning rate {training.learning_rate:.3g}, "
-        f"weight decay {training.weight_decay:.3g}, batch size {training.batch_size}; "
+        f"weight decay {training.weight_decay:.3g}, "
+        f"{f'L1 decay {training.l1_decay:g}, ' if training.l1_decay else ''}batch size {training.batch_size}; "
         f"{len(fit['history']['loss'])} epochs in {fit['seconds']:.1f} s ({fit['images_per_second']:,.0f} images/s), "
         f"weights of epoch {fit['best_epoch'] + 1}",
     }

@@ -38,7 +38,8 @@ class ModelConfig:
 
     square_root: whether the pixels' square roots are taken, which evens out what dark and bright parts tell.
     whitening: damps the pixels' decorrelation before the first layer, which is left out if None; see `whitening`.
-    receptive_field: the first layer's weights start near a place each, within about so many pixels; None: anywhere.
+    receptive_field: about how many pixels around a place of its own each unit of the first hidden layer begins to look
+        at (the standard deviation of a window over its initial weights); all pixels if None.
     """
 
     hidden: tuple[Positive, ...] = (256, 128)
@@ -49,7 +50,13 @@ class ModelConfig:
     l2: Annotated[float, Field(ge=0)] = 0.0
     square_root: bool = False
     whitening: Annotated[float, Field(gt=0)] | None = None
-    receptive_field: Annotated[float, Field(gt=0)] | None = None
+    receptive_field: Annotated[float, Field(ge=0.5)] | None = None
+
+    @model_validator(mode="after")
+    def _a_layer_for_the_receptive_fields(self) -> "ModelConfig":
+        if self.receptive_field is not None and not self.hidden:
+            raise ValueError("receptive_field is of the first hidden layer, and hidden has none")
+        return self
 
     @model_validator(mode="after")
     def _one_dropout_a_layer(self) -> "ModelConfig":
@@ -110,7 +117,8 @@ class AugmentConfig:
 class TrainingConfig:
     """One training: `learning_rate`, `weight_decay` and `ema_momentum` are those of the Keras optimizer.
 
-    l1_decay: each step takes `learning_rate` times it off the size of every weight of a dense layer, down to 0.
+    l1_decay: each step takes `learning_rate` times it off the size of every weight of a dense layer, down to 0; the
+        averages that `ema_momentum` keeps are near 0 then, but not at it.
     distillation: the share of each target that is what the teachers say (Hinton et al. 2015).
     """
 

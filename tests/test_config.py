@@ -96,6 +96,11 @@ def test_an_unknown_key_is_named_with_the_nearest(tmp_path: Path, text: str, key
         ("[training]\nema_momentum = 1.0", "training.ema_momentum: Input should be less than 1"),
         ("[model]\nhidden = [32, -1]", "model.hidden.1: Input should be greater than 0, not -1"),
         ("[model]\nhidden = [8]\ndropout = [0.1, 0.2]", "model: dropout lists 2 rates for 1 hidden layers"),
+        (
+            "[model]\nhidden = []\nreceptive_field = 2.0",
+            "model: receptive_field is of the first hidden layer, and hidden",
+        ),
+        ("[model]\nreceptive_field = 0.01", "model.receptive_field: Input should be greater than or equal to 0.5"),
         ("[model]\ndropout = 1.5", "model.dropout: Input should be less than 1, not 1.5"),
         (
             "[training.one_cycle]\n[training.reduce_lr_on_plateau]",

@@ -148,6 +148,20 @@ def test_two_replicas_equal_one_device_and_each_other(small: TrainData) -> None:
         np.testing.assert_array_equal(first, second)
 
 
+def test_two_replicas_learn_from_teachers_as_one_device_does(small: TrainData) -> None:
+    config = ModelConfig(hidden=(64, 32), batch_normalization=True)
+    training = TrainingConfig(batch_size=99, distillation=0.7)
+    images, learned = np.arange(len(small.train)), []
+    for devices in (ONE, TWO):
+        with devices.scope():
+            teachers = [build(config, seed=seed) for seed in (5, 6)]
+        program = Program(config, training, devices, teachers)
+        program.reset(config, training, build(config, seed=1).get_weights())
+        program.train(resident(small.train, devices), images, 99, np.random.default_rng(2))
+        learned.append(program.model.get_weights())
+    assert_close(*learned)
+
+
 @pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
 def test_half_precision_is_as_accurate_as_float32(precision: str, data_dir: Path, tmp_path: Path) -> None:
     """Over five seeds: the 99% interval of the mean paired difference (Student's t) holds zero, or a gain."""
@@ -258,6 +272,16 @@ def test_a_second_training_of_one_shape_compiles_nothing(trainer: Trainer, tmp_p
         traces.append((program, program._train.experimental_get_tracing_count()))
     assert traces[0] == traces[1]
     assert traces[0][1] == 1
+
+
+def test_a_reused_program_takes_the_l1_decay_of_the_next_training(
+    trainer: Trainer, small: TrainData, tmp_path: Path
+) -> None:
+    weak, strong = (dataclasses.replace(FULL, l1_decay=decay) for decay in (1e-3, 1.0))
+    fit(trainer, tmp_path / "weak.npz", training=weak)
+    reused = fit(trainer, tmp_path / "strong.npz", training=strong)
+    alone = fit(Trainer(small, ONE), tmp_path / "alone.npz", training=strong)
+    assert reused.history == alone.history
 
 
 def test_a_reused_program_keeps_nothing_of_the_training_before(trainer: Trainer, tmp_path: Path) -> None:
