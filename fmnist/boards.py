@@ -33,7 +33,7 @@ class _Clock:
 class ValidationBoard(keras.callbacks.Callback):
     """After each epoch the time of a training step, the confusion matrix and the most confident mistakes.
 
-    The pictures are of the validation images; epochs too short for them go without.
+    The pictures are of the validation images, if there are any; epochs too short for them go without.
 
     Args:
         directory: of the training's runs; this one is `pictures` there.
@@ -76,7 +76,7 @@ class ValidationBoard(keras.callbacks.Callback):
             tf.summary.scalar("speed/milliseconds_a_step", 1000 * clock.seconds / -(-self.images // self.batch_size))
             tf.summary.scalar("speed/images_a_second", self.images / clock.seconds)
         begin = time.perf_counter()
-        if (begin - clock.drawn) * _PICTURES_SHARE >= clock.cost:
+        if len(self.validation) and (begin - clock.drawn) * _PICTURES_SHARE >= clock.cost:
             self._draw(epoch)
             clock.drawn = time.perf_counter()
             clock.cost = clock.drawn - begin

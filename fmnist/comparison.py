@@ -17,7 +17,7 @@ from fmnist.rundir import RunDir, check_distinct
 
 @dataclass(frozen=True)
 class Spread:
-    """A figure over the runs of a group; `deviation` is the sample's (n - 1), None for a run alone."""
+    """A figure over the runs of a group that have it; `deviation` is the sample's (n - 1), None below two."""
 
     values: Sequence[float]
 
@@ -30,6 +30,8 @@ class Spread:
         return statistics.stdev(self.values) if len(self.values) > 1 else None
 
     def __str__(self) -> str:
+        if not self.values:
+            return "–"
         return f"{self.mean:.4f}" if self.deviation is None else f"{self.mean:.4f} ± {self.deviation:.4f}"
 
 
@@ -48,7 +50,7 @@ class Group:
 
     def spread(self, figure: str) -> Spread:
         """Of a figure that `Results.figures` names."""
-        return Spread([next(f.value for f in run.figures if f.name == figure) for run in self.runs])
+        return Spread([found.value for run in self.runs for found in run.figures if found.name == figure])
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ SHA256 = {
     "t10k-images-idx3-ubyte": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
     "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
 }
-VALIDATION_IMAGES = {"tuned-mlp": 6000, "regularized-mlp": 5000}
+VALIDATION_IMAGES = {"tuned-mlp": 6000, "regularized-mlp": 5000, "none": 0}
 SYSTEM = Path("/usr/share/datasets/fashion-mnist")
 
 _CLASSES = (
@@ -78,7 +78,7 @@ class Source:
 
 @dataclass(frozen=True)
 class TrainData:
-    """The images of the train files: those trained on, and those held back for validation."""
+    """The images of the train files: those trained on, and those held back for validation, which may be none."""
 
     train: Images
     validation: Images
@@ -286,10 +286,10 @@ def _split(images: Images, config: DataConfig) -> tuple[Images, Images]:
 
     held_back = VALIDATION_IMAGES[config.split]
     seed = config.split_seed
+    train, validation = np.arange(len(images)), np.arange(0)
     try:
-        train, validation = train_test_split(
-            np.arange(len(images)), test_size=held_back, stratify=images.labels, random_state=seed
-        )
+        if held_back:
+            train, validation = train_test_split(train, test_size=held_back, stratify=images.labels, random_state=seed)
         if config.train_limit is not None and config.train_limit < len(train):
             train = resample(
                 train, replace=False, n_samples=config.train_limit, stratify=images.labels[train], random_state=seed

@@ -50,12 +50,7 @@ def evaluate(run: RunDir, data_dir: Path | None) -> dict[str, Any]:
         return known
     run.record("eval", devices=devices(), data=facts["sha256"])
     probabilities, speed = _ask([member.model], splits, tta=False)
-    metrics = identity | {
-        "train": accuracy_figures(splits["train"].labels, probabilities["train"]),
-        "validation": accuracy_figures(splits["validation"].labels, probabilities["validation"]),
-        "test": figures(splits["test"].labels, probabilities["test"], facts["classes"]),
-        **speed,
-    }
+    metrics = identity | _judged(splits, probabilities, facts["classes"]) | speed
     _write_predictions(run, splits["test"], probabilities["test"])
     _write_images(run, np.asarray(metrics["test"]["confusion_matrix"]), facts["classes"])
     rundir.write_json(run.metrics, metrics)
@@ -163,7 +158,7 @@ def _load(run: RunDir) -> _Member:
 
 
 def _read(recipe: Recipe, data_dir: Path | None) -> tuple[dict[str, Images], dict[str, Any]]:
-    """The images by split, and what is recorded of them."""
+    """The images by split, but for one that is empty, and what is recorded of them."""
     trained = data.load_train(data_dir, recipe.data)
     test, source = data.load_test(data_dir)
     facts = {
@@ -171,7 +166,8 @@ def _read(recipe: Recipe, data_dir: Path | None) -> tuple[dict[str, Images], dic
         "sha256": {**trained.source.sha256, **source.sha256},
         "classes": list(data.classes(source)),
     }
-    return {"train": trained.train, "validation": trained.validation, "test": test}, facts
+    splits = {"train": trained.train, "validation": trained.validation, "test": test}
+    return {name: split for name, split in splits.items() if len(split)}, facts
 
 
 def _known(path: Path, identity: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -223,12 +219,20 @@ def _held_back_figures(
     models: Sequence[keras.Model], splits: Mapping[str, Images], classes: Sequence[str], *, tta: bool
 ) -> dict[str, Any]:
     """Those of an average, which would be dear on the training images."""
-    validation, test = splits["validation"], splits["test"]
-    probabilities, speed = _ask(models, {"validation": validation, "test": test}, tta=tta)
+    held_back = {name: split for name, split in splits.items() if name != "train"}
+    probabilities, speed = _ask(models, held_back, tta=tta)
+    return _judged(held_back, probabilities, classes) | speed
+
+
+def _judged(
+    splits: Mapping[str, Images], probabilities: Mapping[str, np.ndarray], classes: Sequence[str]
+) -> dict[str, Any]:
+    """All figures of the test images, the short ones of the others."""
     return {
-        "validation": accuracy_figures(validation.labels, probabilities["validation"]),
-        "test": figures(test.labels, probabilities["test"], classes),
-        **speed,
+        name: figures(split.labels, probabilities[name], classes)
+        if name == "test"
+        else accuracy_figures(split.labels, probabilities[name])
+        for name, split in splits.items()
     }
 
 

@@ -27,7 +27,7 @@ class Row:
 
     def accuracy(self, split: str) -> Spread:
         """Of "test" or "validation"."""
-        return Spread([metrics[split]["accuracy"] for metrics in self.metrics])
+        return Spread([metrics[split]["accuracy"] for metrics in self.metrics if split in metrics])
 
     @property
     def parameters(self) -> list[int]:
@@ -137,7 +137,8 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def _spread(spread: Spread) -> dict[str, Any]:
-    return {"mean": spread.mean, "standard_deviation": spread.deviation, "values": list(spread.values)}
+    mean = spread.mean if spread.values else None
+    return {"mean": mean, "standard_deviation": spread.deviation, "values": list(spread.values)}
 
 
 def _history(run: RunDir) -> dict[str, Any]:

@@ -45,7 +45,7 @@ class FitResult:
     """A finished training.
 
     model: stock layers in float32, the weights of the best epoch if early stopping is configured, else of the last.
-    history: of each metric (loss, accuracy, val_loss, val_accuracy, learning_rate), a value an epoch.
+    history: of each metric (loss, accuracy, learning_rate; val_loss, val_accuracy if held back), a value an epoch.
     seconds: of each epoch, its validation and callbacks included; the first one compiles.
     """
 
@@ -165,7 +165,7 @@ class Trainer:
         order = random.permutation(self._train.size)
         logs = program.train(self._train, order, training.batch_size, random, rates)
         loop.on_test_begin()
-        validation = program.evaluate(self._validation)
+        validation = program.evaluate(self._validation) if self._validation.size else {}
         loop.on_test_end(validation)
         logs |= {f"val_{name}": value for name, value in validation.items()}
         for name, value in logs.items():

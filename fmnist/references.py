@@ -88,7 +88,9 @@ def train(run: RunDir, recipe: Recipe, seed: int, data_dir: Path | None, stop: S
         estimator = fit(recipe, seed, loaded.train, stop)
         seconds = time.perf_counter() - begin
         model = to_keras(estimator)
-        history = _figures(model, loaded.train, "") | _figures(model, loaded.validation, "val_")
+        history = _figures(model, loaded.train, "")
+        if len(loaded.validation):
+            history |= _figures(model, loaded.validation, "val_")
         history["learning_rate"] = [recipe.training.learning_rate]
         iterations = int(np.max(estimator.n_iter_))
         save(run, recipe, FitResult(model, history, [seconds], iterations * len(loaded.train)))

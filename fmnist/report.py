@@ -74,11 +74,13 @@ def _sections(results: Results) -> Iterator[tuple[str, str]]:
 def _head(results: Results) -> str:
     low, high = results.metrics["test"]["accuracy_interval"]
     alert = warning(results)
-    training, test, validation = results.training, results.metrics["test"], results.metrics["validation"]
+    training, test, validation = results.training, results.metrics["test"], results.metrics.get("validation")
     epochs = len(training["history"]["loss"])
     tiles = [
         ("test accuracy", f"{test['accuracy']:.2%}", f"95% interval {low:.2%} to {high:.2%}"),
-        ("validation accuracy", f"{validation['accuracy']:.2%}", f"{validation['images']:,} images held back"),
+        ("validation accuracy", f"{validation['accuracy']:.2%}", f"{validation['images']:,} images held back")
+        if validation
+        else ("training images", f"{results.metrics['train']['images']:,}", "none held back for validation"),
         ("macro F1", f"{test['macro']['f1']:.4f}", "mean over the ten classes"),
         ("calibration error", f"{test['expected_calibration_error']:.2%}", "confidence against accuracy"),
         ("training", f"{training['seconds']:.0f} s", f"{epochs} epochs, {training['images_per_second']:,.0f} images/s"),
@@ -119,7 +121,11 @@ def _learning_curves(results: Results) -> list[str]:
         plots.curves(
             name.capitalize(),
             "epoch",
-            [plots.Series("training", history[name]), plots.Series("validation", history[f"val_{name}"])],
+            [
+                plots.Series(split, history[prefix + name])
+                for split, prefix in (("training", ""), ("validation", "val_"))
+                if prefix + name in history
+            ],
             mark=kept_epoch,
         )
         for name in ("loss", "accuracy")

@@ -94,7 +94,7 @@ def _runs(found: Sequence[Group], folder: Path) -> list[str]:
                 run.run.path.name,
                 group.name,
                 str(run.seed),
-                *(f"{figure.value:.4f}" for name in _FIGURES for figure in run.figures if figure.name == name),
+                *(str(Group(group.name, [run]).spread(name)) for name in _FIGURES),
                 str(len(run.training["history"]["loss"])),
                 f"{run.training['seconds']:.1f}",
             ]
@@ -117,14 +117,18 @@ def _runs(found: Sequence[Group], folder: Path) -> list[str]:
 
 
 def _learning_curves(found: Sequence[Group]) -> list[str]:
+    # Of runs that hold no images back, only if none does: training figures do not compare with validation's.
+    validated = any("val_loss" in run.training["history"] for group in found for run in group.runs)
+    split, prefix = ("Validation", "val_") if validated else ("Training", "")
     charts = []
-    for name, title in (("val_loss", "Validation loss"), ("val_accuracy", "Validation accuracy")):
+    for name in ("loss", "accuracy"):
         series = [
-            plots.Series(group.name if index == 0 else "", run.training["history"][name], color=color)
+            plots.Series(group.name if index == 0 else "", run.training["history"][prefix + name], color=color)
             for color, group in enumerate(found)
             for index, run in enumerate(group.runs)
+            if prefix + name in run.training["history"]
         ]
-        charts.append(plots.curves(title, "epoch", series))
+        charts.append(plots.curves(f"{split} {name}", "epoch", series))
     return [page.columns(charts)]
 
 

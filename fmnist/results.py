@@ -73,13 +73,16 @@ class Results:
 
     @property
     def figures(self) -> list[Figure]:
-        """The figures to judge the run by, the test accuracy first."""
-        test, reference = self.metrics["test"], self.recipe.reference
+        """The figures to judge the run by, the test accuracy first; no validation accuracy if no image is held back."""
+        test, validation, reference = self.metrics["test"], self.metrics.get("validation"), self.recipe.reference
         if reference is None or not self.is_fashion_mnist:
             reference = ReferenceConfig()
+        held_back = (
+            [Figure("validation accuracy", validation["accuracy"], reference.validation_accuracy)] if validation else []
+        )
         return [
             Figure("test accuracy", test["accuracy"], reference.test_accuracy, tuple(test["accuracy_interval"])),
-            Figure("validation accuracy", self.metrics["validation"]["accuracy"], reference.validation_accuracy),
+            *held_back,
             Figure("training accuracy", self.metrics["train"]["accuracy"], reference.train_accuracy),
             Figure("macro precision", test["macro"]["precision"], reference.macro_precision),
             Figure("macro recall", test["macro"]["recall"], reference.macro_recall),
@@ -100,7 +103,7 @@ def read(run: RunDir) -> Results:
         if not path.exists():
             raise BadInput(f"{path} is missing; run `fmnist eval {run}` first")
     best = rundir.read_json(run.best, ("trial", "score", "values")) if run.best.exists() else None
-    metrics = rundir.read_json(run.metrics, ("data", "model", "train", "validation", "test", "seconds"))
+    metrics = rundir.read_json(run.metrics, ("data", "model", "train", "test", "seconds"))
     training = rundir.read_json(run.history, ("settings", "history", "best_epoch", "seconds", "images_per_second"))
     return Results(
         run=run,

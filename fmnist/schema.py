@@ -20,16 +20,19 @@ Monitor = Literal["val_loss", "val_accuracy"]
 
 @dataclass(frozen=True, config=_STRICT)
 class DataConfig:
-    """Which images are trained on and which are held back for validation."""
+    """Which images are trained on and which are held back for validation.
 
-    split: Literal["tuned-mlp", "regularized-mlp"] = "tuned-mlp"
+    split: a recipe whose images are held back, drawn by `split_seed`; "none" trains on all, once the rest is chosen.
+    """
+
+    split: Literal["tuned-mlp", "regularized-mlp", "none"] = "tuned-mlp"
     split_seed: Annotated[int, Field(ge=0)] = 0
     train_limit: Positive | None = None
 
     @property
     def validation(self) -> str:
         """Which images are held back: the same ones where this is the same."""
-        return f"{self.split}, split_seed {self.split_seed}"
+        return self.split if self.split == "none" else f"{self.split}, split_seed {self.split_seed}"
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -210,6 +213,18 @@ class Recipe:
         for key in self.search.space if self.search else ():
             if key not in known:
                 raise ValueError(f"search.space names an unknown key {key!r}{nearest(key, known)}")
+        return self
+
+    @model_validator(mode="after")
+    def _validates_where_it_must(self) -> "Recipe":
+        needing = {
+            "search": self.search,
+            "training.early_stopping": self.training.early_stopping,
+            "training.reduce_lr_on_plateau": self.training.reduce_lr_on_plateau,
+        }
+        for key, value in needing.items():
+            if value and self.data.split == "none":
+                raise ValueError(f'{key} goes by validation images; leave it out, or data.split = "none"')
         return self
 
     def require_search(self) -> SearchConfig:

@@ -30,7 +30,7 @@ def describe(teachers: Sequence[RunDir], recipe: Recipe) -> list[dict[str, Any]]
     described = []
     for run in teachers:
         other, seed = run.recipe()
-        if other.data.validation != recipe.data.validation:
+        if recipe.data.validation not in ("none", other.data.validation):
             raise BadInput(
                 f"the teacher {run} was trained on validation images of this run (its data.split is "
                 f"{other.data.validation}, not {recipe.data.validation}); name one of the same split"

@@ -96,7 +96,8 @@ def log_epochs(epochs: int, prefix: str = "") -> Callable[[int, dict[str, float]
     """A line an epoch."""
 
     def log(epoch: int, logs: dict[str, float]) -> None:
-        figures = "  ".join(f"{name} {logs[name]:.4f}" for name in ("loss", "accuracy", "val_loss", "val_accuracy"))
+        names = ("loss", "accuracy", "val_loss", "val_accuracy")
+        figures = "  ".join(f"{name} {logs[name]:.4f}" for name in names if name in logs)
         logger.info("%sepoch %*d/%d  %s", prefix, len(str(epochs)), epoch + 1, epochs, figures)
 
     return log
@@ -147,10 +148,11 @@ def save(run: RunDir, recipe: Recipe, result: FitResult, teachers: Sequence[dict
             "images_per_second": result.images_per_second,
         },
     )
+    validation = result.history.get("val_accuracy")
     logger.info(
-        "best epoch %d of %d: validation accuracy %.4f; %s",
+        "epoch %d of %d kept: %s; %s",
         best_epoch + 1,
         len(result.seconds),
-        result.history["val_accuracy"][best_epoch],
+        f"validation accuracy {validation[best_epoch]:.4f}" if validation else "no images held back for validation",
         run.model,
     )

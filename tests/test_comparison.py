@@ -108,6 +108,17 @@ def test_the_page_and_the_table_of_five_seeds(tmp_path: Path) -> None:
     assert "bad-seed4 against good-seed4: -" in summary
 
 
+def test_runs_with_and_without_validation_images(tmp_path: Path) -> None:
+    runs = seeds(tmp_path, "held", 2)
+    runs += [make_run(tmp_path / "all", search=False, name="all", data={"split": "none"})]
+    page = Page(report_several.write(runs).read_text())
+    test, f1 = (comparison.groups(comparison.read_all(runs))[1].spread(name) for name in ("test accuracy", "macro F1"))
+    assert page.rows("all", "1", str(test), "–", str(f1))
+    assert page.rows("all", "all", "7", str(test), "–", str(f1))
+    assert "Validation loss" in page.text
+    assert "validation accuracy         –" in report_several.summary(runs)
+
+
 def test_the_page_links_to_those_of_its_runs(tmp_path: Path) -> None:
     runs = [*seeds(tmp_path / "results", "plain", 2), make_run(tmp_path / "results" / "50% #1", search=False, seed=2)]
     for run in runs[1:]:

@@ -106,6 +106,11 @@ def test_an_unknown_key_is_named_with_the_nearest(tmp_path: Path, text: str, key
             "[training.one_cycle]\n[training.reduce_lr_on_plateau]",
             "training: one_cycle and reduce_lr_on_plateau both set the learning rate",
         ),
+        (
+            '[data]\nsplit = "none"\n[training.early_stopping]',
+            'training.early_stopping goes by validation images; leave it out, or data.split = "none"',
+        ),
+        ('[data]\nsplit = "none"\n[search.space]', "search goes by validation images"),
         ("training = 5", "training: Input should be a dictionary"),
         ('name = "other"', "the key 'name' is taken from the file's name"),
         ("[search]\ntrials = 3", "search.space: "),

@@ -81,10 +81,11 @@ def test_reads_the_genuine_set(data_dir: Path) -> None:
 @pytest.mark.parametrize(("config", "held_back"), [
     (DataConfig(split="tuned-mlp"), 6000),
     (DataConfig(split="regularized-mlp"), 5000),
+    (DataConfig(split="none"), 0),
 ])  # fmt: skip
 def test_splits_are_stratified_disjoint_and_complete(data_dir: Path, config: DataConfig, held_back: int) -> None:
     loaded = data.load_train(data_dir, config)
-    assert np.bincount(loaded.validation.labels).tolist() == [held_back // 10] * 10
+    assert np.bincount(loaded.validation.labels, minlength=10).tolist() == [held_back // 10] * 10
     assert np.bincount(loaded.train.labels).tolist() == [6000 - held_back // 10] * 10
     (whole,), _ = data._load(data_dir, ("train",))
     assert items(loaded.train, loaded.validation) == items(whole)
@@ -106,6 +107,8 @@ def test_train_limit_keeps_a_stratified_subset_and_the_whole_validation(data_dir
         assert np.bincount(limited.train.labels).min() == least
         assert set(items(limited.train)) <= set(items(whole.train))
         assert np.array_equal(limited.validation.images, whole.validation.images)
+    limited = data.load_train(data_dir, DataConfig(split="none", train_limit=500))
+    assert (len(limited.train), len(limited.validation)) == (500, 0)
 
 
 def test_too_few_images_for_the_split(tmp_path: Path) -> None:

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import Command, Process, Start
-from runs import make_run
+from runs import Page, make_run
 from test_signals import wait_for
 
-from fmnist import config, data, evidence, evidence_table, references, report, rundir
+from fmnist import config, data, evidence, evidence_table, references, report, report_several, rundir
 from fmnist.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, Interrupted
 from fmnist.evaluate import evaluate
 from fmnist.evidence_table import Row
@@ -150,6 +150,27 @@ def test_the_network_is_distilled_from_five_of_its_seeds(tmp_path: Path, fmnist:
     assert [teacher["seed"] for teacher in rundir.read_json(distilled.history)["teachers"]] == [0, 1, 2, 3, 4]
     assert distilled.recipe()[0].training.distillation == 0.9
     assert table(ended.stdout)["own, distilled from an ensemble of 5"][:2] == ["1", f"{said(distilled.metrics):.4f}"]
+
+
+def test_without_validation_images_all_else_is_said(tmp_path: Path, fmnist: Command) -> None:
+    own = OWN.replace("12", "1").replace("[data]", '[data]\nsplit = "none"')
+    (tmp_path / "own.toml").write_text(own)
+    ended = fmnist(*EVIDENCE)
+    assert ended.returncode == 0, ended.stderr
+    assert "epoch 1 of 1 kept: no images held back for validation;" in ended.stderr
+    results = tmp_path / "results"
+    rows = table(ended.stdout)
+    assert list(rows) == ["own", "own, test-time averaging"]
+    assert {cells[2] for cells in rows.values()} == {"–"}
+    told = json.loads((results / "own-evidence.json").read_text())["rows"]
+    assert [row["validation_accuracy"]["mean"] for row in told] == [None] * 2
+    runs = [RunDir(results / f"own-seed{seed}") for seed in (0, 1)]
+    assert rows["own"][1] == spread([said(run.metrics) for run in runs])
+    assert not [name for name in rundir.read_json(runs[0].history)["history"] if name.startswith("val_")]
+    assert "validation accuracy" not in report.summary(runs[0])
+    page = Page(report.write(runs[0]).read_text()).text
+    assert "3,000none held back for validation" in page.replace("\n", "")
+    assert "Training accuracy" in Page(report_several.write(runs).read_text()).text
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")

@@ -132,6 +132,16 @@ def test_what_cannot_be_taught_is_refused_before_a_folder_is_made(
     assert not (tmp_path / "student").exists()
 
 
+def test_a_student_on_all_images_may_learn_from_any_but_may_teach_none_that_holds_some_back(
+    teachers: list[RunDir], tmp_path: Path, data_dir: Path
+) -> None:
+    student = config.replace(STUDENT, {"data.split": "none", "training.epochs": 1})
+    run = RunDir(tmp_path / "student")
+    train(run, student, 0, data_dir, choose("cpu"), Stop(), teachers=teachers)
+    with pytest.raises(BadInput, match=r"student was trained on validation images .*data.split is none, not tuned-mlp"):
+        describe([run], STUDENT)
+
+
 def test_a_teacher_without_a_model_is_refused(tmp_path: Path) -> None:
     run = RunDir(tmp_path / "begun")
     run.claim(recipe("teacher"), 0)
