@@ -91,8 +91,8 @@ class Program:
             self.model = build(config, policy=devices.policy(config))
             self.optimizer = _optimizer(training, self.model, devices.policy(config))
             self._dropout_rates = tf.Variable(config.dropout_rates, trainable=False, dtype=tf.float32)
-            self._l1_decay = tf.Variable(training.l1_decay, trainable=False, dtype=tf.float32)
-        self._decays_l1 = training.l1_decay > 0
+            self._l1_decays = tf.Variable(_l1_decays(config, training), trainable=False, dtype=tf.float32)
+        self._decays_l1 = any(_l1_decays(config, training))
         # Keras callbacks look for the optimizer on the model.
         self.model.compile(optimizer=self.optimizer)
         self._initial = [variable.numpy() for variable in self.optimizer.variables]
@@ -114,7 +114,7 @@ class Program:
             training.batch_size,
             training.optimizer,
             training.weight_decay > 0,
-            training.l1_decay > 0,
+            any(_l1_decays(config, training)),
             training.distillation,
             training.augment,
             training.ema_momentum,
@@ -128,7 +128,7 @@ class Program:
         if training.weight_decay:
             _inner(self.optimizer).weight_decay.assign(training.weight_decay)
         self._dropout_rates.assign(config.dropout_rates)
-        self._l1_decay.assign(training.l1_decay)
+        self._l1_decays.assign(_l1_decays(config, training))
         self.model.stop_training = False
 
     def optimizer_state(self) -> list[np.ndarray]:
@@ -175,7 +175,7 @@ class Program:
             batch = (order[step], weights[step], seed + [step, 0], mixing[step])
             sums = self._run(self._train_step, data, *batch)
             if self._decays_l1:
-                self._shrink(learning_rates[step] * self._l1_decay)
+                self._shrink(learning_rates[step] * self._l1_decays)
             loss, correct = loss + sums[0], correct + sums[1]
         return loss, correct
 
@@ -233,20 +233,20 @@ class Program:
         return tf.add_n(said) / len(said)
 
     @tf.autograph.experimental.do_not_convert  # type: ignore[untyped-decorator]
-    def _shrink(self, threshold: tf.Tensor) -> None:
-        """Move all kernels' weights towards 0 by `threshold`, and no further.
+    def _shrink(self, thresholds: tf.Tensor) -> None:
+        """Move each kernel's weights towards 0 by its threshold, and no further.
 
         This is the proximal step of an L1 penalty, kept out of the adaptive gradients as AdamW does with weight decay.
         It lets dense layers find local features (Neyshabur 2020, who also sets small weights to 0).
         """
 
-        def shrink(kernel: tf.Variable) -> None:
+        def shrink(kernel: tf.Variable, threshold: tf.Tensor) -> None:
             kernel.assign(tf.sign(kernel) * tf.nn.relu(tf.abs(kernel) - threshold))
 
         strategy = self._devices.strategy or tf.distribute.get_strategy()
-        for variable in self.model.trainable_variables:
-            if variable.name == "kernel":
-                strategy.extended.update(variable.value, shrink)
+        kernels = [variable for variable in self.model.trainable_variables if variable.name == "kernel"]
+        for layer, kernel in enumerate(kernels):
+            strategy.extended.update(kernel.value, shrink, args=(thresholds[layer],))
 
     def _evaluate_step(self, data: Resident, order: _Tensor, weights: _Tensor) -> tuple[_Tensor, _Tensor]:
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
@@ -256,6 +256,11 @@ class Program:
         crossentropy = tf.nn.sparse_softmax_cross_entropy_with_logits(classes, logits)
         loss = tf.reduce_sum(crossentropy * weights) + total * sum(self.model.losses) / self._replicas
         return loss, _correct(logits, classes, weights)
+
+
+def _l1_decays(config: ModelConfig, training: TrainingConfig) -> tuple[float, ...]:
+    """Of each dense layer that learns."""
+    return training.l1_decays(len(config.hidden) + 1)
 
 
 def _correct(logits: tf.Tensor, classes: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:

@@ -14,6 +14,7 @@ from fmnist.errors import BadInput
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 Positive = Annotated[int, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Monitor = Literal["val_loss", "val_accuracy"]
 
@@ -50,7 +51,7 @@ class ModelConfig:
     kernel_initializer: Literal["glorot_uniform", "he_normal", "he_uniform", "lecun_normal"] = "glorot_uniform"
     batch_normalization: bool = False
     dropout: Fraction | tuple[Fraction, ...] = 0.0
-    l2: Annotated[float, Field(ge=0)] = 0.0
+    l2: NonNegative = 0.0
     square_root: bool = False
     whitening: Annotated[float, Field(gt=0)] | None = None
     receptive_field: Annotated[float, Field(ge=0.5)] | None = None
@@ -90,7 +91,7 @@ class ReduceLROnPlateauConfig:
     monitor: Monitor = "val_loss"
     factor: Annotated[float, Field(gt=0, lt=1)] = 0.5
     patience: Positive = 3
-    min_lr: Annotated[float, Field(ge=0)] = 0.0
+    min_lr: NonNegative = 0.0
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -113,15 +114,16 @@ class AugmentConfig:
     shift: Annotated[int, Field(ge=0, lt=28)] = 0
     flip: bool = False
     erase: Annotated[float, Field(ge=0, le=1)] = 0.0
-    mixup: Annotated[float, Field(ge=0)] = 0.0
+    mixup: NonNegative = 0.0
 
 
 @dataclass(frozen=True, config=_STRICT)
 class TrainingConfig:
     """One training: `learning_rate`, `weight_decay` and `ema_momentum` are those of the Keras optimizer.
 
-    l1_decay: each step takes `learning_rate` times it off the size of every weight of a dense layer, down to 0; the
-        averages that `ema_momentum` keeps are near 0 then, but not at it.
+    l1_decay: each step takes `learning_rate` times it off the size of every weight of a dense layer, down to 0; one for
+        all layers, or a list of one for each, the output layer's last. The averages that `ema_momentum` keeps are near
+        0 then, but not at it.
     distillation: the share of each target that is what the teachers say (Hinton et al. 2015).
     """
 
@@ -129,8 +131,8 @@ class TrainingConfig:
     batch_size: Positive = 128
     optimizer: Literal["sgd", "adam", "adagrad", "nadam", "adadelta", "rmsprop"] = "adam"
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    l1_decay: Annotated[float, Field(ge=0)] = 0.0
+    weight_decay: NonNegative = 0.0
+    l1_decay: NonNegative | tuple[NonNegative, ...] = 0.0
     ema_momentum: Fraction | None = None
     distillation: Annotated[float, Field(ge=0, le=1)] = 0.0
     augment: AugmentConfig = AugmentConfig()
@@ -143,6 +145,10 @@ class TrainingConfig:
         if self.one_cycle and self.reduce_lr_on_plateau:
             raise ValueError("one_cycle and reduce_lr_on_plateau both set the learning rate; leave one of them out")
         return self
+
+    def l1_decays(self, layers: int) -> tuple[float, ...]:
+        """Of each of that many dense layers."""
+        return self.l1_decay if isinstance(self.l1_decay, tuple) else (self.l1_decay,) * layers
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -213,6 +219,13 @@ class Recipe:
         for key in self.search.space if self.search else ():
             if key not in known:
                 raise ValueError(f"search.space names an unknown key {key!r}{nearest(key, known)}")
+        return self
+
+    @model_validator(mode="after")
+    def _one_l1_decay_a_layer(self) -> "Recipe":
+        layers = len(self.model.hidden) + 1
+        if len(rates := self.training.l1_decays(layers)) != layers:
+            raise ValueError(f"training.l1_decay lists {len(rates)} rates for {layers} dense layers, the output's too")
         return self
 
     @model_validator(mode="after")

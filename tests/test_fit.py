@@ -106,18 +106,23 @@ def test_an_epoch_of_a_schedule_equals_model_fit(small: TrainData) -> None:
     assert_close(program.model.get_weights(), model.get_weights())
 
 
-def test_l1_decay_moves_every_kernel_towards_zero_after_each_step(small: TrainData) -> None:
+@pytest.mark.parametrize("decay", [0.5, (0.5, 0.2, 0.0)])
+def test_l1_decay_moves_every_kernel_towards_zero_after_each_step(
+    small: TrainData, decay: float | tuple[float, ...]
+) -> None:
     config = ModelConfig(hidden=(64, 32))
-    program = epoch(config, TrainingConfig(learning_rate=1e-3, l1_decay=0.5), ONE, small)
+    program = epoch(config, TrainingConfig(learning_rate=1e-3, l1_decay=decay), ONE, small)
 
     model = build(config, seed=1)
     model.compile(keras.optimizers.Adam(1e-3), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
 
+    layers = [layer for layer in model.layers if isinstance(layer, keras.layers.Dense)]
+    rates = decay if isinstance(decay, tuple) else [decay] * 3
+
     def shrink() -> None:
-        for layer in model.layers:
-            if isinstance(layer, keras.layers.Dense):
-                kernel = layer.kernel.numpy()
-                layer.kernel.assign(np.sign(kernel) * np.maximum(np.abs(kernel) - 0.5e-3, 0))
+        for layer, rate in zip(layers, rates, strict=True):
+            kernel = layer.kernel.numpy()
+            layer.kernel.assign(np.sign(kernel) * np.maximum(np.abs(kernel) - 1e-3 * rate, 0))
 
     callbacks = [keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: shrink())]
     model.fit(small.train.images, small.train.labels, batch_size=128, shuffle=False, verbose=0, callbacks=callbacks)
@@ -139,7 +144,7 @@ def test_one_cycle_rises_and_falls_over_all_epochs() -> None:
 def test_two_replicas_equal_one_device_and_each_other(small: TrainData) -> None:
     """With an odd batch, so that the shares differ, an uneven last batch, and batch normalisation."""
     config = ModelConfig(hidden=(64, 32), batch_normalization=True)
-    training = TrainingConfig(batch_size=99, weight_decay=1e-2, l1_decay=0.1)
+    training = TrainingConfig(batch_size=99, weight_decay=1e-2, l1_decay=(0.1, 0.05, 0.0))
     rates = np.linspace(1e-3, 1e-4, 26, dtype=np.float32)
     one, two = (epoch(config, training, devices, small, rates) for devices in (ONE, TWO))
     assert_close(two.model.get_weights(), one.model.get_weights())

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from runs import SEARCH, Page, make_run
@@ -36,8 +37,11 @@ def test_summary_of_a_search(tmp_path: Path) -> None:
 
 
 def test_summary_of_a_fixed_recipe_without_reference(tmp_path: Path) -> None:
-    text = report.summary(make_run(tmp_path / "run", search=False, reference=None, model={"hidden": (300, 80, 50)}))
-    assert "hidden layers 300-80-50" in text
+    settings: dict[str, Any] = {"model": {"hidden": (300, 80)}, "training": {"l1_decay": (0.03, 0.02, 0)}}
+    text = report.summary(make_run(tmp_path / "run", search=False, reference=None, **settings))
+    assert "hidden layers 300-80" in text
+    assert "L1 decay 0.03/0.02/0" in text
+    assert "L1" not in report.summary(make_run(tmp_path / "plain"))
     assert "trials" not in text
     assert "points" not in text
 
