@@ -8,13 +8,14 @@ import tensorflow as tf
 from fmnist.schema import AugmentConfig
 
 
-def transform(config: AugmentConfig, images: tf.Tensor, seed: tf.Tensor, algorithm: str) -> tf.Tensor:
+def transform(config: AugmentConfig, images: tf.Tensor, seed: tf.Tensor, algorithm: str, share: tf.Tensor) -> tf.Tensor:
     """Flip, shift and erase, each image by its own draws.
 
     Args:
         images: uint8 [n, height, width].
         seed: int32 [2], different in every step.
         algorithm: of the random numbers, a name that `tf.random.stateless_uniform` takes.
+        share: float32, 1, or 0 to flip alone. A value, so that the same compiled step does both.
 
     Returns:
         uint8 [n, height, width].
@@ -25,9 +26,10 @@ def transform(config: AugmentConfig, images: tf.Tensor, seed: tf.Tensor, algorit
     if config.shift:
         choices = 2 * config.shift + 1
         down, right = (tf.cast(next(draws) * choices, tf.int32) - config.shift for _ in range(2))
-        images = shift(images, down, right, config.shift)
+        moving = tf.cast(share, tf.int32)
+        images = shift(images, moving * down, moving * right, config.shift)
     if config.erase:
-        erased = next(draws) < config.erase
+        erased = next(draws) < share * config.erase
         images = erase(images, erased, *(next(draws) for _ in range(4)))
     return images
 

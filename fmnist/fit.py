@@ -16,7 +16,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from fmnist import checkpoint, whitening
+from fmnist import checkpoint, schedule, whitening
 from fmnist.data import TrainData
 from fmnist.devices import Devices
 from fmnist.errors import BadInput
@@ -125,7 +125,7 @@ class Trainer:
             "model": asdict(config),
             "training": asdict(training),
         }
-        if not training.one_cycle:
+        if not training.one_cycle and training.augment.until == 1:
             # How far it trains is no part of what it is: Hyperband goes on with a trial for more epochs.
             del identity["training"]["epochs"]
         saver = _Saver(checkpoint_path, identity, program, loop.callbacks)
@@ -160,10 +160,11 @@ class Trainer:
     ) -> dict[str, float]:
         loop.on_epoch_begin(epoch)
         learning_rate = float(keras.ops.convert_to_numpy(program.optimizer.learning_rate))
-        rates = learning_rates(training, learning_rate, epoch, -(-self._train.size // training.batch_size))
+        rates = schedule.learning_rates(training, learning_rate, epoch, -(-self._train.size // training.batch_size))
         random = np.random.default_rng([seed, epoch])
         order = random.permutation(self._train.size)
-        logs = program.train(self._train, order, training.batch_size, random, rates)
+        augmented = schedule.augments(training, epoch)
+        logs = program.train(self._train, order, training.batch_size, random, rates, augmented)
         loop.on_test_begin()
         validation = program.evaluate(self._validation) if self._validation.size else {}
         loop.on_test_end(validation)
@@ -182,20 +183,6 @@ class Trainer:
             self.compiled += 1
         self._programs.move_to_end(shape)
         return self._programs[shape]
-
-
-def learning_rates(training: TrainingConfig, current: float, epoch: int, steps: int) -> np.ndarray:
-    """Of each step of an epoch: float32 [steps]; `current` throughout, or the one-cycle schedule.
-
-    That is Smith and Topin's (2018) in the form that is usual since: no second phase, and a cosine down to 0.
-    """
-    if not training.one_cycle:
-        return np.full(steps, current, np.float32)
-    warmup = training.one_cycle.warmup
-    done = (epoch * steps + np.arange(1, steps + 1)) / (training.epochs * steps)
-    rising = done / warmup if warmup else np.ones(steps)
-    falling = (1 + np.cos(np.pi * (done - warmup) / (1 - warmup))) / 2
-    return (training.learning_rate * np.where(done < warmup, rising, falling)).astype(np.float32)
 
 
 class _Saver:

@@ -146,18 +146,22 @@ class Program:
         batch_size: int,
         random: np.random.Generator,
         learning_rates: np.ndarray | None = None,
+        augmented: bool = True,
     ) -> dict[str, float]:
         """Train one epoch on `rows` in their order; all that is random in it is drawn from `random`.
 
         Args:
             learning_rates: float32 [steps], of each step; None for the optimizer's own throughout.
+            augmented: whether the images are shifted, erased and mixed, as far as the configuration says.
         """
         order, weights = steps(rows, batch_size, self._replicas)
         if learning_rates is None:
             learning_rates = np.full(len(order), self.optimizer.learning_rate, np.float32)
         seed = random.integers(2**31, size=2, dtype=np.int32)
         mixing = augment.mixing_weights(self._augment, len(order), random)
-        loss, correct = self._train(data, order, weights, seed, mixing, learning_rates)
+        if not augmented:
+            mixing[:] = 1
+        loss, correct = self._train(data, order, weights, seed, mixing, learning_rates, np.float32(augmented))
         return {"loss": float(loss) / len(rows), "accuracy": float(correct) / len(rows)}
 
     def evaluate(self, data: Resident) -> dict[str, float]:
@@ -167,12 +171,19 @@ class Program:
         return {"loss": float(loss) / data.size, "accuracy": float(correct) / data.size}
 
     def _train_epoch(
-        self, data: Resident, order: _Tensor, weights: _Tensor, seed: _Tensor, mixing: _Tensor, learning_rates: _Tensor
+        self,
+        data: Resident,
+        order: _Tensor,
+        weights: _Tensor,
+        seed: _Tensor,
+        mixing: _Tensor,
+        learning_rates: _Tensor,
+        augmented: _Tensor,
     ) -> tuple[_Tensor, _Tensor]:
         loss, correct = tf.constant(0.0), tf.constant(0.0)
         for step in tf.range(tf.shape(order)[0]):
             self.optimizer.learning_rate.assign(learning_rates[step])
-            batch = (order[step], weights[step], seed + [step, 0], mixing[step])
+            batch = (order[step], weights[step], seed + [step, 0], mixing[step], augmented)
             sums = self._run(self._train_step, data, *batch)
             if self._decays_l1:
                 self._shrink(learning_rates[step] * self._l1_decays)
@@ -196,7 +207,7 @@ class Program:
         return [strategy.reduce("SUM", value, axis=None) for value in strategy.run(function, arguments)]
 
     def _train_step(
-        self, data: Resident, order: _Tensor, weights: _Tensor, seed: _Tensor, mixing: _Tensor
+        self, data: Resident, order: _Tensor, weights: _Tensor, seed: _Tensor, mixing: _Tensor, augmented: _Tensor
     ) -> tuple[_Tensor, _Tensor]:
         """One replica's share of a step: `order` and `weights` are [replicas, share], the other figures scalars."""
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
@@ -204,7 +215,7 @@ class Program:
         rows, weights = order[replica], weights[replica]
         seed += [0, _SEEDS_A_REPLICA * replica]
         inputs, classes = tf.gather(data.images, rows), tf.gather(data.labels, rows)
-        inputs = augment.transform(self._augment, inputs, seed + [0, _AUGMENT_SEEDS], self._algorithm)
+        inputs = augment.transform(self._augment, inputs, seed + [0, _AUGMENT_SEEDS], self._algorithm, augmented)
         targets = tf.one_hot(classes, CLASSES)
         if self._augment.mixup:
             inputs, targets = augment.mix(inputs, targets, mixing)

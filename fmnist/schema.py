@@ -109,12 +109,15 @@ class AugmentConfig:
     flip: whether an image is mirrored left to right, with probability 1/2.
     erase: the probability that a random rectangle of an image is made black.
     mixup: the alpha of the Beta distribution of mixing weights; 0 mixes nothing.
+    until: the share of the epochs after which images are at most mirrored, so that the last epochs see them placed and
+        whole as the test's are (Touvron et al. 2019).
     """
 
     shift: Annotated[int, Field(ge=0, lt=28)] = 0
     flip: bool = False
     erase: Annotated[float, Field(ge=0, le=1)] = 0.0
     mixup: NonNegative = 0.0
+    until: Annotated[float, Field(gt=0, le=1)] = 1.0
 
 
 @dataclass(frozen=True, config=_STRICT)

@@ -13,8 +13,8 @@ IMAGES = np.arange(1, 2 * 28 * 28 + 1).reshape(2, 28, 28).astype(np.uint8)
 ALL = AugmentConfig(shift=2, flip=True, erase=0.5)
 
 
-def transform(config: AugmentConfig, images: np.ndarray, seed: int = 0) -> np.ndarray:
-    return augment.transform(config, tf.constant(images), tf.constant([seed, 0]), "philox").numpy()
+def transform(config: AugmentConfig, images: np.ndarray, seed: int = 0, share: float = 1.0) -> np.ndarray:
+    return augment.transform(config, tf.constant(images), tf.constant([seed, 0]), "philox", tf.constant(share)).numpy()
 
 
 def test_flip_mirrors_left_to_right_where_told() -> None:
@@ -62,6 +62,10 @@ def test_mixing_weights_follow_the_beta_distribution() -> None:
 
 def test_all_off_changes_nothing() -> None:
     np.testing.assert_array_equal(transform(AugmentConfig(), IMAGES), IMAGES)
+
+
+def test_a_share_of_none_flips_alone() -> None:
+    np.testing.assert_array_equal(transform(ALL, IMAGES, 5, share=0.0), transform(AugmentConfig(flip=True), IMAGES, 5))
 
 
 def test_the_seed_decides() -> None:

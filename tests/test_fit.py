@@ -9,14 +9,15 @@ import keras
 import numpy as np
 import pytest
 
-from fmnist import checkpoint, data
+from fmnist import checkpoint, data, schedule
 from fmnist.data import TrainData
 from fmnist.devices import Devices, choose
 from fmnist.errors import BadInput, Interrupted
-from fmnist.fit import Diverged, FitResult, Trainer, learning_rates
+from fmnist.fit import Diverged, FitResult, Trainer
 from fmnist.model import build
 from fmnist.program import Program, resident, steps
 from fmnist.schema import (
+    AugmentConfig,
     DataConfig,
     EarlyStoppingConfig,
     ModelConfig,
@@ -57,12 +58,14 @@ def epoch(
     devices: Devices,
     small: TrainData,
     rates: np.ndarray | None = None,
+    augmented: bool = True,
 ) -> Program:
     """A program after one epoch in the images' order."""
     program = Program(config, training, devices)
     program.reset(config, training, build(config, seed=1).get_weights())
     rows = np.arange(len(small.train))
-    program.train(resident(small.train, devices), rows, training.batch_size, np.random.default_rng(2), rates)
+    images, random = resident(small.train, devices), np.random.default_rng(2)
+    program.train(images, rows, training.batch_size, random, rates, augmented)
     return program
 
 
@@ -94,15 +97,15 @@ def test_an_epoch_equals_model_fit(name: Any, small: TrainData) -> None:
 def test_an_epoch_of_a_schedule_equals_model_fit(small: TrainData) -> None:
     config = ModelConfig(hidden=(64, 32), batch_normalization=True)
     training = TrainingConfig(epochs=1, learning_rate=3e-3, one_cycle=OneCycleConfig(warmup=0.3))
-    rates = learning_rates(training, 0.0, epoch=0, steps=20)
+    rates = schedule.learning_rates(training, 0.0, epoch=0, steps=20)
     program = epoch(config, training, ONE, small, rates)
 
     model = build(config, seed=1)
     model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-    schedule = keras.callbacks.LambdaCallback(
+    follow = keras.callbacks.LambdaCallback(
         on_train_batch_begin=lambda batch, logs: setattr(model.optimizer, "learning_rate", float(rates[batch]))
     )
-    model.fit(small.train.images, small.train.labels, batch_size=128, shuffle=False, verbose=0, callbacks=[schedule])
+    model.fit(small.train.images, small.train.labels, batch_size=128, shuffle=False, verbose=0, callbacks=[follow])
     assert_close(program.model.get_weights(), model.get_weights())
 
 
@@ -132,13 +135,32 @@ def test_l1_decay_moves_every_kernel_towards_zero_after_each_step(
 
 def test_one_cycle_rises_and_falls_over_all_epochs() -> None:
     training = TrainingConfig(epochs=5, learning_rate=0.5, one_cycle=OneCycleConfig(warmup=0.4))
-    rates = np.concatenate([learning_rates(training, 0.0, epoch, steps=10) for epoch in range(5)])
+    rates = np.concatenate([schedule.learning_rates(training, 0.0, epoch, steps=10) for epoch in range(5)])
     np.testing.assert_allclose(rates[:20], 0.5 * np.arange(1, 21) / 20, rtol=1e-6)
     assert (np.diff(rates[19:]) < 0).all()
     assert rates[34] == pytest.approx(0.25, abs=1e-6)
     assert rates[-1] == 0
     at_once = dataclasses.replace(training, one_cycle=OneCycleConfig(warmup=0.0))
-    assert learning_rates(at_once, 0.0, 0, steps=1000)[0] == pytest.approx(0.5, rel=1e-5)
+    assert schedule.learning_rates(at_once, 0.0, 0, steps=1000)[0] == pytest.approx(0.5, rel=1e-5)
+
+
+def test_the_last_epochs_only_mirror_the_images(small: TrainData, trainer: Trainer, tmp_path: Path) -> None:
+    everything = AugmentConfig(shift=3, flip=True, erase=0.5, mixup=0.4, until=0.5)
+    late, mirrored = (
+        epoch(ModelConfig(hidden=(64,)), TrainingConfig(augment=augment), ONE, small, augmented=augment.until == 1)
+        for augment in (everything, AugmentConfig(flip=True))
+    )
+    assert_close(late.model.get_weights(), mirrored.model.get_weights())
+
+    training = TrainingConfig(epochs=3, augment=everything)
+    assert [schedule.augments(training, epoch) for epoch in range(3)] == [True, True, False]
+    always = dataclasses.replace(training, augment=dataclasses.replace(everything, until=1.0))
+    loss, throughout = (
+        fit(trainer, tmp_path / f"{each.augment.until}.npz", training=each).history["loss"]
+        for each in (training, always)
+    )
+    assert loss[:2] == throughout[:2]
+    assert loss[2] < throughout[2]
 
 
 def test_two_replicas_equal_one_device_and_each_other(small: TrainData) -> None:

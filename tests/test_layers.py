@@ -15,7 +15,7 @@ ROOMS = [
     {"__init__"},
     {"errors", "revision", "schema", "config", "rundir", "signals", "progress"},
     {"data"},
-    {"augment", "model", "whitening", "pictures"},
+    {"augment", "schedule", "model", "whitening", "pictures"},
     {"averaging", "figures"},
     {"devices"},
     {"program", "checkpoint", "teachers"},
