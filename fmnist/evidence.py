@@ -86,7 +86,9 @@ def evidence(plan: Plan, results: Path, data_dir: Path | None, devices: Devices,
         Interrupted: a stop was requested; the same call goes on.
         Restart: a training has ended; the same call in a fresh process goes on.
     """
-    elsewhere = train_one([*plan.recipe, *plan.distilled, *plan.references], data_dir, devices, stop)
+    # What is distilled takes longest, and needs the first ones alone.
+    first, others = plan.recipe[:_MEMBERS], plan.recipe[_MEMBERS:]
+    elsewhere = train_one([*first, *plan.distilled, *others, *plan.references], data_dir, devices, stop)
     if elsewhere:
         names = ", ".join(training.run.path.name for training in elsewhere)
         logger.info("other processes are training %s; the last one to end goes on to the test set", names)
