@@ -102,7 +102,8 @@ def _set(settings: dict[str, Any], key: str, value: Any) -> None:
 
 
 def _explain(error: ValidationError) -> str:
-    first = error.errors()[0]
+    # Of a list with a mistake, the union's other members say that it should be no list.
+    first = max(error.errors(), key=lambda each: len(each["loc"]))
     place = [str(part) for part in first["loc"]]
     if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
         key = ".".join(place)

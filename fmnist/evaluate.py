@@ -195,8 +195,8 @@ def _check_split(first: _Member, other: _Member) -> None:
     held, wanted = other.recipe.data.validation, first.recipe.data.validation
     if held != wanted:
         raise BadInput(
-            f"{other.run} holds back other validation images than {first.run} (data.split {held}, not {wanted}); "
-            "leave out one of them"
+            f"{other.run} and {first.run} do not hold back the same validation images "
+            f"(data.split {held} and {wanted}); leave out one of them"
         )
 
 

@@ -3,10 +3,10 @@
 Any number of these processes share the trainings, on one machine or several, by the locks of the run folders.
 """
 
+import itertools
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,12 @@ class Plan:
     distilled: Sequence[Training]
     references: Sequence[Training]
 
+    @property
+    def trainings(self) -> list[Training]:
+        """In the order to begin them in: what is distilled takes longest, and needs the first ones alone."""
+        first, others = self.recipe[:_MEMBERS], self.recipe[_MEMBERS:]
+        return [*first, *self.distilled, *others, *self.references]
+
 
 def plan(recipe: Recipe, seeds: int, distilled_seeds: int, reference_seeds: int, results: Path) -> Plan:
     """The seeds are 0 and up; logistic regression, which depends on none, has one.
@@ -57,12 +63,16 @@ def plan(recipe: Recipe, seeds: int, distilled_seeds: int, reference_seeds: int,
         results: the folder of the run folders.
     """
 
-    def trainings(recipe: Recipe, seeds: int, teachers: Sequence[RunDir] = ()) -> list[Training]:
-        folders = [RunDir(results / f"{recipe.name}-seed{seed}") for seed in range(seeds)]
+    def trainings(recipe: Recipe, seeds: int, teachers: Sequence[RunDir] = (), prefix: str = "") -> list[Training]:
+        folders = [RunDir(results / f"{prefix}{recipe.name}-seed{seed}") for seed in range(seeds)]
         return [Training(recipe, seed, folder, teachers) for seed, folder in enumerate(folders)]
 
-    seedless, *others = [references.recipe(name, recipe.data) for name in references.NAMES]
-    others += [config.load(name) for name in _REFERENCES if name != recipe.name]
+    # Fitted to the recipe's own images, which another recipe's evidence in the same folder may split otherwise.
+    fitted = [
+        trainings(references.recipe(name, recipe.data), count, prefix=f"{recipe.name}-")
+        for name, count in zip(references.NAMES, (min(1, reference_seeds), reference_seeds), strict=True)
+    ]
+    others = [trainings(config.load(name), reference_seeds) for name in _REFERENCES if name != recipe.name]
     singles = trainings(recipe, seeds)
     keys = {"name": f"{recipe.name}-distilled", "training.distillation": _DISTILLATION}
     # A search has no teachers.
@@ -71,7 +81,7 @@ def plan(recipe: Recipe, seeds: int, distilled_seeds: int, reference_seeds: int,
     return Plan(
         singles,
         trainings(distilled, distilled_seeds, teachers) if distilled else [],
-        sum((trainings(other, reference_seeds) for other in others), trainings(seedless, min(1, reference_seeds))),
+        list(itertools.chain(*fitted, *others)),
     )
 
 
@@ -86,9 +96,7 @@ def evidence(plan: Plan, results: Path, data_dir: Path | None, devices: Devices,
         Interrupted: a stop was requested; the same call goes on.
         Restart: a training has ended; the same call in a fresh process goes on.
     """
-    # What is distilled takes longest, and needs the first ones alone.
-    first, others = plan.recipe[:_MEMBERS], plan.recipe[_MEMBERS:]
-    elsewhere = train_one([*first, *plan.distilled, *others, *plan.references], data_dir, devices, stop)
+    elsewhere = train_one(plan.trainings, data_dir, devices, stop)
     if elsewhere:
         names = ", ".join(training.run.path.name for training in elsewhere)
         logger.info("other processes are training %s; the last one to end goes on to the test set", names)
@@ -175,7 +183,7 @@ def judge(plan: Plan, results: Path, data_dir: Path | None, stop: Stop) -> list[
     teams = [plan.recipe[end - _MEMBERS : end] for end in range(_MEMBERS, len(plan.recipe) + 1, _MEMBERS)]
     rows = [
         row(reference, [[training] for training in trainings], plain)
-        for reference, trainings in groupby(plan.references, lambda training: training.recipe.name)
+        for reference, trainings in itertools.groupby(plan.references, lambda training: training.recipe.name)
     ]
     rows += [
         row(name, singles, plain),

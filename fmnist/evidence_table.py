@@ -61,6 +61,7 @@ def markdown(rows: Sequence[Row]) -> str:
     said = [
         "Mean ± the sample's standard deviation over n; seconds are those of one model, or of all in an ensemble; what",
         "is distilled needs its teachers besides. Parameters are all that the model holds, also of a whitening.",
+        "Where no image is held back for validation, there is no validation accuracy (–).",
     ]
     return "\n".join([*lines, "", *said, *provenance(rows), ""])
 

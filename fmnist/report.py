@@ -134,8 +134,9 @@ def _learning_curves(results: Results) -> list[str]:
         charts.append(plots.curves("Learning rate", "epoch", [plots.Series("", history["learning_rate"], "steps")]))
     note = (
         f"The dotted line marks epoch {kept_epoch}, whose weights were kept. The training figures are those of the "
-        "epoch's steps, with dropout and changing weights; so they may be below validation's."
+        "epoch's steps, with dropout and changing weights"
     )
+    note += "; so they may be below validation's." if "val_loss" in history else "."
     return [page.element("p", note, "muted"), page.columns(charts)]
 
 

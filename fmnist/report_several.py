@@ -94,7 +94,7 @@ def _runs(found: Sequence[Group], folder: Path) -> list[str]:
                 run.run.path.name,
                 group.name,
                 str(run.seed),
-                *(str(Group(group.name, [run]).spread(name)) for name in _FIGURES),
+                *(_figure(run, name) for name in _FIGURES),
                 str(len(run.training["history"]["loss"])),
                 f"{run.training['seconds']:.1f}",
             ]
@@ -116,10 +116,15 @@ def _runs(found: Sequence[Group], folder: Path) -> list[str]:
     ]
 
 
+def _figure(run: Results, name: str) -> str:
+    return next((f"{figure.value:.4f}" for figure in run.figures if figure.name == name), "")
+
+
 def _learning_curves(found: Sequence[Group]) -> list[str]:
-    # Of runs that hold no images back, only if none does: training figures do not compare with validation's.
-    validated = any("val_loss" in run.training["history"] for group in found for run in group.runs)
-    split, prefix = ("Validation", "val_") if validated else ("Training", "")
+    # Training figures do not compare with validation's, so they are shown where there are no others.
+    without = [group.name for group in found if not group.spread("validation accuracy").values]
+    split, prefix = ("Validation", "val_") if len(without) < len(found) else ("Training", "")
+    note = f"Without validation images there are no such curves: {', '.join(without)}." if without and prefix else ""
     charts = []
     for name in ("loss", "accuracy"):
         series = [
@@ -129,7 +134,7 @@ def _learning_curves(found: Sequence[Group]) -> list[str]:
             if prefix + name in run.training["history"]
         ]
         charts.append(plots.curves(f"{split} {name}", "epoch", series))
-    return [page.columns(charts)]
+    return [page.element("p", note, "muted") if note else "", page.columns(charts)]
 
 
 def _classes(found: Sequence[Group]) -> list[str]:

@@ -147,7 +147,8 @@ def facts(results: Results) -> dict[str, str]:
     model, training = results.recipe.model, results.recipe.training
     run, fit = results.run, results.training
     dropout = ", ".join(f"{rate:g}" for rate in dict.fromkeys(model.dropout_rates)) or "0"
-    decay = "/".join(f"{rate:g}" for rate in training.l1_decays(1))
+    decays = training.l1_decays(1)
+    decay = "/".join(f"{rate:g}" for rate in decays)
     lines = {
         "recipe": results.title,
         "model": f"hidden layers {'-'.join(map(str, model.hidden)) or 'none'}, {model.activation}, dropout {dropout}, "
@@ -158,7 +159,7 @@ def facts(results: Results) -> dict[str, str]:
         f"{results.metrics['model']['parameters']:,} parameters",
         "training": f"{training.optimizer}, learning rate {training.learning_rate:.3g}, "
         f"weight decay {training.weight_decay:.3g}, "
-        f"{f'L1 decay {decay}, ' if decay != '0' else ''}batch size {training.batch_size}; "
+        f"{f'L1 decay {decay}, ' if any(decays) else ''}batch size {training.batch_size}; "
         f"{len(fit['history']['loss'])} epochs in {fit['seconds']:.1f} s ({fit['images_per_second']:,.0f} images/s), "
         f"weights of epoch {fit['best_epoch'] + 1}",
     }

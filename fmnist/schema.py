@@ -150,7 +150,7 @@ class TrainingConfig:
         return self
 
     def l1_decays(self, layers: int) -> tuple[float, ...]:
-        """Of each of that many dense layers."""
+        """Of each dense layer; `layers` is how many the model has."""
         return self.l1_decay if isinstance(self.l1_decay, tuple) else (self.l1_decay,) * layers
 
 

@@ -114,7 +114,8 @@ def test_runs_with_and_without_validation_images(tmp_path: Path) -> None:
     page = Page(report_several.write(runs).read_text())
     test, f1 = (comparison.groups(comparison.read_all(runs))[1].spread(name) for name in ("test accuracy", "macro F1"))
     assert page.rows("all", "1", str(test), "–", str(f1))
-    assert page.rows("all", "all", "7", str(test), "–", str(f1))
+    assert page.rows("all", "all", "7", str(test), str(f1))
+    assert "no such curves: all." in page.text
     assert "Validation loss" in page.text
     assert "validation accuracy         –" in report_several.summary(runs)
 

@@ -211,7 +211,24 @@ def test_the_references_are_trained_on_the_recipes_images(tmp_path: Path) -> Non
     counts = Counter(training.recipe.name for training in planned.references)
     assert counts == {"logistic-regression": 1, "sklearn-mlp": 3, "regularized-mlp": 3, "tuned-mlp": 3}
     assert planned.references[0].recipe.data == recipe.data
+    assert [training.run.path.name for training in planned.references[::3]] == [
+        "baseline-mlp-logistic-regression-seed0",
+        "baseline-mlp-sklearn-mlp-seed2",
+        "regularized-mlp-seed2",
+        "tuned-mlp-seed2",
+    ]
     assert not evidence.plan(recipe, 2, 3, 0, tmp_path).references
+
+
+def test_what_is_distilled_begins_as_soon_as_its_teachers_are_trained(tmp_path: Path) -> None:
+    planned = evidence.plan(config.load("quick-mlp"), 6, 1, 1, tmp_path).trainings
+    names = [training.run.path.name for training in planned]
+    assert names[4:8] == [
+        "quick-mlp-seed4",
+        "quick-mlp-distilled-seed0",
+        "quick-mlp-seed5",
+        "quick-mlp-logistic-regression-seed0",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -170,6 +170,9 @@ def test_two_replicas_equal_one_device_and_each_other(small: TrainData) -> None:
     rates = np.linspace(1e-3, 1e-4, 26, dtype=np.float32)
     one, two = (epoch(config, training, devices, small, rates) for devices in (ONE, TWO))
     assert_close(two.model.get_weights(), one.model.get_weights())
+    shifted = dataclasses.replace(training, augment=AugmentConfig(shift=2))
+    unshifted = epoch(config, shifted, TWO, small, rates, augmented=False)
+    assert_close(unshifted.model.get_weights(), one.model.get_weights())
     for variable in two.model.variables:
         first, second = (replica.numpy() for replica in variable.value.values)
         np.testing.assert_array_equal(first, second)
@@ -277,6 +280,14 @@ def test_nor_with_a_schedule(trainer: Trainer, small: TrainData, tmp_path: Path)
     # A longer cycle is another training from its first step.
     longer = dataclasses.replace(training, epochs=5)
     begun = fit(trainer, tmp_path / "whole.npz", training=longer)
+    assert begun.history == fit(trainer, tmp_path / "longer.npz", training=longer).history
+
+
+def test_more_epochs_are_another_training_if_the_last_ones_differ(trainer: Trainer, tmp_path: Path) -> None:
+    training = TrainingConfig(epochs=2, augment=AugmentConfig(shift=2, until=0.5))
+    fit(trainer, tmp_path / "c.npz", training=training)
+    longer = dataclasses.replace(training, epochs=4)
+    begun = fit(trainer, tmp_path / "c.npz", training=longer)
     assert begun.history == fit(trainer, tmp_path / "longer.npz", training=longer).history
 
 
