@@ -8,14 +8,16 @@ import tensorflow as tf
 from fmnist.schema import AugmentConfig
 
 
-def transform(config: AugmentConfig, images: tf.Tensor, seed: tf.Tensor, algorithm: str, share: tf.Tensor) -> tf.Tensor:
+def transform(
+    config: AugmentConfig, images: tf.Tensor, seed: tf.Tensor, algorithm: str, augmented: tf.Tensor
+) -> tf.Tensor:
     """Flip, shift and erase, each image by its own draws.
 
     Args:
         images: uint8 [n, height, width].
         seed: int32 [2], different in every step.
         algorithm: of the random numbers, a name that `tf.random.stateless_uniform` takes.
-        share: float32, 1, or 0 to flip alone. A value, so that the same compiled step does both.
+        augmented: bool, false to flip alone. A value, so that the same compiled step does both.
 
     Returns:
         uint8 [n, height, width].
@@ -26,10 +28,10 @@ def transform(config: AugmentConfig, images: tf.Tensor, seed: tf.Tensor, algorit
     if config.shift:
         choices = 2 * config.shift + 1
         down, right = (tf.cast(next(draws) * choices, tf.int32) - config.shift for _ in range(2))
-        moving = tf.cast(share, tf.int32)
+        moving = tf.cast(augmented, tf.int32)
         images = shift(images, moving * down, moving * right, config.shift)
     if config.erase:
-        erased = next(draws) < share * config.erase
+        erased = augmented & (next(draws) < config.erase)
         images = erase(images, erased, *(next(draws) for _ in range(4)))
     return images
 
@@ -80,9 +82,9 @@ def erase(
     return tf.where(erased[:, tf.newaxis, tf.newaxis] & rectangle, tf.zeros_like(images), images)
 
 
-def mixing_weights(config: AugmentConfig, steps: int, random: np.random.Generator) -> np.ndarray:
-    """The share of the batch itself in each step's mixup: float32 [steps], drawn from Beta(alpha, alpha)."""
-    if not config.mixup:
+def mixing_weights(config: AugmentConfig, steps: int, random: np.random.Generator, augmented: bool) -> np.ndarray:
+    """The share of the batch itself in each step's mixup: float32 [steps], drawn from Beta(alpha, alpha), or 1."""
+    if not (augmented and config.mixup):
         return np.ones(steps, np.float32)
     return random.beta(config.mixup, config.mixup, steps).astype(np.float32)
 

@@ -158,10 +158,8 @@ class Program:
         if learning_rates is None:
             learning_rates = np.full(len(order), self.optimizer.learning_rate, np.float32)
         seed = random.integers(2**31, size=2, dtype=np.int32)
-        mixing = augment.mixing_weights(self._augment, len(order), random)
-        if not augmented:
-            mixing[:] = 1
-        loss, correct = self._train(data, order, weights, seed, mixing, learning_rates, np.float32(augmented))
+        mixing = augment.mixing_weights(self._augment, len(order), random, augmented)
+        loss, correct = self._train(data, order, weights, seed, mixing, learning_rates, np.array(augmented))
         return {"loss": float(loss) / len(rows), "accuracy": float(correct) / len(rows)}
 
     def evaluate(self, data: Resident) -> dict[str, float]:

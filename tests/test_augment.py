@@ -13,8 +13,10 @@ IMAGES = np.arange(1, 2 * 28 * 28 + 1).reshape(2, 28, 28).astype(np.uint8)
 ALL = AugmentConfig(shift=2, flip=True, erase=0.5)
 
 
-def transform(config: AugmentConfig, images: np.ndarray, seed: int = 0, share: float = 1.0) -> np.ndarray:
-    return augment.transform(config, tf.constant(images), tf.constant([seed, 0]), "philox", tf.constant(share)).numpy()
+def transform(config: AugmentConfig, images: np.ndarray, seed: int = 0, augmented: bool = True) -> np.ndarray:
+    return augment.transform(
+        config, tf.constant(images), tf.constant([seed, 0]), "philox", tf.constant(augmented)
+    ).numpy()
 
 
 def test_flip_mirrors_left_to_right_where_told() -> None:
@@ -52,20 +54,22 @@ def test_mixup_blends_labels_as_it_blends_pixels() -> None:
 
 
 def test_mixing_weights_follow_the_beta_distribution() -> None:
-    weights = augment.mixing_weights(AugmentConfig(mixup=0.2), 10_000, np.random.default_rng(0))
+    weights = augment.mixing_weights(AugmentConfig(mixup=0.2), 10_000, np.random.default_rng(0), True)
     assert weights.dtype == np.float32
     assert weights.mean() == pytest.approx(0.5, abs=0.02)
     # The variance of Beta(a, a) is 1 / (4 (2a + 1)).
     assert weights.var() == pytest.approx(1 / (4 * 1.4), abs=0.01)
-    assert (augment.mixing_weights(AugmentConfig(), 3, np.random.default_rng(0)) == 1).all()
+    assert (augment.mixing_weights(AugmentConfig(), 3, np.random.default_rng(0), True) == 1).all()
 
 
 def test_all_off_changes_nothing() -> None:
     np.testing.assert_array_equal(transform(AugmentConfig(), IMAGES), IMAGES)
 
 
-def test_a_share_of_none_flips_alone() -> None:
-    np.testing.assert_array_equal(transform(ALL, IMAGES, 5, share=0.0), transform(AugmentConfig(flip=True), IMAGES, 5))
+def test_not_augmented_flips_alone() -> None:
+    np.testing.assert_array_equal(
+        transform(ALL, IMAGES, 5, augmented=False), transform(AugmentConfig(flip=True), IMAGES, 5)
+    )
 
 
 def test_the_seed_decides() -> None:
