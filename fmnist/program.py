@@ -10,6 +10,7 @@ import tensorflow as tf
 from fmnist import augment
 from fmnist.data import Images
 from fmnist.devices import Devices
+from fmnist.folding import folded
 from fmnist.model import CLASSES, Step, build, forward
 from fmnist.schema import ModelConfig, TrainingConfig
 
@@ -81,13 +82,13 @@ class Program:
     ) -> None:
         """`teachers`: what `training.distillation` learns from, made in the scope of `devices`."""
         self._devices = devices
-        self._teachers = teachers
         self._augment = training.augment
         self._distillation = training.distillation
         self._replicas = devices.count
         # ThreeFry is several times faster than Philox under XLA on CPU, and exists only under XLA.
         self._algorithm = "threefry" if devices.xla else "philox"
         with devices.scope():
+            self._teachers = [folded(teacher) for teacher in teachers]
             self.model = build(config, policy=devices.policy(config))
             self.optimizer = _optimizer(training, self.model, devices.policy(config))
             self._dropout_rates = tf.Variable(config.dropout_rates, trainable=False, dtype=tf.float32)

@@ -12,6 +12,7 @@ from conftest import Command
 from fmnist import config, data, export
 from fmnist.devices import choose
 from fmnist.errors import BadInput, ExportFailed
+from fmnist.folding import folded
 from fmnist.model import load, logits
 from fmnist.rundir import RunDir
 from fmnist.signals import Stop
@@ -54,11 +55,11 @@ def test_a_model_that_says_its_layers_in_a_row_can_be_exported(
 
 def test_what_is_linear_in_a_row_is_one_layer(whitened: RunDir, data_dir: Path) -> None:
     model = load(whitened.model)
-    folded = export.folded(model)
-    dense = [layer for layer in folded.layers if layer.weights]
+    small = folded(model)
+    dense = [layer for layer in small.layers if layer.weights]
     assert [layer.units for layer in dense] == [64, 32, 10]
     images = data.load_test(data_dir)[0].images
-    np.testing.assert_allclose(logits(folded, images), logits(model, images), atol=1e-3)
+    np.testing.assert_allclose(logits(small, images), logits(model, images), atol=1e-3)
 
 
 @pytest.mark.parametrize("name", ["savedmodel", "tflite", "onnx"])

@@ -15,7 +15,7 @@ ROOMS = [
     {"__init__"},
     {"errors", "revision", "schema", "config", "rundir", "signals", "progress"},
     {"data"},
-    {"augment", "schedule", "model", "whitening", "pictures"},
+    {"augment", "schedule", "model", "whitening", "folding", "pictures"},
     {"averaging", "figures"},
     {"devices"},
     {"program", "checkpoint", "teachers"},
