@@ -108,7 +108,7 @@ class Trainer:
         if config.whitening is not None:
             whitening.apply(model, self._components(config.square_root), config.whitening)
         program = self._program(config, training)
-        program.reset(config, training, model.get_weights())
+        program.reset(config, training, model.get_weights(), seed)
         loop = keras.callbacks.CallbackList(
             [*_standard_callbacks(training), *callbacks],
             add_history=True,

@@ -54,7 +54,7 @@ def build(config: ModelConfig, seed: int = 0, policy: str = "float32") -> keras.
         layer = dense(units, index, policy, use_bias=not config.batch_normalization)
         values = layer(values)
         if index == 0 and config.receptive_field is not None:
-            layer.kernel.assign(_localized(layer.kernel.numpy(), config.receptive_field, seed))
+            layer.kernel.assign(_localized(layer.kernel.numpy(), receptive_fields(units, config.receptive_field, seed)))
         if config.batch_normalization:
             values = layers.BatchNormalization(dtype=policy)(values)
         values = layers.Activation(config.activation, dtype=policy)(values)
@@ -63,20 +63,23 @@ def build(config: ModelConfig, seed: int = 0, policy: str = "float32") -> keras.
     return keras.Model(images, dense(CLASSES, len(config.hidden), "float32")(values))
 
 
-def _localized(kernel: np.ndarray, receptive_field: float, seed: int) -> np.ndarray:
-    """Hold a window before each unit's first weights, float32 [pixels, units], so that it begins at a place of its own.
+def receptive_fields(units: int, size: float, seed: int) -> np.ndarray:
+    """A window of its own for each of the first layer's units: float64 [pixels, units] in [0, 1], 1 at its centre.
 
-    The windows are Gaussians around uniformly drawn pixels, their standard deviation, in pixels, between half and twice
-    `receptive_field`; the weights keep their norm. All of them remain free to grow.
+    They are Gaussians around uniformly drawn pixels, their standard deviation, in pixels, between half and twice
+    `size`. The same seed gives the same ones, larger or smaller with `size`.
     """
-    random = np.random.default_rng([seed, len(kernel)])
+    random = np.random.default_rng([seed, _PIXELS])
     height, width = IMAGE_SHAPE
-    units = kernel.shape[1]
     top, left = random.uniform(0, [[height - 1], [width - 1]], (2, units))
-    deviation = receptive_field * 2 ** random.uniform(-1, 1, units)
+    deviation = size * 2 ** random.uniform(-1, 1, units)
     rows, columns = np.mgrid[:height, :width].reshape(2, _PIXELS, 1)
-    window = np.exp(-((rows - top) ** 2 + (columns - left) ** 2) / (2 * deviation**2))
-    seen = kernel * window
+    return np.exp(-((rows - top) ** 2 + (columns - left) ** 2) / (2 * deviation**2))
+
+
+def _localized(kernel: np.ndarray, windows: np.ndarray) -> np.ndarray:
+    """The first weights, [pixels, units], through each unit's window; they keep their norm, and may all grow."""
+    seen = kernel * windows
     return (seen * np.linalg.norm(kernel, axis=0) / np.linalg.norm(seen, axis=0)).astype(np.float32)
 
 

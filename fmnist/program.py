@@ -7,21 +7,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from fmnist import augment
+from fmnist import augment, optimizer
 from fmnist.data import Images
 from fmnist.devices import Devices
 from fmnist.folding import folded
 from fmnist.model import CLASSES, Step, build, forward
 from fmnist.schema import ModelConfig, TrainingConfig
 
-_OPTIMIZERS = {
-    "sgd": keras.optimizers.SGD,
-    "adam": keras.optimizers.Adam,
-    "adagrad": keras.optimizers.Adagrad,
-    "nadam": keras.optimizers.Nadam,
-    "adadelta": keras.optimizers.Adadelta,
-    "rmsprop": keras.optimizers.RMSprop,
-}
 # The rows of one step of a validation: large enough to keep the matrix units busy, small enough for any cache.
 _VALIDATION_BATCH = 1000
 # A step's random numbers: layer by layer from 0, augmentation after them, then the next replica's.
@@ -90,10 +82,13 @@ class Program:
         with devices.scope():
             self._teachers = [folded(teacher) for teacher in teachers]
             self.model = build(config, policy=devices.policy(config))
-            self.optimizer = _optimizer(training, self.model, devices.policy(config))
+            self.optimizer = optimizer.make(training, self.model, devices.policy(config))
             self._dropout_rates = tf.Variable(config.dropout_rates, trainable=False, dtype=tf.float32)
-            self._l1_decays = tf.Variable(_l1_decays(config, training), trainable=False, dtype=tf.float32)
-        self._decays_l1 = any(_l1_decays(config, training))
+            self._l1_decays = [
+                tf.Variable(decay, trainable=False, dtype=tf.float32)
+                for decay in optimizer.l1_decays(config, training, seed=0)
+            ]
+        self._decays_l1 = any(training.l1_decays(len(self._l1_decays)))
         # Keras callbacks look for the optimizer on the model.
         self.model.compile(optimizer=self.optimizer)
         self._initial = [variable.numpy() for variable in self.optimizer.variables]
@@ -115,21 +110,27 @@ class Program:
             training.batch_size,
             training.optimizer,
             training.weight_decay > 0,
-            any(_l1_decays(config, training)),
+            any(training.l1_decays(len(config.hidden) + 1)),
+            training.l1_locality > 0,
             training.distillation,
             training.augment,
             training.ema_momentum,
         )
 
-    def reset(self, config: ModelConfig, training: TrainingConfig, weights: list[np.ndarray]) -> None:
-        """Begin another training of this shape from `weights` (as `keras.Model.get_weights` gives them)."""
+    def reset(self, config: ModelConfig, training: TrainingConfig, weights: list[np.ndarray], seed: int) -> None:
+        """Begin another training of this shape from what `build` makes of `config` and `seed`.
+
+        Args:
+            weights: of that model, as `keras.Model.get_weights` gives them.
+        """
         self.model.set_weights(weights)
         self.set_optimizer_state(self._initial)
         self.optimizer.learning_rate = training.learning_rate
         if training.weight_decay:
-            _inner(self.optimizer).weight_decay.assign(training.weight_decay)
+            optimizer.inner(self.optimizer).weight_decay.assign(training.weight_decay)
         self._dropout_rates.assign(config.dropout_rates)
-        self._l1_decays.assign(_l1_decays(config, training))
+        for variable, decay in zip(self._l1_decays, optimizer.l1_decays(config, training, seed), strict=True):
+            variable.assign(decay)
         self.model.stop_training = False
 
     def optimizer_state(self) -> list[np.ndarray]:
@@ -185,7 +186,8 @@ class Program:
             batch = (order[step], weights[step], seed + [step, 0], mixing[step], augmented)
             sums = self._run(self._train_step, data, *batch)
             if self._decays_l1:
-                self._shrink(learning_rates[step] * self._l1_decays)
+                strategy = self._devices.strategy or tf.distribute.get_strategy()
+                optimizer.shrink(strategy, self.model, self._l1_decays, learning_rates[step])
             loss, correct = loss + sums[0], correct + sums[1]
         return loss, correct
 
@@ -242,22 +244,6 @@ class Program:
         said = [tf.nn.softmax(teacher(images, training=False)) for teacher in self._teachers]
         return tf.add_n(said) / len(said)
 
-    @tf.autograph.experimental.do_not_convert  # type: ignore[untyped-decorator]
-    def _shrink(self, thresholds: tf.Tensor) -> None:
-        """Move each kernel's weights towards 0 by its threshold, and no further.
-
-        This is the proximal step of an L1 penalty, kept out of the adaptive gradients as AdamW does with weight decay.
-        It lets dense layers find local features (Neyshabur 2020, who also sets small weights to 0).
-        """
-
-        def shrink(kernel: tf.Variable, threshold: tf.Tensor) -> None:
-            kernel.assign(tf.sign(kernel) * tf.nn.relu(tf.abs(kernel) - threshold))
-
-        strategy = self._devices.strategy or tf.distribute.get_strategy()
-        kernels = [variable for variable in self.model.trainable_variables if variable.name == "kernel"]
-        for layer, kernel in enumerate(kernels):
-            strategy.extended.update(kernel.value, shrink, args=(thresholds[layer],))
-
     def _evaluate_step(self, data: Resident, order: _Tensor, weights: _Tensor) -> tuple[_Tensor, _Tensor]:
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
         total = tf.reduce_sum(weights)
@@ -268,31 +254,7 @@ class Program:
         return loss, _correct(logits, classes, weights)
 
 
-def _l1_decays(config: ModelConfig, training: TrainingConfig) -> tuple[float, ...]:
-    """Of each dense layer that learns."""
-    return training.l1_decays(len(config.hidden) + 1)
-
-
 def _correct(logits: tf.Tensor, classes: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
     """The number of correct predictions among the real rows."""
     hits = tf.equal(tf.argmax(logits, axis=1, output_type=classes.dtype), classes)
     return tf.reduce_sum(tf.cast(hits, tf.float32) * weights)
-
-
-def _optimizer(training: TrainingConfig, model: keras.Model, policy: str) -> keras.optimizers.Optimizer:
-    optimizer = _OPTIMIZERS[training.optimizer](
-        learning_rate=training.learning_rate,
-        use_ema=training.ema_momentum is not None,
-        ema_momentum=training.ema_momentum or 0.0,
-    )
-    if training.weight_decay:
-        optimizer.weight_decay = tf.Variable(training.weight_decay, trainable=False, dtype=tf.float32)
-        optimizer.exclude_from_weight_decay([v for v in model.trainable_variables if v.name != "kernel"])
-    if policy == "mixed_float16":
-        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
-    optimizer.build(model.trainable_variables)
-    return optimizer
-
-
-def _inner(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
-    return getattr(optimizer, "inner_optimizer", optimizer)

@@ -149,6 +149,7 @@ def facts(results: Results) -> dict[str, str]:
     dropout = ", ".join(f"{rate:g}" for rate in dict.fromkeys(model.dropout_rates)) or "0"
     decays = training.l1_decays(1)
     decay = "/".join(f"{rate:g}" for rate in decays)
+    locality = f" of locality {training.l1_locality:g}" if training.l1_locality else ""
     lines = {
         "recipe": results.title,
         "model": f"hidden layers {'-'.join(map(str, model.hidden)) or 'none'}, {model.activation}, dropout {dropout}, "
@@ -159,7 +160,7 @@ def facts(results: Results) -> dict[str, str]:
         f"{results.metrics['model']['parameters']:,} parameters",
         "training": f"{training.optimizer}, learning rate {training.learning_rate:.3g}, "
         f"weight decay {training.weight_decay:.3g}, "
-        f"{f'L1 decay {decay}, ' if any(decays) else ''}batch size {training.batch_size}; "
+        f"{f'L1 decay {decay}{locality}, ' if any(decays) else ''}batch size {training.batch_size}; "
         f"{len(fit['history']['loss'])} epochs in {fit['seconds']:.1f} s ({fit['images_per_second']:,.0f} images/s), "
         f"weights of epoch {fit['best_epoch'] + 1}",
     }

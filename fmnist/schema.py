@@ -127,6 +127,8 @@ class TrainingConfig:
     l1_decay: each step takes `learning_rate` times it off the size of every weight of a dense layer, down to 0; one for
         all layers, or a list of one for each, the output layer's last. The averages that `ema_momentum` keeps are near
         0 then, but not at it.
+    l1_locality: makes `l1_decay` of the first layer grow with a weight's distance d from the centre of its unit's
+        receptive field, times 1 + `l1_locality` * (1 - exp(-d**2 / (8 * s**2))) at a standard deviation s of that.
     distillation: the share of each target that is what the teachers say (Hinton et al. 2015).
     """
 
@@ -136,6 +138,7 @@ class TrainingConfig:
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     weight_decay: NonNegative = 0.0
     l1_decay: NonNegative | tuple[NonNegative, ...] = 0.0
+    l1_locality: NonNegative = 0.0
     ema_momentum: Fraction | None = None
     distillation: Annotated[float, Field(ge=0, le=1)] = 0.0
     augment: AugmentConfig = AugmentConfig()
@@ -229,6 +232,15 @@ class Recipe:
         layers = len(self.model.hidden) + 1
         if len(rates := self.training.l1_decays(layers)) != layers:
             raise ValueError(f"training.l1_decay lists {len(rates)} rates for {layers} dense layers, the output's too")
+        return self
+
+    @model_validator(mode="after")
+    def _knows_what_is_far(self) -> "Recipe":
+        first = self.training.l1_decays(len(self.model.hidden) + 1)[0]
+        if self.training.l1_locality and not (first and self.model.receptive_field):
+            raise ValueError(
+                "training.l1_locality is of training.l1_decay around model.receptive_field; set both, or leave it out"
+            )
         return self
 
     @model_validator(mode="after")

@@ -113,6 +113,10 @@ def test_an_unknown_key_is_named_with_the_nearest(tmp_path: Path, text: str, key
         ('[data]\nsplit = "none"\n[search.space]', "search goes by validation images"),
         ("[model]\nhidden = [8]\n[training]\nl1_decay = [0.1]", "training.l1_decay lists 1 rates for 2 dense layers"),
         ("[training.augment]\nuntil = 0.0", "training.augment.until: Input should be greater than 0, not 0"),
+        (
+            "[training]\nl1_decay = 0.1\nl1_locality = 4",
+            "training.l1_locality is of training.l1_decay around model.rec",
+        ),
         ("[training]\nl1_decay = [0.1, -1]", "training.l1_decay.1: Input should be greater than or equal to 0, not -1"),
         ("training = 5", "training: Input should be a dictionary"),
         ('name = "other"', "the key 'name' is taken from the file's name"),

@@ -14,7 +14,7 @@ from fmnist.data import TrainData
 from fmnist.devices import Devices, choose
 from fmnist.errors import BadInput, Interrupted
 from fmnist.fit import Diverged, FitResult, Trainer
-from fmnist.model import build
+from fmnist.model import build, receptive_fields
 from fmnist.program import Program, resident, steps
 from fmnist.schema import (
     AugmentConfig,
@@ -62,7 +62,7 @@ def epoch(
 ) -> Program:
     """A program after one epoch in the images' order."""
     program = Program(config, training, devices)
-    program.reset(config, training, build(config, seed=1).get_weights())
+    program.reset(config, training, build(config, seed=1).get_weights(), seed=1)
     rows = np.arange(len(small.train))
     images, random = resident(small.train, devices), np.random.default_rng(2)
     program.train(images, rows, training.batch_size, random, rates, augmented)
@@ -133,6 +133,25 @@ def test_l1_decay_moves_every_kernel_towards_zero_after_each_step(
     assert 0.02 < np.mean(program.model.get_weights()[0] == 0) < 0.98
 
 
+def test_l1_locality_takes_more_off_weights_far_from_their_units_receptive_field(small: TrainData) -> None:
+    config = ModelConfig(hidden=(64, 32), receptive_field=2.0)
+    training = TrainingConfig(learning_rate=1e-3, l1_decay=(0.1, 0.0, 0.0), l1_locality=5.0)
+    program = epoch(config, training, ONE, small)
+
+    model = build(config, seed=1)
+    model.compile(keras.optimizers.Adam(1e-3), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    kernel = next(layer for layer in model.layers if isinstance(layer, keras.layers.Dense)).kernel
+    # Twice the deviation is exp(-d**2 / (8 * s**2)).
+    thresholds = 1e-4 * (1 + 5 * (1 - receptive_fields(64, 4.0, seed=1)))
+
+    def shrink() -> None:
+        kernel.assign(np.sign(kernel) * np.maximum(np.abs(kernel) - thresholds, 0))
+
+    callbacks = [keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: shrink())]
+    model.fit(small.train.images, small.train.labels, batch_size=128, shuffle=False, verbose=0, callbacks=callbacks)
+    assert_close(program.model.get_weights(), model.get_weights())
+
+
 def test_one_cycle_rises_and_falls_over_all_epochs() -> None:
     training = TrainingConfig(epochs=5, learning_rate=0.5, one_cycle=OneCycleConfig(warmup=0.4))
     rates = np.concatenate([schedule.learning_rates(training, 0.0, epoch, steps=10) for epoch in range(5)])
@@ -165,8 +184,8 @@ def test_the_last_epochs_only_mirror_the_images(small: TrainData, trainer: Train
 
 def test_two_replicas_equal_one_device_and_each_other(small: TrainData) -> None:
     """With an odd batch, so that the shares differ, an uneven last batch, and batch normalisation."""
-    config = ModelConfig(hidden=(64, 32), batch_normalization=True)
-    training = TrainingConfig(batch_size=99, weight_decay=1e-2, l1_decay=(0.1, 0.05, 0.0))
+    config = ModelConfig(hidden=(64, 32), batch_normalization=True, receptive_field=2.0)
+    training = TrainingConfig(batch_size=99, weight_decay=1e-2, l1_decay=(0.1, 0.05, 0.0), l1_locality=4.0)
     rates = np.linspace(1e-3, 1e-4, 26, dtype=np.float32)
     one, two = (epoch(config, training, devices, small, rates) for devices in (ONE, TWO))
     assert_close(two.model.get_weights(), one.model.get_weights())
@@ -186,7 +205,7 @@ def test_two_replicas_learn_from_teachers_as_one_device_does(small: TrainData) -
         with devices.scope():
             teachers = [build(config, seed=seed) for seed in (5, 6)]
         program = Program(config, training, devices, teachers)
-        program.reset(config, training, build(config, seed=1).get_weights())
+        program.reset(config, training, build(config, seed=1).get_weights(), seed=1)
         program.train(resident(small.train, devices), images, 99, np.random.default_rng(2))
         learned.append(program.model.get_weights())
     assert_close(*learned)
@@ -238,6 +257,7 @@ FULL = TrainingConfig(
     learning_rate=3e-3,
     weight_decay=1e-3,
     l1_decay=1e-2,
+    l1_locality=4.0,
     ema_momentum=0.9,
     early_stopping=EarlyStoppingConfig(monitor="val_loss", patience=2),
     reduce_lr_on_plateau=ReduceLROnPlateauConfig(monitor="val_loss", factor=0.1, patience=1),
@@ -315,11 +335,17 @@ def test_a_second_training_of_one_shape_compiles_nothing(trainer: Trainer, tmp_p
 def test_a_reused_program_takes_the_l1_decay_of_the_next_training(
     trainer: Trainer, small: TrainData, tmp_path: Path
 ) -> None:
-    weak, strong = (dataclasses.replace(FULL, l1_decay=decay) for decay in (1e-3, 1.0))
-    fit(trainer, tmp_path / "weak.npz", training=weak)
-    reused = fit(trainer, tmp_path / "strong.npz", training=strong)
-    alone = fit(Trainer(small, ONE), tmp_path / "alone.npz", training=strong)
-    assert reused.history == alone.history
+    weak, strong = (
+        dataclasses.replace(FULL, epochs=2, l1_decay=decay, l1_locality=locality)
+        for decay, locality in ((1e-3, 2.0), (1.0, 4.0))
+    )
+
+    def reached(trainer: Trainer, training: TrainingConfig, seed: int, name: str) -> dict[str, list[float]]:
+        return trainer.fit(MODEL, training, seed=seed, stop=Stop(), checkpoint_path=tmp_path / name).history
+
+    reached(trainer, weak, 4, "weak.npz")
+    # Another seed has its receptive fields at other places.
+    assert reached(trainer, strong, 3, "strong.npz") == reached(Trainer(small, ONE), strong, 3, "alone.npz")
 
 
 def test_a_reused_program_keeps_nothing_of_the_training_before(trainer: Trainer, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ ROOMS = [
     {"augment", "schedule", "model", "whitening", "folding", "pictures"},
     {"averaging", "figures"},
     {"devices"},
-    {"program", "checkpoint", "teachers"},
+    {"program", "optimizer", "checkpoint", "teachers"},
     {"fit", "boards"},
     {"search"},
     {"tune", "train"},

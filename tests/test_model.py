@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 
-from fmnist.model import build
+from fmnist.model import build, receptive_fields
 from fmnist.schema import ModelConfig
 
 IMAGES = np.random.default_rng(0).integers(256, size=(50, 28, 28), dtype=np.uint8)
@@ -45,6 +45,12 @@ def test_a_receptive_field_gathers_the_first_layers_weights_around_places_all_ov
     np.testing.assert_array_equal(spread.get_weights()[2], gathered.get_weights()[2])
     again = build(ModelConfig(**vars(config) | {"receptive_field": 2.0}), seed=4)
     np.testing.assert_array_equal(again.get_weights()[0], gathered.get_weights()[0])
+
+
+def test_receptive_fields_of_another_size_are_at_the_same_places() -> None:
+    small, large = (receptive_fields(50, size, seed=4) for size in (2.0, 4.0))
+    assert small.max() <= 1
+    np.testing.assert_allclose(large, small**0.25)
 
 
 def test_a_saved_model_of_every_key_loads_without_this_package(tmp_path: Path) -> None:

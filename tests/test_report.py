@@ -37,10 +37,13 @@ def test_summary_of_a_search(tmp_path: Path) -> None:
 
 
 def test_summary_of_a_fixed_recipe_without_reference(tmp_path: Path) -> None:
-    settings: dict[str, Any] = {"model": {"hidden": (300, 80)}, "training": {"l1_decay": (0.03, 0.02, 0)}}
+    settings: dict[str, Any] = {
+        "model": {"hidden": (300, 80), "receptive_field": 2},
+        "training": {"l1_decay": (0.03, 0.02, 0), "l1_locality": 4},
+    }
     text = report.summary(make_run(tmp_path / "run", search=False, reference=None, **settings))
     assert "hidden layers 300-80" in text
-    assert "L1 decay 0.03/0.02/0" in text
+    assert "L1 decay 0.03/0.02/0 of locality 4" in " ".join(text.split())
     assert "L1" not in report.summary(make_run(tmp_path / "plain"))
     assert "trials" not in text
     assert "points" not in text

@@ -81,7 +81,7 @@ def test_teachers_see_the_augmented_images_that_the_student_sees(data_dir: Path)
     training = dataclasses.replace(student.training, optimizer="sgd", learning_rate=1.0)
     teacher = build(student.model, seed=5)
     program = Program(student.model, training, choose("cpu"), [teacher])
-    program.reset(student.model, training, teacher.get_weights())
+    program.reset(student.model, training, teacher.get_weights(), seed=5)
     images, rows = resident(loaded.train, choose("cpu")), np.arange(len(loaded.train))
     program.train(images, rows, training.batch_size, np.random.default_rng(0))
     for learned, begun in zip(program.model.get_weights(), teacher.get_weights(), strict=True):

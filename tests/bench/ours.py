@@ -44,7 +44,7 @@ class Fmnist:
         self._data = resident(data.train, devices)
         self._validation = resident(data.validation, devices)
         self._program = Program(case.model, case.training, devices)
-        self._program.reset(case.model, case.training, build(case.model).get_weights())
+        self._program.reset(case.model, case.training, build(case.model).get_weights(), seed=0)
 
     def train(self) -> None:
         order = self._random.permutation(self._data.size)
