@@ -1,9 +1,9 @@
 """What moves the weights in a step: Keras's optimizer, then the L1 decay."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from fmnist.model import receptive_fields
@@ -40,7 +40,7 @@ def inner(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
     return getattr(optimizer, "inner_optimizer", optimizer)
 
 
-def l1_decays(config: ModelConfig, training: TrainingConfig, seed: int) -> list[Any]:
+def l1_decays(config: ModelConfig, training: TrainingConfig, seed: int) -> list[float | np.ndarray]:
     """Of each dense layer that learns: one for all its weights, or float64 of the shape of its kernel."""
     first, *others = training.l1_decays(len(config.hidden) + 1)
     if not training.l1_locality:

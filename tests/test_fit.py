@@ -152,6 +152,15 @@ def test_l1_locality_takes_more_off_weights_far_from_their_units_receptive_field
     assert_close(program.model.get_weights(), model.get_weights())
 
 
+def test_what_is_far_goes_by_the_places_of_the_trainings_own_seed(trainer: Trainer, tmp_path: Path) -> None:
+    training = TrainingConfig(epochs=1, learning_rate=3e-3, l1_decay=1e-2, l1_locality=1e4)
+    model = fit(trainer, tmp_path / "c.npz", training=training).model
+    # The second one: the first is the whitening's, which does not learn.
+    kernel = [layer for layer in model.layers if isinstance(layer, keras.layers.Dense)][1].kernel.numpy()
+    assert kernel.any()
+    assert not kernel[receptive_fields(64, 4.0, seed=3) < 0.5].any()
+
+
 def test_one_cycle_rises_and_falls_over_all_epochs() -> None:
     training = TrainingConfig(epochs=5, learning_rate=0.5, one_cycle=OneCycleConfig(warmup=0.4))
     rates = np.concatenate([schedule.learning_rates(training, 0.0, epoch, steps=10) for epoch in range(5)])
