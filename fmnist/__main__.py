@@ -1,6 +1,16 @@
-"""`python -m fmnist` is the `fmnist` command."""
+"""The `fmnist` command: the environment is settled before anything else is imported."""
 
-from fmnist.cli import main
+
+def main() -> None:
+    """Run the command, and end with its exit code."""
+    from fmnist import chatter, environment
+
+    environment.settle()
+    chatter.silence()
+    from fmnist import cli
+
+    cli.main()
+
 
 if __name__ == "__main__":
     main()

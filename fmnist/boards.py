@@ -30,6 +30,11 @@ class _Clock:
     cost: float = 0.0
 
 
+def tensorboard(directory: Path) -> keras.callbacks.Callback:
+    """Scalars per epoch, and nothing that costs time in between."""
+    return keras.callbacks.TensorBoard(str(directory), write_graph=False, profile_batch=0)
+
+
 class ValidationBoard(keras.callbacks.Callback):
     """After each epoch the time of a training step, the confusion matrix and the most confident mistakes.
 

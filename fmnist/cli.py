@@ -9,7 +9,8 @@ from typing import Annotated
 
 import typer
 
-from fmnist import __version__, config
+from fmnist import __version__, chatter, config, environment
+from fmnist.devices import request
 from fmnist.errors import EXIT_BAD_INPUT, EXIT_FAILED, BadInput, Failed, Restart, disk_full
 from fmnist.options import (
     DataOption,
@@ -99,7 +100,7 @@ def tune(
     folder = _run_dir(run, resolved, seed)
     role = roles.from_environment()
     if role is None and resolved.search:
-        gpus = supervise.gpus() if devices in ("auto", "gpu") else []
+        gpus = environment.gpus() if devices in ("auto", "gpu") else []
         shares = supervise.shares(workers, gpus_per_worker, gpus)
         if len(shares) > 1:
             folder.claim(resolved, seed)
@@ -134,12 +135,11 @@ def train(
     """Train a fixed recipe, or what the search found best."""
     resolved = config.load(recipe, overrides or ())
     stop = stop_on_signals()
-    from fmnist.devices import choose
     from fmnist.train import train
 
     folder = _run_dir(run, resolved, seed)
     taught_by = [RunDir(teacher) for teacher in teachers or ()]
-    train(folder, resolved, seed, data, choose(devices, precision), stop, teachers=taught_by, profile=profile)
+    train(folder, resolved, seed, data, request(devices, precision), stop, teachers=taught_by, profile=profile)
 
 
 @app.command("eval", epilog="Example: fmnist eval results/tuned-mlp-seed0")
@@ -261,10 +261,9 @@ def devices_(devices: DevicesOption = "auto", precision: PrecisionOption = "auto
 
 def main() -> None:
     """Run the command and end with its exit code: one line for a person, a traceback for a bug alone."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    for chatty in ("tensorflow", "absl", "h5py"):
-        logging.getLogger(chatty).setLevel(logging.ERROR)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(lambda record: record.name.startswith("fmnist") or record.levelno >= logging.ERROR)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler])
     try:
         # Not standalone, where a command line that cannot be parsed would end in a box of several lines.
         sys.exit(app(standalone_mode=False))
@@ -273,7 +272,8 @@ def main() -> None:
     except BadInput as error:
         sys.exit(_fail(str(error)))
     except Restart:
-        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+        chatter.release()
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment.original())
     except Failed as error:
         sys.exit(_fail(str(error), EXIT_FAILED))
     except Exception as error:

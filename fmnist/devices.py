@@ -4,15 +4,19 @@ import contextlib
 import logging
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import tensorflow as tf
-
+from fmnist import environment
 from fmnist.errors import BadInput
 from fmnist.schema import ModelConfig
+
+# TensorFlow is imported where it is asked, so that a job can be checked before the seconds which that takes.
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 logger = logging.getLogger(__name__)
 
@@ -20,7 +24,7 @@ PRECISIONS = ("auto", "float32", "mixed_bfloat16", "mixed_float16")
 # Below this width bfloat16 on a CPU loses more by its conversions than its matrix units gain.
 _CPU_BFLOAT16_UNITS = 1024
 _BFLOAT16_FLAGS = {"amx_bf16", "avx512_bf16"}
-_NVIDIA_DRIVER = Path("/proc/driver/nvidia/gpus")
+_INSTRUCTION_SETS = re.compile(r"sse4|avx|fma|f16c|amx|asimd|sve|bf16|i8mm")
 
 
 @dataclass(frozen=True)
@@ -55,12 +59,16 @@ class Devices:
         return self.count == 1
 
     @cached_property
-    def strategy(self) -> tf.distribute.Strategy | None:
+    def strategy(self) -> "tf.distribute.Strategy | None":
         """One MirroredStrategy for the life of the process; none for one device, which is faster without."""
+        import tensorflow as tf
+
         return tf.distribute.MirroredStrategy(list(self.names)) if self.count > 1 else None
 
     def scope(self) -> contextlib.AbstractContextManager[Any]:
         """The scope to make variables in."""
+        import tensorflow as tf
+
         return self.strategy.scope() if self.strategy else tf.device(self.names[0])
 
     def policy(self, config: ModelConfig) -> str:
@@ -73,6 +81,8 @@ class Devices:
         return "mixed_float16" if self.float16 else "float32"
 
     def __str__(self) -> str:
+        import tensorflow as tf
+
         precision = self.precision
         if precision == "auto":
             fast = "mixed_bfloat16" if self.bfloat16 else "mixed_float16" if self.float16 else ""
@@ -82,6 +92,19 @@ class Devices:
             precision += " (TF32 matrix products)"
         how = "compiled by XLA" if self.xla else f"MirroredStrategy over {self.count}, not compiled by XLA"
         return f"{self.count} {self.kind.upper()} ({self.hardware}), {precision}, {how}"
+
+
+def request(devices: str = "auto", precision: str = "auto") -> Callable[[], Devices]:
+    """Check the words and return what chooses by them, `choose`, for the moment when TensorFlow is needed.
+
+    Raises:
+        BadInput: a word that is none of those that `choose` knows.
+    """
+    if precision not in PRECISIONS:
+        raise BadInput(f"--precision {precision}: choose one of {', '.join(PRECISIONS)}")
+    if not re.fullmatch(r"auto|cpu(:[1-9][0-9]*)?|gpu|[1-9][0-9]*", devices):
+        raise BadInput(f"--devices {devices}: write auto, cpu, gpu, a number of GPUs, or cpu:N")
+    return partial(choose, devices, precision)
 
 
 def choose(devices: str = "auto", precision: str = "auto") -> Devices:
@@ -94,27 +117,28 @@ def choose(devices: str = "auto", precision: str = "auto") -> Devices:
     Raises:
         BadInput: a device that is not there, or a word that is none of these.
     """
-    if precision not in PRECISIONS:
-        raise BadInput(f"--precision {precision}: choose one of {', '.join(PRECISIONS)}")
-    if not re.fullmatch(r"auto|cpu(:[1-9][0-9]*)?|gpu|[1-9][0-9]*", devices):
-        raise BadInput(f"--devices {devices}: write auto, cpu, gpu, a number of GPUs, or cpu:N")
+    import tensorflow as tf
+
+    request(devices, precision)
     gpus = [] if devices.startswith("cpu") else tf.config.list_physical_devices("GPU")
     wanted = int(devices) if devices.isdigit() else len(gpus) or (devices == "gpu")
     if wanted > len(gpus):
         raise BadInput(f"--devices {devices}: this machine shows {len(gpus)} GPU(s) to TensorFlow; try --devices cpu")
     if gpus:
         return _gpus(gpus[:wanted], precision)
-    if devices == "auto" and _NVIDIA_DRIVER.is_dir() and os.environ.get("CUDA_VISIBLE_DEVICES") not in ("", "-1"):
+    if devices == "auto" and (there := environment.gpus()):
         logger.warning(
-            "TensorFlow sees none of this machine's %d NVIDIA GPU(s): it lacks CUDA's libraries, or a newer driver, or "
-            "this container was not given them",
-            len(list(_NVIDIA_DRIVER.iterdir())),
+            "TensorFlow sees none of the %d NVIDIA GPU(s) that this job may use: it lacks CUDA's libraries, or a newer "
+            "driver, or this container was not given them",
+            len(there),
         )
     return _cpus(int(devices.partition(":")[2] or 1), precision)
 
 
 def inventory() -> list[str]:
     """What the machine has, a line each: the processor, then the GPUs that TensorFlow sees."""
+    import tensorflow as tf
+
     model, flags = cpuinfo()
     fast = sorted(flags & {"avx2", "avx512f", *_BFLOAT16_FLAGS})
     bfloat16 = "" if flags & _BFLOAT16_FLAGS else "; no bfloat16 units"
@@ -127,6 +151,8 @@ def inventory() -> list[str]:
 
 
 def _gpus(gpus: list[Any], precision: str) -> Devices:
+    import tensorflow as tf
+
     tf.config.set_visible_devices(gpus, "GPU")
     for gpu in gpus:
         # Leave the rest of the memory to others on the machine.
@@ -144,6 +170,8 @@ def _gpus(gpus: list[Any], precision: str) -> Devices:
 
 
 def _cpus(count: int, precision: str) -> Devices:
+    import tensorflow as tf
+
     tf.config.set_visible_devices([], "GPU")
     if count > 1:
         cpu = tf.config.list_physical_devices("CPU")[0]
@@ -159,9 +187,25 @@ def _cpus(count: int, precision: str) -> Devices:
     )
 
 
+def numerics() -> dict[str, Any]:
+    """What the rounding of numbers depends on here: the processor's instruction sets, and whether oneDNN is on."""
+    # The only place that knows TensorFlow's rule, by processor and variable.
+    from tensorflow.python.util import _pywrap_util_port
+
+    model, flags = cpuinfo()
+    return {
+        "processor": model,
+        "instruction_sets": sorted(flag for flag in flags if _INSTRUCTION_SETS.match(flag)),
+        "onednn": bool(_pywrap_util_port.IsMklEnabled()),
+    }
+
+
 def cpuinfo() -> tuple[str, set[str]]:
     """The processor's name and feature flags, as far as the system tells."""
     with contextlib.suppress(OSError):
-        fields = dict(re.findall(r"^(model name|flags)\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE))
-        return fields.get("model name", "unnamed"), set(fields.get("flags", "").split())
+        # `Features`: on ARM.
+        found = re.findall(r"^(model name|flags|Features)\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+        fields = dict(found)
+        flags = fields.get("flags") or fields.get("Features", "")
+        return fields.get("model name", "unnamed"), set(flags.split())
     return "unnamed", set()

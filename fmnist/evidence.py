@@ -202,4 +202,4 @@ def _train(training: Training, data_dir: Path | None, devices: Devices, stop: St
         return
     if recipe.search:
         tune(run, recipe, seed, data_dir, devices, stop)
-    train(run, recipe, seed, data_dir, devices, stop, teachers=training.teachers)
+    train(run, recipe, seed, data_dir, lambda: devices, stop, teachers=training.teachers)

@@ -13,6 +13,7 @@ import numpy as np
 import sklearn
 from sklearn.linear_model import LogisticRegression
 from sklearn.neural_network import MLPClassifier
+from threadpoolctl import threadpool_limits
 
 from fmnist import config, data
 from fmnist.averaging import probabilities
@@ -111,7 +112,9 @@ def fit(recipe: Recipe, seed: int, images: Images, stop: Stop) -> Any:
 
     def work() -> None:
         try:
-            fitted.set_result(estimator.fit(features, images.labels))
+            # As in `whitening`, the number of threads would change the numbers.
+            with threadpool_limits(1):
+                fitted.set_result(estimator.fit(features, images.labels))
         except BaseException as error:
             fitted.set_exception(error)
 

@@ -6,6 +6,7 @@ import fcntl
 import importlib.metadata
 import io
 import json
+import logging
 import os
 import platform
 import tempfile
@@ -14,11 +15,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from fmnist import __version__
+from fmnist import __version__, environment
 from fmnist.config import resolve, to_dict
 from fmnist.errors import BadInput, Busy
 from fmnist.revision import revision
 from fmnist.schema import Recipe
+
+logger = logging.getLogger(__name__)
 
 _PACKAGES = ("tensorflow", "tensorflow-cpu", "keras", "keras-tuner", "scikit-learn", "numpy", "tensorboard")
 # To ask for it is to set it, for all threads: so once, before there are any.
@@ -96,6 +99,23 @@ class RunDir:
     def report(self) -> Path:
         return self.path / "report.html"
 
+    def check(self, recipe: Recipe, seed: int) -> None:
+        """Check that the folder is this recipe's and seed's, or nobody's yet.
+
+        Raises:
+            BadInput: it belongs to another recipe or seed, or its config.json is damaged.
+        """
+        if not self.config.exists():
+            return
+        held, held_seed = self.recipe()
+        differing = [] if held_seed == seed else ["seed"]
+        differing += _differences(_identity(to_dict(held)), _identity(to_dict(recipe)))
+        if differing:
+            raise BadInput(
+                f"the run folder {self.path} holds another run (recipe {held.name}, seed {held_seed}; "
+                f"it differs in {', '.join(differing)}); choose another with --run"
+            )
+
     def claim(self, recipe: Recipe, seed: int) -> None:
         """Make the folder this recipe's and seed's, or check that it is.
 
@@ -110,18 +130,12 @@ class RunDir:
             ) from error
         if not os.access(self.path, os.W_OK | os.X_OK):
             raise BadInput(f"the run folder {self.path} cannot be written; choose another with --run")
+        self.check(recipe, seed)
         settings = to_dict(recipe)
         if not self.config.exists():
             write_json(self.config, {"recipe": settings, "seed": seed, "jobs": {}})
             return
-        held, held_seed = self.recipe()
-        differing = [] if held_seed == seed else ["seed"]
-        differing += _differences(_identity(to_dict(held)), _identity(settings))
-        if differing:
-            raise BadInput(
-                f"the run folder {self.path} holds another run (recipe {held.name}, seed {held_seed}; "
-                f"it differs in {', '.join(differing)}); choose another with --run"
-            )
+        held, _ = self.recipe()
         if held.search and recipe.search and held.search.trials < recipe.search.trials:
             write_json(self.config, read_json(self.config) | {"recipe": settings})
 
@@ -136,22 +150,52 @@ class RunDir:
         recorded = read_json(self.config, ("recipe", "seed"))
         return resolve(recorded["recipe"], str(self.config)), recorded["seed"]
 
-    def record(self, job: str, *, devices: str, data: Mapping[str, str]) -> None:
+    def record(
+        self,
+        job: str,
+        *,
+        devices: str,
+        data: Mapping[str, str],
+        numerics: Mapping[str, Any] | None = None,
+        goes_on: bool = False,
+    ) -> None:
         """Add to config.json what `job` runs with: the software, the machine and the hashes of the `data` files.
+
+        Args:
+            numerics: what else its rounding depends on, as `devices.numerics` tells it.
+            goes_on: whether it takes up what an earlier process left, perhaps of another machine: that is said then.
 
         Raises:
             BadInput: another job of this run read other data.
         """
         self.check_data(data)
         recorded = read_json(self.config, ("recipe", "seed", "jobs"))
+        facts = {
+            "versions": versions(),
+            "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors",
+            "devices": devices,
+            **(numerics or {}),
+            "environment": environment.recorded(),
+        }
+        began = recorded["jobs"].get(job, {})
+        if ignored := environment.ignored():
+            logger.info("not used, since they would change the numbers: %s", ", ".join(ignored))
+        elsewhere = began.get("went_on_from", [])
+        if goes_on and (differing := [name for name in facts if name != "machine" and facts[name] != began.get(name)]):
+            logger.warning(
+                "%s goes on, but began with other %s (config.json holds both): from here on its numbers may differ",
+                job,
+                " and ".join(", ".join(differing).rsplit(", ", 1)),
+            )
+            elsewhere = [*elsewhere, {name: began.get(name) for name in facts}]
         recorded["jobs"][job] = {
             "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "revision": revision(),
             "image": os.environ.get("FMNIST_IMAGE"),
-            "versions": versions(),
-            "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors",
-            "devices": devices,
+            **facts,
+            "ignored": ignored,
             "data": dict(data),
+            **({"went_on_from": elsewhere} if goes_on and elsewhere else {}),
         }
         write_json(self.config, recorded)
 

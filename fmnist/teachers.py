@@ -2,16 +2,15 @@
 
 import hashlib
 from collections.abc import Sequence
-from typing import Any
-
-import keras
-import tensorflow as tf
+from typing import TYPE_CHECKING, Any
 
 from fmnist.data import Source
 from fmnist.errors import BadInput
-from fmnist.model import load
 from fmnist.rundir import RunDir, check_distinct
 from fmnist.schema import Recipe
+
+if TYPE_CHECKING:
+    import keras
 
 
 def describe(teachers: Sequence[RunDir], recipe: Recipe) -> list[dict[str, Any]]:
@@ -42,12 +41,16 @@ def describe(teachers: Sequence[RunDir], recipe: Recipe) -> list[dict[str, Any]]
     return described
 
 
-def load_all(teachers: Sequence[RunDir], source: Source) -> list[keras.Model]:
+def load_all(teachers: Sequence[RunDir], source: Source) -> "list[keras.Model]":
     """The teachers' models, for a training on that data.
 
     Raises:
         BadInput: a teacher was trained on other data, or its model is damaged.
     """
+    import tensorflow as tf
+
+    from fmnist.model import load
+
     for run in teachers:
         run.check_data(source.sha256)
     tensor_float_32 = tf.config.experimental.tensor_float_32_execution_enabled()

@@ -3,21 +3,21 @@
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
-
-import keras
+from typing import TYPE_CHECKING, Any
 
 from fmnist import data
-from fmnist.boards import ValidationBoard
 from fmnist.config import replace, resolve, to_dict
-from fmnist.devices import Devices
+from fmnist.data import TrainData
+from fmnist.devices import Devices, numerics
 from fmnist.errors import BadInput
-from fmnist.fit import Diverged, FitResult, Trainer
 from fmnist.progress import bar
 from fmnist.rundir import RunDir, atomic_write, read_json, write_json
 from fmnist.schema import Recipe
 from fmnist.signals import Stop
 from fmnist.teachers import describe, load_all
+
+if TYPE_CHECKING:
+    from fmnist.fit import FitResult
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ def train(
     recipe: Recipe,
     seed: int,
     data_dir: Path | None,
-    devices: Devices,
+    choose: Callable[[], Devices],
     stop: Stop,
     *,
     teachers: Sequence[RunDir] = (),
@@ -36,6 +36,7 @@ def train(
     """Write model.keras and history.json; go on with an interrupted training, and leave a finished one alone.
 
     Args:
+        choose: the devices to train on; asked once it is known that there is something to train.
         teachers: finished runs, from which the recipe's `training.distillation` learns.
         profile: whether TensorFlow's profiler records an epoch for TensorBoard.
 
@@ -45,16 +46,33 @@ def train(
         Interrupted: a stop was requested; the state is saved.
     """
     taught_by = describe(teachers, recipe)
+    run.check(recipe, seed)
+    chosen = _chosen(run, recipe)
+
+    def prepare() -> tuple[TrainData, Devices]:
+        return data.load_train(data_dir, chosen.data), choose()
+
+    # What cannot be begun leaves no folder; a folder that is there may hold the finished training.
+    prepared = None if run.config.exists() else prepare()
     run.claim(recipe, seed)
     with run.lock("train"):
-        chosen = _chosen(run, recipe)
         if finished(run, chosen, taught_by):
             logger.info("%s is finished; nothing to do", run.model)
             return
-        loaded = data.load_train(data_dir, chosen.data)
-        run.record("train", devices=str(devices), data=loaded.source.sha256)
-        logger.info("train %s (seed %d) on %s", chosen.name, seed, devices)
+        loaded, devices = prepared or prepare()
+        # These take seconds to import.
+        from fmnist.boards import ValidationBoard, tensorboard
+        from fmnist.fit import Diverged, Trainer
+
         checkpoint = run.checkpoint / "train.npz"
+        run.record(
+            "train",
+            devices=str(devices),
+            data=loaded.source.sha256,
+            numerics=numerics(),
+            goes_on=checkpoint.exists(),
+        )
+        logger.info("train %s (seed %d) on %s", chosen.name, seed, devices)
         training, images = chosen.training, len(loaded.train)
         with devices.scope():
             models = load_all(teachers, loaded.source)
@@ -85,11 +103,6 @@ def train(
             raise BadInput(f"{chosen.name}: {error}") from error
         save(run, chosen, result, taught_by)
         checkpoint.unlink(missing_ok=True)
-
-
-def tensorboard(directory: Path) -> keras.callbacks.Callback:
-    """Scalars per epoch, and nothing that costs time in between."""
-    return keras.callbacks.TensorBoard(str(directory), write_graph=False, profile_batch=0)
 
 
 def log_epochs(epochs: int, prefix: str = "") -> Callable[[int, dict[str, float]], None]:
@@ -128,7 +141,7 @@ def finished(run: RunDir, recipe: Recipe, teachers: Sequence[dict[str, Any]] = (
     return True
 
 
-def save(run: RunDir, recipe: Recipe, result: FitResult, teachers: Sequence[dict[str, Any]] = ()) -> None:
+def save(run: RunDir, recipe: Recipe, result: "FitResult", teachers: Sequence[dict[str, Any]] = ()) -> None:
     """Write model.keras and history.json; `teachers` is what `teachers.describe` says of them."""
     stopping = recipe.training.early_stopping
     best_epoch = result.best_epoch(stopping.monitor) if stopping else len(result.seconds) - 1

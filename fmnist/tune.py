@@ -12,8 +12,9 @@ import tensorflow as tf
 from tensorboard.plugins.hparams import api as hparams
 
 from fmnist import data
+from fmnist.boards import tensorboard
 from fmnist.config import replace
-from fmnist.devices import Devices
+from fmnist.devices import Devices, numerics
 from fmnist.errors import Restart
 from fmnist.fit import Trainer
 from fmnist.rundir import RunDir, atomic_write
@@ -23,7 +24,7 @@ from fmnist.search.chief import Chief
 from fmnist.search.roles import Role
 from fmnist.search.worker import Report, RunTrial, TrialRequest, work
 from fmnist.signals import Stop
-from fmnist.train import log_epochs, tensorboard
+from fmnist.train import log_epochs
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +82,13 @@ def _alone(run: RunDir, recipe: Recipe, seed: int, data_dir: Path | None, device
 
 def _trials(run: RunDir, recipe: Recipe, seed: int, data_dir: Path | None, devices: Devices, stop: Stop) -> RunTrial:
     loaded = data.load_train(data_dir, recipe.data)
-    run.record("tune", devices=str(devices), data=loaded.source.sha256)
+    run.record(
+        "tune",
+        devices=str(devices),
+        data=loaded.source.sha256,
+        numerics=numerics(),
+        goes_on=run.trials.exists(),
+    )
     logger.info("tune %s (seed %d) on %s", recipe.name, seed, devices)
     return _Trials(run, recipe, seed, Trainer(loaded, devices), stop).run
 

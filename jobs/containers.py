@@ -17,9 +17,10 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from fmnist import environment
 from fmnist.errors import EXIT_BAD_INPUT, BadInput
 from fmnist.revision import revision
-from fmnist.search.supervise import Ending, Member, Share, gpus, shares, supervise
+from fmnist.search.supervise import Ending, Member, Share, shares, supervise
 from fmnist.signals import Stop, stop_on_signals
 from jobs import engines
 from jobs.engines import Engine
@@ -106,7 +107,7 @@ def _run(options: argparse.Namespace, rest: Sequence[str], identity: str) -> Non
     containers.remove()
     try:
         if options.job == "tune":
-            visible = gpus() if engine.gpus and options.devices in ("auto", "gpu") else []
+            visible = environment.gpus() if engine.gpus and options.devices in ("auto", "gpu") else []
             divided = shares(options.workers, options.gpus_per_worker, visible)
             if len(divided) > 1:
                 containers.search(command, divided, options.runs[0], stop)

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from fmnist import environment
 from fmnist.errors import BadInput
-from fmnist.search import supervise
 
 NAMES = ("docker", "podman")
 
@@ -75,7 +75,7 @@ class Engine:
     @cached_property
     def gpus(self) -> list[str]:
         """The options that give a container the GPUs; none if there are none, or none that can be given."""
-        if not supervise.gpus():
+        if not environment.gpus():
             return []
         if self.name == "docker" and _has_toolkit(self("info", "--format", "{{json .Runtimes}}")):
             return ["--gpus", "all"]
@@ -86,7 +86,7 @@ class Engine:
     @property
     def gpus_line(self) -> str:
         """What `gpus` found, for a person."""
-        found = len(supervise.gpus())
+        found = len(environment.gpus())
         if self.gpus:
             return f"{found} GPU(s)"
         if not found:

@@ -1,5 +1,6 @@
 """The choice of devices and precision, and what several devices give."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -87,16 +88,14 @@ def test_several_devices_equal_one(fmnist: Command, tmp_path: Path) -> None:
 
 
 def test_gpus_that_tensorflow_does_not_see_are_said_aloud(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "0000:01:00.0").mkdir()
-    code = f"""
-import logging, pathlib
-from fmnist import devices
-logging.basicConfig(format="%(message)s")
-devices._NVIDIA_DRIVER = pathlib.Path({str(tmp_path)!r})
-print(devices.choose().kind)
-"""
-    # A number that no GPU has.
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "99")
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text("#!/bin/sh\necho 'GPU 0: NVIDIA H100 (UUID: GPU-ab)'\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    code = (
+        "import logging; from fmnist import devices; logging.basicConfig(format='%(message)s'); print(devices.choose())"
+    )
     seen = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert seen.stdout == "cpu\n"
-    assert "sees none of this machine's 1 NVIDIA GPU(s)" in seen.stderr
+    assert seen.stdout.startswith("1 CPU")
+    assert "TensorFlow sees none of the 1 NVIDIA GPU(s) that this job may use" in seen.stderr

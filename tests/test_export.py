@@ -2,6 +2,7 @@
 
 import dataclasses
 import shutil
+from functools import partial
 from pathlib import Path
 
 import keras
@@ -31,7 +32,7 @@ def whitened(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> RunDir
     """A small model of `wide-mlp`'s kind."""
     run = RunDir(tmp_path_factory.mktemp("export") / "whitened")
     keys = {"model.hidden": [64, 32], "training.epochs": 3, "data.train_limit": 6000}
-    train(run, config.replace(config.load("wide-mlp"), keys), 0, data_dir, choose("cpu"), Stop())
+    train(run, config.replace(config.load("wide-mlp"), keys), 0, data_dir, partial(choose, "cpu"), Stop())
     return run
 
 

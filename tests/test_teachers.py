@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from functools import partial
 from pathlib import Path
 
 import keras
@@ -39,13 +40,13 @@ STUDENT = recipe("student", **{"training.distillation": 1.0, "training.epochs": 
 def teachers(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> list[RunDir]:
     runs = [RunDir(tmp_path_factory.mktemp("teachers") / f"teacher{seed}") for seed in range(2)]
     for seed, run in enumerate(runs):
-        train(run, recipe("teacher"), seed, data_dir, choose("cpu"), Stop())
+        train(run, recipe("teacher"), seed, data_dir, partial(choose, "cpu"), Stop())
     return runs
 
 
 def test_a_student_comes_to_say_what_its_teachers_say(teachers: list[RunDir], tmp_path: Path, data_dir: Path) -> None:
     run = RunDir(tmp_path / "student")
-    train(run, STUDENT, 0, data_dir, choose("cpu"), Stop(), teachers=teachers)
+    train(run, STUDENT, 0, data_dir, partial(choose, "cpu"), Stop(), teachers=teachers)
     images = data.load_train(data_dir, STUDENT.data).train.images
     models = [keras.models.load_model(other.model) for other in [run, *teachers]]
     student, *said = (averaging.probabilities([model], images) for model in models)
@@ -65,12 +66,12 @@ def test_a_finished_student_is_left_alone_and_no_other_teachers_take_its_folder(
 ) -> None:
     run = RunDir(tmp_path / "student")
     short = recipe("student", **{"training.distillation": 0.5, "training.epochs": 1})
-    train(run, short, 0, data_dir, choose("cpu"), Stop(), teachers=teachers[:1])
+    train(run, short, 0, data_dir, partial(choose, "cpu"), Stop(), teachers=teachers[:1])
     first = run.model.read_bytes()
-    train(run, short, 0, data_dir, choose("cpu"), Stop(), teachers=teachers[:1])
+    train(run, short, 0, data_dir, partial(choose, "cpu"), Stop(), teachers=teachers[:1])
     assert run.model.read_bytes() == first
     with pytest.raises(BadInput, match="holds a model that learned from other teachers"):
-        train(run, short, 0, data_dir, choose("cpu"), Stop(), teachers=teachers)
+        train(run, short, 0, data_dir, partial(choose, "cpu"), Stop(), teachers=teachers)
     assert run.model.read_bytes() == first
 
 
@@ -93,13 +94,13 @@ def test_an_interrupted_student_goes_on_with_the_same_teachers_alone(
 ) -> None:
     short = config.replace(STUDENT, {"training.epochs": 3})
     whole, resumed, other = (RunDir(tmp_path / name) for name in ("whole", "resumed", "other"))
-    train(whole, short, 0, data_dir, choose("cpu"), Stop(), teachers=teachers)
+    train(whole, short, 0, data_dir, partial(choose, "cpu"), Stop(), teachers=teachers)
     for run, second in ((resumed, teachers), (other, teachers[:1])):
         stop = Stop()
         stop.request()
         with pytest.raises(Interrupted):
-            train(run, short, 0, data_dir, choose("cpu"), stop, teachers=teachers)
-        train(run, short, 0, data_dir, choose("cpu"), Stop(), teachers=second)
+            train(run, short, 0, data_dir, partial(choose, "cpu"), stop, teachers=teachers)
+        train(run, short, 0, data_dir, partial(choose, "cpu"), Stop(), teachers=second)
     losses = [json.loads(run.history.read_text())["history"]["loss"] for run in (whole, resumed, other)]
     assert losses[0] == losses[1]
     assert losses[0][0] != losses[2][0]
@@ -127,7 +128,13 @@ def test_what_cannot_be_taught_is_refused_before_a_folder_is_made(
 ) -> None:
     with pytest.raises(BadInput, match=message):
         train(
-            RunDir(tmp_path / "student"), student, 0, data_dir, choose("cpu"), Stop(), teachers=(2 * teachers)[:count]
+            RunDir(tmp_path / "student"),
+            student,
+            0,
+            data_dir,
+            partial(choose, "cpu"),
+            Stop(),
+            teachers=(2 * teachers)[:count],
         )
     assert not (tmp_path / "student").exists()
 
@@ -137,7 +144,7 @@ def test_a_student_on_all_images_may_learn_from_any_but_may_teach_none_that_hold
 ) -> None:
     student = config.replace(STUDENT, {"data.split": "none", "training.epochs": 1})
     run = RunDir(tmp_path / "student")
-    train(run, student, 0, data_dir, choose("cpu"), Stop(), teachers=teachers)
+    train(run, student, 0, data_dir, partial(choose, "cpu"), Stop(), teachers=teachers)
     with pytest.raises(BadInput, match=r"student was trained on validation images .*data.split is none, not tuned-mlp"):
         describe([run], STUDENT)
 

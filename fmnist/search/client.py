@@ -32,6 +32,7 @@ PATIENCE_SECONDS = 600.0
 
 _CALL_SECONDS = 10.0  # without an answer for so long, the connection is taken for dead
 _PAUSES = (0.1, 3.0)  # seconds between two tries, the first and the longest
+_TELL_SECONDS = 30.0  # between two lines about the same problem
 _BEATS = 3  # signs of life a lease
 _CODES = {
     grpc.StatusCode.FAILED_PRECONDITION: NotYours,
@@ -123,6 +124,7 @@ class RemoteChief:
     def _call(self, method: str, request: Any, metadata: tuple[Any, ...] = ()) -> tuple[Any, dict[str, Any]]:
         deadline = time.monotonic() + self._patience
         pause, longest = _PAUSES
+        told, tell_again = "", 0.0
         while True:
             try:
                 return self._calls.call(method, request, metadata, _CALL_SECONDS + WAIT_SECONDS)
@@ -138,8 +140,9 @@ class RemoteChief:
                     "no chief for %.0f s (%s); start this worker again when there is one", self._patience, problem
                 )
                 raise Interrupted
-            if pause == _PAUSES[0]:
+            if problem != told or time.monotonic() > tell_again:
                 logger.info("waiting for the chief (%s)", problem)
+                told, tell_again = problem, time.monotonic() + _TELL_SECONDS
             if self._stop.wait(pause * random.uniform(0.5, 1.0)):
                 raise Interrupted
             pause = min(2 * pause, longest)
@@ -180,8 +183,12 @@ class _Finder:
 
     def channel(self) -> grpc.Channel:
         address = self._address()
-        # Its own connection, with no memory of how long the last one has been failing.
-        options = [("grpc.use_local_subchannel_pool", 1)]
+        options = [
+            # Its own connection, with no memory of how long the last one has been failing.
+            ("grpc.use_local_subchannel_pool", 1),
+            # A site's proxy leads out of the site; the chief is within.
+            ("grpc.enable_http_proxy", 0),
+        ]
         if self._role.certificate:
             return grpc.secure_channel(address, grpc.ssl_channel_credentials(self._role.certificate), options)
         return grpc.insecure_channel(address, options)

@@ -3,11 +3,11 @@
 It imports nothing heavy, so that it answers a signal at once.
 """
 
-import os
 import secrets
 import shutil
 from collections.abc import Sequence
 
+from fmnist import environment
 from fmnist.rundir import RunDir
 from fmnist.search import status
 from fmnist.search.supervise import RESTARTS, Ending, Member, Share, supervise
@@ -29,8 +29,8 @@ def run(run: RunDir, command: Sequence[str], shares: Sequence[Share], stop: Stop
     with status.live(run) as log:
 
         def member(name: str, share: Share) -> Member:
-            environment = {
-                **os.environ,
+            its_environment = {
+                **environment.original(),
                 "KERASTUNER_TUNER_ID": name,
                 "KERASTUNER_ORACLE_IP": "",
                 "KERASTUNER_ORACLE_PORT": "",
@@ -39,7 +39,7 @@ def run(run: RunDir, command: Sequence[str], shares: Sequence[Share], stop: Stop
             }
             # If this process is killed, its children must not live on: the kernel sees to it.
             its_command = [*_if_there(share.taskset), *_if_there(["setpriv", "--pdeathsig", "KILL"]), *command]
-            return Member(name, its_command, environment, restarts, log)
+            return Member(name, its_command, its_environment, restarts, log)
 
         chief = member("chief", Share())
         workers = [member(f"worker-{number}", share) for number, share in enumerate(shares)]

@@ -46,16 +46,6 @@ class Share:
         return ",".join(self.gpus) or "-1"
 
 
-def gpus() -> list[str]:
-    """The GPUs that this process may use, as CUDA names them."""
-    if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
-        return [name for name in visible.split(",") if name and not name.startswith("-")]
-    with contextlib.suppress(OSError, subprocess.CalledProcessError):
-        listed = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, text=True, check=True).stdout
-        return [str(number) for number, _ in enumerate(listed.splitlines())]
-    return []
-
-
 def shares(workers: int | None, gpus_per_worker: int, gpus: Sequence[str]) -> list[Share]:
     """Divide the machine: by default a worker a GPU, or one on the processors.
 
@@ -109,7 +99,7 @@ class Member:
             self._command,
             env=self._environment,
             stdin=subprocess.DEVNULL,
-            stderr=subprocess.PIPE if self._log else None,
+            stderr=subprocess.PIPE if self._log else sys.stderr,
             start_new_session=True,
         )
         if self._log:

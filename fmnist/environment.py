@@ -1,0 +1,165 @@
+"""The environment variables that a job's result must not depend on, and what is done with each: one list.
+
+A job's result depends on its recipe, seed, data and devices, not on what a site or a user's other work has set. So
+`settle` runs first in every process, before anything heavy is imported. The table in docs/environment.md is made of
+`VARIABLES`, by `python -m fmnist.environment`. Standard library only.
+"""
+
+import contextlib
+import functools
+import itertools
+import operator
+import os
+import subprocess
+import sys
+import sysconfig
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Variable:
+    """What is done with one environment variable, or with all that match a pattern.
+
+    pattern: as in `fnmatch`; of several that match a name the first one counts.
+    action: "set" to `value`, "removed", or "kept".
+    recorded: whether config.json holds it, by name, or with its value if it is kept: it changes numbers, or may.
+    """
+
+    pattern: str
+    action: Literal["set", "removed", "kept"]
+    why: str
+    value: str = ""
+    recorded: bool = False
+
+
+XLA_FLAGS = "FMNIST_XLA_FLAGS"
+
+VARIABLES = (
+    # Keras
+    Variable("KERAS_BACKEND", "set", "the jobs are written for it", "tensorflow"),
+    Variable("KERAS_HOME", "set", "a keras.json there could set another backend or precision", os.devnull),
+    Variable("KERAS_*", "removed", "limits of epochs and steps, other backends, distribution"),
+    # TensorFlow and XLA
+    Variable("XLA_FLAGS", "removed", f"changes numbers; what {XLA_FLAGS} says takes its place", recorded=True),
+    Variable(XLA_FLAGS, "kept", "flags for XLA that are meant for fmnist", recorded=True),
+    Variable("TF_XLA_FLAGS", "removed", "changes what is compiled, and so numbers", recorded=True),
+    Variable("NVIDIA_TF32_OVERRIDE", "removed", "changes the precision of matrix products", recorded=True),
+    Variable("TF_ENABLE_ONEDNN_OPTS", "kept", "1: oneDNN, 0: none; else it goes by the processor", recorded=True),
+    Variable("TF_NUM_INT*_THREADS", "kept", "the number of TensorFlow's threads", recorded=True),
+    Variable("TF_GPU_ALLOCATOR", "kept", "how a GPU's memory is shared out"),
+    Variable("TF_GPU_THREAD_*", "kept", "which threads drive a GPU"),
+    Variable("TF_CPP_MIN_LOG_LEVEL", "set", "errors alone", "2"),
+    Variable("TF_*", "removed", "changes numbers, what a program means, or what is printed"),
+    Variable("TF2_BEHAVIOR", "removed", "0 turns TensorFlow 2 into 1"),
+    Variable("ONEDNN_*", "removed", "changes numbers, or prints"),
+    Variable("DNNL_*", "removed", "the same, by an earlier name"),
+    Variable("AUTOGRAPH_*", "removed", "changes what a program means, or prints"),
+    # NumPy, SciPy, scikit-learn, and the libraries below them
+    Variable("OPENBLAS_CORETYPE", "kept", "the kernels of NumPy's and SciPy's linear algebra", recorded=True),
+    Variable("OMP_DISPLAY_*", "removed", "prints"),
+    Variable("MKL_VERBOSE", "removed", "prints"),
+    Variable("*_NUM_THREADS", "kept", "of OpenBLAS and others; no result depends on their number of threads"),
+    Variable("NPY_*", "removed", "other kernels, and another promotion of types"),
+    Variable("SCIPY_ARRAY_API", "removed", "another library's arrays"),
+    Variable("SKLEARN_*", "removed", "warnings as errors, checks left out"),
+    # GPUs
+    Variable("CUDA_VISIBLE_DEVICES", "kept", "which GPUs a job may use; means nothing on a machine without any"),
+    Variable("NCCL_DEBUG*", "removed", "prints"),
+    # The network
+    Variable("*_proxy", "kept", "for the download of the data; never used between chief and workers"),
+    Variable("*_PROXY", "kept", "the same"),
+    Variable("GRPC_VERBOSITY", "set", "errors alone", "ERROR"),
+    Variable("GRPC_TRACE", "removed", "prints"),
+    # Python and the terminal
+    Variable("PYTHONPATH", "kept", "looked into after the packages that are installed with fmnist"),
+    Variable("PYTHONWARNINGS", "removed", "warnings as errors, or printed"),
+    Variable("FORCE_COLOR", "removed", "takes a log for a terminal"),
+    Variable("TTY_*", "removed", "the same"),
+)
+
+_original: dict[str, str] | None = None
+
+
+def settle() -> None:
+    """Set, remove and keep as `VARIABLES` says; what PYTHONPATH names comes after the packages installed here."""
+    global _original
+    _original = dict(os.environ)
+    for name in list(os.environ):
+        variable = _of(name)
+        if variable and variable.action == "removed":
+            del os.environ[name]
+    for variable in VARIABLES:
+        if variable.action == "set":
+            os.environ[variable.pattern] = variable.value
+    if flags := os.environ.get(XLA_FLAGS):
+        os.environ["XLA_FLAGS"] = flags
+    _settle_python_path()
+
+
+def original() -> dict[str, str]:
+    """The environment as it was before `settle`: what a child process that settles its own begins with."""
+    return dict(os.environ if _original is None else _original)
+
+
+def recorded() -> dict[str, str]:
+    """What is set, taken as it is, and may change numbers."""
+    return {name: value for name, value in sorted(original().items()) if _is(name, "kept")}
+
+
+def ignored() -> list[str]:
+    """What is set, would change numbers, and is not used."""
+    return sorted(name for name in original() if _is(name, "removed"))
+
+
+def gpus() -> list[str]:
+    """The GPUs that this process may use, as CUDA names them; none on a machine without, whatever the environment says.
+
+    As CUDA does it, the first name in CUDA_VISIBLE_DEVICES that is no GPU's ends the list.
+    """
+    there = _gpus_of_the_machine()
+    names = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(there)))).split(",")
+    known = (bool(there) and (name.startswith(("GPU-", "MIG-")) or name in map(str, range(there))) for name in names)
+    return [name for name, _ in itertools.takewhile(operator.itemgetter(1), zip(names, known, strict=True))]
+
+
+@functools.cache
+def _gpus_of_the_machine() -> int:
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        asked = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, check=True, timeout=60)
+        return sum(line.startswith(b"GPU ") for line in asked.stdout.splitlines())
+    # A container may have been given the GPUs without the tool.
+    with contextlib.suppress(OSError):
+        return len(os.listdir("/proc/driver/nvidia/gpus"))
+    return 0
+
+
+def table() -> str:
+    """`VARIABLES` in Markdown."""
+    lines = ["| variable | what is done with it | why | in config.json |", "| --- | --- | --- | --- |"]
+    for variable in VARIABLES:
+        action = f"set to `{variable.value}`" if variable.action == "set" else variable.action
+        record = "" if not variable.recorded else "its value" if variable.action == "kept" else "its name"
+        lines.append(f"| `{variable.pattern}` | {action} | {variable.why} | {record} |")
+    return "\n".join(lines)
+
+
+def _of(name: str) -> Variable | None:
+    return next((variable for variable in VARIABLES if fnmatchcase(name, variable.pattern)), None)
+
+
+def _is(name: str, action: str) -> bool:
+    variable = _of(name)
+    return variable is not None and variable.recorded and variable.action == action
+
+
+def _settle_python_path() -> None:
+    """Look into a site's PYTHONPATH last: it may hold another Keras or NumPy than the one installed with fmnist."""
+    given = map(os.path.abspath, filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep)))
+    foreign = set(given) - {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
+    sys.path.sort(key=lambda entry: os.path.abspath(entry) in foreign)
+
+
+if __name__ == "__main__":
+    print(table())
