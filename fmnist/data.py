@@ -23,8 +23,8 @@ from pathlib import Path
 import numpy as np
 
 from fmnist.errors import BadInput
+from fmnist.files import atomic_write
 from fmnist.progress import folder_bar
-from fmnist.rundir import atomic_write
 from fmnist.schema import DataConfig
 
 logger = logging.getLogger(__name__)
@@ -199,7 +199,8 @@ def _run(command: Sequence[str], folder: Path, **environment: str) -> None:
     try:
         subprocess.run(
             command, cwd=folder, env={**os.environ, **environment}, timeout=_DOWNLOAD_SECONDS, check=True,
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+            encoding="utf-8", errors="replace",
         )  # fmt: skip
     except subprocess.CalledProcessError as error:
         reason = error.stderr.strip().rpartition("\n")[2]

@@ -162,6 +162,12 @@ def _cpus(count: int, precision: str) -> Devices:
 def cpuinfo() -> tuple[str, set[str]]:
     """The processor's name and feature flags, as far as the system tells."""
     with contextlib.suppress(OSError):
-        fields = dict(re.findall(r"^(model name|flags)\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE))
+        fields = dict(
+            re.findall(
+                r"^(model name|flags)\s*: (.*)$",
+                Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace"),
+                re.MULTILINE,
+            )
+        )
         return fields.get("model name", "unnamed"), set(fields.get("flags", "").split())
     return "unnamed", set()

@@ -17,7 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fmnist.errors import BadInput
-from fmnist.rundir import RunDir, write_json
+from fmnist.files import write_json
+from fmnist.rundir import RunDir
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,9 @@ def gpus() -> list[str]:
     if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
         return [name for name in visible.split(",") if name and not name.startswith("-")]
     with contextlib.suppress(OSError, subprocess.CalledProcessError):
-        listed = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, text=True, check=True).stdout
+        listed = subprocess.run(
+            ["nvidia-smi", "--list-gpus"], capture_output=True, encoding="utf-8", errors="replace", check=True
+        ).stdout
         return [str(number) for number, _ in enumerate(listed.splitlines())]
     return []
 
