@@ -24,7 +24,7 @@ from fmnist.options import (
 from fmnist.rundir import RunDir
 from fmnist.schema import Recipe
 from fmnist.signals import stop_on_signals
-from fmnist.text import file_name, print_anything
+from fmnist.text import file_name, print_anything, printable
 
 app = typer.Typer(
     help="Find, train and judge dense-only networks on Fashion-MNIST.",
@@ -57,7 +57,7 @@ def data_(directory: DataOption = None, quiet: QuietOption = False) -> None:
     from fmnist import data
 
     source = data.fetch(directory)
-    print(f"{source.name} in {source.directory}")
+    print(f"{source.name} in {printable(source.directory)}")
     for name, digest in source.sha256.items():
         print(f"{digest}  {name}")
 
@@ -184,7 +184,7 @@ def report(
     else:
         path, text = report_several.write(folders, output), report_several.summary(folders)
     print(text)
-    print(f"report: {path}")
+    print(f"report: {printable(path)}")
 
 
 @app.command(epilog="Example: fmnist predict shoe.jpg --run results/tuned-mlp-seed0")

@@ -200,10 +200,9 @@ def _run(command: Sequence[str], folder: Path, **environment: str) -> None:
         subprocess.run(
             command, cwd=folder, env={**os.environ, **environment}, timeout=_DOWNLOAD_SECONDS, check=True,
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-            encoding="utf-8", errors="replace",
         )  # fmt: skip
     except subprocess.CalledProcessError as error:
-        reason = error.stderr.strip().rpartition("\n")[2]
+        reason = error.stderr.decode(errors="replace").strip().rpartition("\n")[2]
         raise BadInput(f"{Path(command[0]).name} failed: {reason or f'exit {error.returncode}'}") from error
     except subprocess.TimeoutExpired as error:
         raise BadInput(f"{Path(command[0]).name} was not done after {_DOWNLOAD_SECONDS} s") from error

@@ -1,6 +1,7 @@
 """`predict`: what a run's model says of images from elsewhere."""
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,9 +42,10 @@ class Prediction:
         )
 
     def json(self) -> str:
-        """One line of JSON."""
+        """One line of JSON; bytes of the file's name that are not UTF-8 are lone surrogates (PEP 383)."""
+        name = os.fsencode(self.file).decode("utf-8", "surrogateescape")
         top = [{"class": label, "probability": round(probability, 6)} for label, probability in self.classes]
-        return json.dumps({"file": printable(self.file), "index": self.index, "top": top})
+        return json.dumps({"file": name, "index": self.index, "top": top})
 
 
 def predict(run: RunDir, files: Sequence[Path]) -> Iterator[Prediction]:

@@ -78,9 +78,9 @@ def refuse(errors: Mapping[str, int]) -> None:
             answer = [(_LOAD, 0, 0, 16 + 8 * when.argument), (_ANY_BIT, *skip, when.bits), *answer]
         instructions += [(_LOAD, 0, 0, 0), (_EQUAL, 0, len(answer), number), *answer]
     instructions.append((_RETURN, 0, 0, _ALLOW))
-    code = b"".join(struct.pack("=HBBI", *instruction) for instruction in instructions)
+    packed = b"".join(struct.pack("=HBBI", *instruction) for instruction in instructions)
     libc = ctypes.CDLL(None, use_errno=True)
-    program = ctypes.byref(_Program(len(instructions), code))
+    program = ctypes.byref(_Program(len(instructions), packed))
     if libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) or libc.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, program):
         raise OSError(ctypes.get_errno(), "no seccomp here")
 
