@@ -64,17 +64,18 @@ def explain(error: Exception) -> str | None:
     if isinstance(error, OSError) and error.filename is not None:
         reason = f"{error.filename}: {error.strerror}"
     else:
-        # TensorFlow puts the operation's name before the file's, and a trace below it.
-        reason = str(error).splitlines()[0].rpartition("}} ")[2]
+        # TensorFlow puts the operation's name before the file's and behind it, and a trace below.
+        reason = str(error).splitlines()[0].rpartition("}} ")[2].partition(" [Op:")[0]
     return f"{reason}; {_REFUSALS[code]}"
 
 
 def _refusal(error: Exception) -> int | None:
     if isinstance(error, OSError) and error.errno in _REFUSALS:
         return error.errno
+    said = str(error).lower()
     # TensorFlow and HDF5 tell it by exceptions of their own; a full disk others do too.
     theirs = isinstance(error, OSError) or type(error).__module__.startswith("tensorflow.")
-    return next((code for code in (_REFUSALS if theirs else FULL) if os.strerror(code) in str(error)), None)
+    return next((code for code in (_REFUSALS if theirs else FULL) if os.strerror(code).lower() in said), None)
 
 
 class Restart(Interrupted):
