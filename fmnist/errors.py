@@ -7,7 +7,6 @@ EXIT_FAILED = 1
 EXIT_BAD_INPUT = 64
 EXIT_INTERRUPTED = 75
 
-
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """What a disk without room says."""
 # What to do about what a file system may refuse, as opposed to a bug of ours.
@@ -18,6 +17,7 @@ _REFUSALS = {
         (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ELOOP), "remove what has its name, or choose another place"
     ),
     **dict.fromkeys((errno.EIO, errno.ESTALE, errno.ENOTCONN), "its file system fails: try again when that works"),
+    **dict.fromkeys((errno.ENOSYS, errno.EOPNOTSUPP), "its file system cannot do that: choose another place"),
     errno.EROFS: "choose another place",
     errno.ENAMETOOLONG: "choose a shorter name",
 }

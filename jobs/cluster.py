@@ -6,7 +6,7 @@ import os
 import sys
 from pathlib import Path
 
-from fmnist.errors import EXIT_BAD_INPUT, BadInput
+from fmnist.errors import EXIT_BAD_INPUT, BadInput, explain
 from fmnist.rundir import RunDir
 from fmnist.text import print_anything
 from jobs.kubernetes import submitter as kubernetes
@@ -50,6 +50,9 @@ def main() -> None:
 if __name__ == "__main__":
     try:
         main()
-    except BadInput as error:
-        print(f"fmnist: {error}", file=sys.stderr)
+    except (BadInput, OSError) as error:
+        line = str(error) if isinstance(error, BadInput) else explain(error)
+        if line is None:
+            raise
+        print(f"fmnist: {line}", file=sys.stderr)
         sys.exit(EXIT_BAD_INPUT)

@@ -30,8 +30,12 @@ _NUMBERS = {
     "fsync": (74, 82),
     "mmap": (9, 222),
     "openat": (257, 56),
+    "rename": (82, None),
+    "renameat": (264, 38),
+    "renameat2": (316, 276),
 }
 ACCESS = ("access", "faccessat", "faccessat2")
+RENAME = ("rename", "renameat", "renameat2")
 CHMOD = ("chmod", "fchmod", "fchmodat", "fchmodat2")
 
 _ALLOW, _ERRNO = 0x7FFF0000, 0x00050000

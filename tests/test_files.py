@@ -5,7 +5,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -89,18 +89,29 @@ def test_nothing_needs_chmod(tmp_path: Path, caplog: pytest.LogCaptureFixture, c
     assert caplog.messages == []
 
 
-@pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC, errno.EDQUOT])
-def test_a_write_that_fails_costs_a_result_and_leaves_the_one_before(tmp_path: Path, code: int) -> None:
+@pytest.mark.parametrize(
+    ("calls", "code"),
+    [
+        (["fsync"], errno.EIO),
+        (["fsync"], errno.ENOSPC),
+        (["fsync"], errno.EDQUOT),
+        (refusing.RENAME, errno.ENOSYS),
+        (refusing.RENAME, errno.EPERM),
+    ],
+)
+def test_a_write_that_fails_costs_a_result_and_leaves_the_one_before(
+    tmp_path: Path, calls: Sequence[str], code: int
+) -> None:
     path = tmp_path / "result.json"
     files.write_json(path, {"made": 1})
     with pytest.raises(OSError, match=os.strerror(code)) as raised:
-        refusing.refusing({"fsync": code}, lambda: files.write_json(path, {"made": 2}))
+        refusing.refusing(dict.fromkeys(calls, code), lambda: files.write_json(path, {"made": 2}))
     assert files.read_json(path) == {"made": 1}
     assert list(tmp_path.iterdir()) == [path]
     line = errors.explain(raised.value)
     assert line is not None
     assert line.startswith(f"{path}: {os.strerror(code)}; ")
-    assert ("make room" in line) == (code != errno.EIO)
+    assert ("make room" in line) == (code in errors.FULL)
 
 
 def test_a_search_needs_none_of_it(tmp_path: Path) -> None:
