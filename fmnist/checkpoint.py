@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from fmnist.errors import BadInput
-from fmnist.rundir import atomic_write
+from fmnist.errors import BadInput, explain
+from fmnist.files import atomic_write
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
@@ -33,6 +33,7 @@ def load(path: Path) -> dict[str, Any] | None:
 
     Raises:
         BadInput: the file is damaged.
+        OSError: it cannot be read, whatever it holds.
     """
     try:
         with np.load(path, allow_pickle=False) as file:
@@ -44,4 +45,6 @@ def load(path: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        if explain(error):
+            raise
         raise BadInput(f"the checkpoint {path} is damaged ({error})") from error

@@ -1,6 +1,5 @@
 """The command line: each command parses, then calls one function. TensorFlow is imported by the job that needs it."""
 
-import errno
 import logging
 import os
 import sys
@@ -11,7 +10,7 @@ import typer
 
 from fmnist import __version__, chatter, config, environment
 from fmnist.devices import request
-from fmnist.errors import EXIT_BAD_INPUT, EXIT_FAILED, BadInput, Failed, Restart, disk_full
+from fmnist.errors import EXIT_BAD_INPUT, EXIT_FAILED, BadInput, Failed, Restart, explain
 from fmnist.options import (
     DataOption,
     DevicesOption,
@@ -26,6 +25,7 @@ from fmnist.options import (
 from fmnist.rundir import RunDir
 from fmnist.schema import Recipe
 from fmnist.signals import stop_on_signals
+from fmnist.text import file_name, print_anything, printable
 
 app = typer.Typer(
     help="Find, train and judge dense-only networks on Fashion-MNIST.",
@@ -35,11 +35,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-# What the file system may refuse, as opposed to a bug of ours.
-_NOT_OURS = {
-    errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG
-}  # fmt: skip
 
 
 def _version(wanted: bool) -> None:
@@ -63,7 +58,7 @@ def data_(directory: DataOption = None, quiet: QuietOption = False) -> None:
     from fmnist import data
 
     source = data.fetch(directory)
-    print(f"{source.name} in {source.directory}")
+    print(f"{source.name} in {printable(source.directory)}")
     for name, digest in source.sha256.items():
         print(f"{digest}  {name}")
 
@@ -189,7 +184,7 @@ def report(
     else:
         path, text = report_several.write(folders, output), report_several.summary(folders)
     print(text)
-    print(f"report: {path}")
+    print(f"report: {printable(path)}")
 
 
 @app.command(epilog="Example: fmnist predict shoe.jpg --run results/tuned-mlp-seed0")
@@ -261,6 +256,7 @@ def devices_(devices: DevicesOption = "auto", precision: PrecisionOption = "auto
 
 def main() -> None:
     """Run the command and end with its exit code: one line for a person, a traceback for a bug alone."""
+    print_anything()
     handler = logging.StreamHandler(sys.stderr)
     handler.addFilter(lambda record: record.name.startswith("fmnist") or record.levelno >= logging.ERROR)
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler])
@@ -277,11 +273,10 @@ def main() -> None:
     except Failed as error:
         sys.exit(_fail(str(error), EXIT_FAILED))
     except Exception as error:
-        if not disk_full(error) and getattr(error, "errno", None) not in _NOT_OURS:
+        line = explain(error)
+        if line is None:
             raise
-        # TensorFlow puts the operation's name before the file's, and a trace below it.
-        reason = str(error).splitlines()[0].rpartition("}} ")[2]
-        sys.exit(_fail(f"{reason}; make room, or choose another place"))
+        sys.exit(_fail(line))
 
 
 def _fail(message: str, code: int = EXIT_BAD_INPUT) -> int:
@@ -290,4 +285,4 @@ def _fail(message: str, code: int = EXIT_BAD_INPUT) -> int:
 
 
 def _run_dir(run: Path | None, recipe: Recipe, seed: int) -> RunDir:
-    return RunDir(run or Path("results") / f"{recipe.name}-seed{seed}")
+    return RunDir(run or Path("results", file_name(f"{recipe.name}-seed{seed}")))

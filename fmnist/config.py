@@ -1,5 +1,6 @@
 """Recipes: named TOML files of settings, resolved into the frozen dataclasses of `schema`."""
 
+import codecs
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -11,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from fmnist.errors import BadInput
 from fmnist.schema import Recipe, keys, nearest
+from fmnist.text import printable
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -36,10 +38,7 @@ def load(recipe: str, overrides: Sequence[str] = ()) -> Recipe:
     if recipe in names():
         text = (RECIPES / f"{recipe}.toml").read_text(encoding="utf-8")
     elif path.suffix == ".toml":
-        try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise BadInput(f"recipe {path}: {error}") from error
+        text = _read(path)
     else:
         raise BadInput(f"unknown recipe {recipe!r}{nearest(recipe, names())}; known: {', '.join(names())}")
     try:
@@ -50,7 +49,7 @@ def load(recipe: str, overrides: Sequence[str] = ()) -> Recipe:
         _override(settings, override)
     if "name" in settings:
         raise BadInput(f"recipe {recipe}: the key 'name' is taken from the file's name; leave it out")
-    settings["name"] = path.stem
+    settings["name"] = printable(path.stem)
     return resolve(settings, f"recipe {recipe}")
 
 
@@ -79,8 +78,25 @@ def to_dict(recipe: Recipe) -> dict[str, Any]:
     return _RECIPE.dump_python(recipe, mode="json")
 
 
+def _read(path: Path) -> str:
+    """Read TOML as editors write it: UTF-8, whatever the locale, with any line ends, with a byte-order mark or not."""
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise BadInput(f"recipe {path}: {error}") from error
+    # Without a mark UTF-16 has zero bytes, which no TOML has.
+    if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in raw:
+        raise BadInput(f"recipe {path} is UTF-16, or no text at all; save it as UTF-8")
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise BadInput(f"recipe {path} is not UTF-8 (line {line}: {error.reason}); save it as UTF-8") from error
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
 def _override(settings: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
+    key, equals, text = printable(override).partition("=")
     if not equals:
         raise BadInput(f"--set {override}: write key=value, for example training.batch_size=256")
     try:

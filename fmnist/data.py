@@ -23,8 +23,8 @@ from pathlib import Path
 import numpy as np
 
 from fmnist.errors import BadInput
+from fmnist.files import atomic_write
 from fmnist.progress import folder_bar
-from fmnist.rundir import atomic_write
 from fmnist.schema import DataConfig
 
 logger = logging.getLogger(__name__)
@@ -199,10 +199,10 @@ def _run(command: Sequence[str], folder: Path, **environment: str) -> None:
     try:
         subprocess.run(
             command, cwd=folder, env={**os.environ, **environment}, timeout=_DOWNLOAD_SECONDS, check=True,
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
         )  # fmt: skip
     except subprocess.CalledProcessError as error:
-        reason = error.stderr.strip().rpartition("\n")[2]
+        reason = error.stderr.decode(errors="replace").strip().rpartition("\n")[2]
         raise BadInput(f"{Path(command[0]).name} failed: {reason or f'exit {error.returncode}'}") from error
     except subprocess.TimeoutExpired as error:
         raise BadInput(f"{Path(command[0]).name} was not done after {_DOWNLOAD_SECONDS} s") from error

@@ -203,9 +203,9 @@ def numerics() -> dict[str, Any]:
 def cpuinfo() -> tuple[str, set[str]]:
     """The processor's name and feature flags, as far as the system tells."""
     with contextlib.suppress(OSError):
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
         # `Features`: on ARM.
-        found = re.findall(r"^(model name|flags|Features)\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
-        fields = dict(found)
+        fields = dict(re.findall(r"^(model name|flags|Features)\s*: (.*)$", text, re.MULTILINE))
         flags = fields.get("flags") or fields.get("Features", "")
         return fields.get("model name", "unnamed"), set(flags.split())
     return "unnamed", set()

@@ -7,6 +7,21 @@ EXIT_FAILED = 1
 EXIT_BAD_INPUT = 64
 EXIT_INTERRUPTED = 75
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What a disk without room says."""
+# What to do about what a file system may refuse, as opposed to a bug of ours.
+_REFUSALS = {
+    **dict.fromkeys(FULL, "make room, or choose another place"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM), "see to its permissions, or choose another place"),
+    **dict.fromkeys(
+        (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ELOOP), "remove what has its name, or choose another place"
+    ),
+    **dict.fromkeys((errno.EIO, errno.ESTALE, errno.ENOTCONN), "its file system fails: try again when that works"),
+    **dict.fromkeys((errno.ENOSYS, errno.EOPNOTSUPP), "its file system cannot do that: choose another place"),
+    errno.EROFS: "choose another place",
+    errno.ENAMETOOLONG: "choose a shorter name",
+}
+
 
 class BadInput(Exception):
     """The configuration, the data or the run folder cannot be used; a retry would meet it again.
@@ -41,9 +56,26 @@ class Interrupted(SystemExit):
         super().__init__(EXIT_INTERRUPTED)
 
 
-def disk_full(error: Exception) -> bool:
-    """Whether the disk is full, which TensorFlow and HDF5 tell by exceptions of their own."""
-    return os.strerror(errno.ENOSPC) in str(error)
+def explain(error: Exception) -> str | None:
+    """Return the line for a person on what the file system refused; None for any other error."""
+    code = _refusal(error)
+    if code is None:
+        return None
+    if isinstance(error, OSError) and error.filename is not None:
+        reason = f"{error.filename}: {error.strerror}"
+    else:
+        # TensorFlow puts the operation's name before the file's and behind it, and a trace below.
+        reason = str(error).splitlines()[0].rpartition("}} ")[2].partition(" [Op:")[0]
+    return f"{reason}; {_REFUSALS[code]}"
+
+
+def _refusal(error: Exception) -> int | None:
+    if isinstance(error, OSError) and error.errno in _REFUSALS:
+        return error.errno
+    said = str(error).lower()
+    # TensorFlow and HDF5 tell it by exceptions of their own; a full disk others do too.
+    theirs = isinstance(error, OSError) or type(error).__module__.startswith("tensorflow.")
+    return next((code for code in (_REFUSALS if theirs else FULL) if os.strerror(code).lower() in said), None)
 
 
 class Restart(Interrupted):

@@ -11,14 +11,15 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from fmnist import averaging, data, pictures, rundir
+from fmnist import averaging, data, pictures
 from fmnist.data import Images
 from fmnist.errors import BadInput
 from fmnist.figures import accuracy_figures, figures
+from fmnist.files import atomic_write, read_json, utf8_path, write_json
 from fmnist.model import load
 from fmnist.progress import bar
 from fmnist.revision import revision
-from fmnist.rundir import RunDir
+from fmnist.rundir import RunDir, check_distinct
 from fmnist.schema import Recipe
 
 logger = logging.getLogger(__name__)
@@ -53,7 +54,7 @@ def evaluate(run: RunDir, data_dir: Path | None) -> dict[str, Any]:
     metrics = identity | _judged(splits, probabilities, facts["classes"]) | speed
     _write_predictions(run, splits["test"], probabilities["test"])
     _write_images(run, np.asarray(metrics["test"]["confusion_matrix"]), facts["classes"])
-    rundir.write_json(run.metrics, metrics)
+    write_json(run.metrics, metrics)
     return metrics
 
 
@@ -72,7 +73,7 @@ def evaluate_averaged(run: RunDir, data_dir: Path | None) -> dict[str, Any]:
         return known
     run.record("eval-tta", devices=devices(), data=facts["sha256"])
     metrics = identity | _held_back_figures([member.model], splits, facts["classes"], tta=True)
-    rundir.write_json(run.averaged_metrics, metrics)
+    write_json(run.averaged_metrics, metrics)
     return metrics
 
 
@@ -97,7 +98,7 @@ def evaluate_ensemble(
     """
     if len(runs) < 2:
         raise BadInput("an ensemble needs two runs or more; name another, or leave out --ensemble")
-    rundir.check_distinct(runs)
+    check_distinct(runs)
     members = [_load(run) for run in runs]
     for member in members[1:]:
         _check_split(members[0], member)
@@ -105,7 +106,7 @@ def evaluate_ensemble(
     for run in runs:
         run.check_data(facts["sha256"])
     identity = {
-        "members": [{"run": member.run.path.resolve().name, **member.identity()} for member in members],
+        "members": [{"run": member.run.name, **member.identity()} for member in members],
         "parameters": sum(member.model.count_params() for member in members),
         "data": facts,
         "views": averaging.VIEWS if tta else 1,
@@ -117,7 +118,7 @@ def evaluate_ensemble(
     made = {"revision": revision(), "devices": devices()}
     models = [member.model for member in members]
     metrics = identity | made | _held_back_figures(models, splits, facts["classes"], tta=tta)
-    rundir.write_json(path, metrics)
+    write_json(path, metrics)
     logger.info("the ensemble's figures are in %s", path)
     return metrics
 
@@ -174,7 +175,7 @@ def _known(path: Path, identity: Mapping[str, Any]) -> dict[str, Any] | None:
     """What the file holds, if that was made from the same models and data in the same way."""
     if not path.exists():
         return None
-    known = rundir.read_json(path, (*identity, "test"))
+    known = read_json(path, (*identity, "test"))
     if any(known[key] != value for key, value in identity.items()):
         return None
     logger.info("%s is finished; nothing to do", path)
@@ -185,7 +186,7 @@ def _check_members(path: Path, members: Sequence[Mapping[str, Any]]) -> None:
     """Or another ensemble's figures would be lost; those of the same runs, trained again, are out of date."""
     if not path.exists():
         return
-    held = [member["run"] for member in rundir.read_json(path, ("members",))["members"]]
+    held = [member["run"] for member in read_json(path, ("members",))["members"]]
     if held != [member["run"] for member in members]:
         raise BadInput(f"{path} holds the ensemble of {', '.join(held)}; name another file with --output")
 
@@ -238,7 +239,7 @@ def _judged(
 
 def _write_images(run: RunDir, matrix: np.ndarray, names: Sequence[str]) -> None:
     description = f"Rows: the true class; columns: the predicted one; both in the order {', '.join(names)}."
-    writer = tf.summary.create_file_writer(str(run.tensorboard / "eval"))
+    writer = tf.summary.create_file_writer(f"{utf8_path(run.tensorboard)}/eval")
     with writer.as_default(step=0):
         tf.summary.image("test/confusion_matrix", pictures.confusion_image(matrix)[np.newaxis], description=description)
     writer.close()
@@ -246,7 +247,7 @@ def _write_images(run: RunDir, matrix: np.ndarray, names: Sequence[str]) -> None
 
 def _write_predictions(run: RunDir, test: Images, probabilities: np.ndarray) -> None:
     mistakes = pictures.confident_mistakes(test.labels, probabilities, _MISTAKES)
-    with rundir.atomic_write(run.predictions) as file:
+    with atomic_write(run.predictions) as file:
         np.savez_compressed(
             file,
             labels=test.labels,

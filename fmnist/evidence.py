@@ -10,15 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fmnist import config, evidence_table, references, rundir
+from fmnist import config, evidence_table, references
 from fmnist.devices import Devices
 from fmnist.errors import Busy, Restart
 from fmnist.evaluate import evaluate, evaluate_averaged, evaluate_ensemble
 from fmnist.evidence_table import Row
+from fmnist.files import write_json, write_text
 from fmnist.rundir import RunDir
 from fmnist.schema import Recipe
 from fmnist.signals import Stop
 from fmnist.teachers import describe
+from fmnist.text import file_name
 from fmnist.train import finished, train
 from fmnist.tune import tune
 
@@ -64,7 +66,7 @@ def plan(recipe: Recipe, seeds: int, distilled_seeds: int, reference_seeds: int,
     """
 
     def trainings(recipe: Recipe, seeds: int, teachers: Sequence[RunDir] = (), prefix: str = "") -> list[Training]:
-        folders = [RunDir(results / f"{prefix}{recipe.name}-seed{seed}") for seed in range(seeds)]
+        folders = [RunDir(results / file_name(f"{prefix}{recipe.name}-seed{seed}")) for seed in range(seeds)]
         return [Training(recipe, seed, folder, teachers) for seed, folder in enumerate(folders)]
 
     # Fitted to the recipe's own images, which another recipe's evidence in the same folder may split otherwise.
@@ -98,7 +100,7 @@ def evidence(plan: Plan, results: Path, data_dir: Path | None, devices: Devices,
     """
     elsewhere = train_one(plan.trainings, data_dir, devices, stop)
     if elsewhere:
-        names = ", ".join(training.run.path.name for training in elsewhere)
+        names = ", ".join(training.run.name for training in elsewhere)
         logger.info("other processes are training %s; the last one to end goes on to the test set", names)
         return None
     try:
@@ -108,10 +110,9 @@ def evidence(plan: Plan, results: Path, data_dir: Path | None, devices: Devices,
         logger.info("%s", error)
         return None
     text = evidence_table.markdown(rows)
-    name = f"{plan.recipe[0].recipe.name}-evidence"
-    rundir.write_json(results / f"{name}.json", evidence_table.to_dict(rows))
-    with rundir.atomic_write(results / f"{name}.md") as file:
-        file.write(text.encode())
+    name = file_name(f"{plan.recipe[0].recipe.name}-evidence")
+    write_json(results / f"{name}.json", evidence_table.to_dict(rows))
+    write_text(results / f"{name}.md", text)
     return text
 
 
@@ -166,7 +167,9 @@ def judge(plan: Plan, results: Path, data_dir: Path | None, stop: Stop) -> list[
     def ensemble(members: Sequence[Training], tta: bool = False) -> dict[str, Any]:
         first, last = members[0], members[-1]
         name = f"{first.recipe.name}-seeds{first.seed}-{last.seed}-ensemble{'-tta' * tta}.json"
-        return evaluate_ensemble([member.run for member in members], data_dir, tta=tta, output=results / name)
+        return evaluate_ensemble(
+            [member.run for member in members], data_dir, tta=tta, output=results / file_name(name)
+        )
 
     def averaged_ensemble(members: Sequence[Training]) -> dict[str, Any]:
         return ensemble(members, tta=True)

@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fmnist import rundir
 from fmnist.comparison import Spread
-from fmnist.rundir import RunDir
+from fmnist.files import read_json
+from fmnist.rundir import RunDir, read_trials
 
 _HEAD = ("", "n", "test accuracy", "validation accuracy", "parameters", "training images/s", "training, s")
 _UNKNOWN = "(not recorded)"
@@ -49,7 +49,7 @@ class Row:
         """Of the trials before them."""
         return Spread(
             [
-                math.fsum(float(trial["seconds"] or 0) for run in runs for trial in rundir.read_trials(run.trials))
+                math.fsum(float(trial["seconds"] or 0) for run in runs for trial in read_trials(run.trials))
                 for runs in self.runs
             ]
         )
@@ -73,7 +73,7 @@ def to_dict(rows: Sequence[Row]) -> dict[str, Any]:
             {
                 "what": row.what,
                 "n": len(row.metrics),
-                "runs": [[run.path.name for run in runs] for runs in row.runs],
+                "runs": [[run.name for run in runs] for runs in row.runs],
                 "test_accuracy": _spread(row.accuracy("test")),
                 "validation_accuracy": _spread(row.accuracy("validation")),
                 "parameters": row.parameters,
@@ -113,7 +113,7 @@ def _revisions(rows: Sequence[Row]) -> dict[str, list[str]]:
     """By recipe."""
     found: dict[str, set[str]] = {}
     for run in (run for row in rows for runs in row.runs for run in runs):
-        config = rundir.read_json(run.config, ("recipe", "jobs"))
+        config = read_json(run.config, ("recipe", "jobs"))
         revision = config["jobs"].get("train", {}).get("revision")
         found.setdefault(config["recipe"]["name"], set()).add(revision or _UNKNOWN)
     return {recipe: sorted(revisions) for recipe, revisions in found.items()}
@@ -143,4 +143,4 @@ def _spread(spread: Spread) -> dict[str, Any]:
 
 
 def _history(run: RunDir) -> dict[str, Any]:
-    return rundir.read_json(run.history, ("seconds", "images_per_second"))
+    return read_json(run.history, ("seconds", "images_per_second"))

@@ -15,9 +15,11 @@ import tensorflow as tf
 
 from fmnist import data, evaluate
 from fmnist.errors import BadInput, ExportFailed
+from fmnist.files import utf8_path
 from fmnist.folding import folded
 from fmnist.model import load, logits
 from fmnist.rundir import RunDir
+from fmnist.text import printable
 
 _CALIBRATION_IMAGES = 1000
 
@@ -54,7 +56,7 @@ class Check:
 
     def __str__(self) -> str:
         return (
-            f"{self.path}: the same class as Keras on {self.agreement:.2%} of the test images, "
+            f"{printable(self.path)}: the same class as Keras on {self.agreement:.2%} of the test images, "
             f"accuracy {self.accuracy:.4f} (Keras {self.keras_accuracy:.4f})"
         )
 
@@ -83,7 +85,7 @@ def export(run: RunDir, name: str, data_dir: Path | None) -> Check:
     run.record("export", devices=evaluate.devices(), data={**trained.source.sha256, **source.sha256})
     path = run.exports / wanted.file
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".") as folder:
+    with tempfile.TemporaryDirectory(dir=utf8_path(path.parent), prefix=".") as folder:
         made = os.path.join(folder, wanted.file)
         expected = logits(model, test.images).argmax(axis=1)
         small = folded(model)

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 from keras import layers
 
-from fmnist.errors import BadInput
+from fmnist.errors import BadInput, explain
 from fmnist.progress import Advance
 from fmnist.schema import ModelConfig
 
@@ -162,6 +162,8 @@ def load(path: Path) -> keras.Model:
         model = keras.models.load_model(path, compile=False)
         shapes = tuple(model.input_shape), tuple(model.output_shape)
     except Exception as error:  # a damaged file raises whatever its zip, JSON or HDF5 part meets
+        if line := explain(error):
+            raise BadInput(line) from error
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise BadInput(f"{path} cannot be loaded ({reason}); remove it and run `fmnist train` again") from error
     if isinstance(model, keras.Sequential):

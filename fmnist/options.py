@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from fmnist import config
+from fmnist.schema import MOST_SEED
 
 
 def _quiet(wanted: bool) -> None:
@@ -20,7 +21,7 @@ RecipeOption = Annotated[
         "--recipe", metavar="RECIPE", help="A recipe's name or a TOML file.", autocompletion=lambda: config.names()
     ),
 ]
-SeedOption = Annotated[int, typer.Option(metavar="N", min=0, help="Of everything random.")]
+SeedOption = Annotated[int, typer.Option(metavar="N", min=0, max=MOST_SEED, help="Of everything random.")]
 RunOption = Annotated[
     Path | None, typer.Option("--run", metavar="RUN", help="The run folder; else results/<recipe>-seed<seed>.")
 ]

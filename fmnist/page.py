@@ -5,6 +5,7 @@ Every function takes plain text and returns HTML. What goes into a page is escap
 
 import base64
 import hashlib
+import os
 import re
 from collections.abc import Iterable, Sequence
 from html import escape
@@ -140,7 +141,7 @@ def element(tag: str, text: str, kind: str = "") -> str:
 
 def link(text: str, address: str) -> str:
     """A link to a file, by its path from the page's folder."""
-    return f'<p><a href="{escape(quote(address))}">{escape(text)}</a></p>'
+    return f'<p><a href="{escape(quote(os.fsencode(address)))}">{escape(text)}</a></p>'
 
 
 def section(title: str, *fragments: str) -> str:

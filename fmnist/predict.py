@@ -1,6 +1,7 @@
 """`predict`: what a run's model says of images from elsewhere."""
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,10 +10,12 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from fmnist import averaging, data, rundir
+from fmnist import averaging, data
 from fmnist.errors import BadInput
+from fmnist.files import read_json
 from fmnist.model import IMAGE_SHAPE, load
 from fmnist.rundir import RunDir
+from fmnist.text import printable
 
 _TOP = 3
 # A small file can hold an image that no memory can.
@@ -33,13 +36,16 @@ class Prediction:
     classes: Sequence[tuple[str, float]]
 
     def __str__(self) -> str:
-        name = str(self.file) if self.index is None else f"{self.file}[{self.index}]"
-        return f"{name}: " + ", ".join(f"{label} {probability:.1%}" for label, probability in self.classes)
+        number = "" if self.index is None else f"[{self.index}]"
+        return f"{printable(self.file)}{number}: " + ", ".join(
+            f"{label} {probability:.1%}" for label, probability in self.classes
+        )
 
     def json(self) -> str:
-        """One line of JSON."""
+        """One line of JSON; bytes of the file's name that are not UTF-8 are lone surrogates (PEP 383)."""
+        name = os.fsencode(self.file).decode("utf-8", "surrogateescape")
         top = [{"class": label, "probability": round(probability, 6)} for label, probability in self.classes]
-        return json.dumps({"file": str(self.file), "index": self.index, "top": top})
+        return json.dumps({"file": name, "index": self.index, "top": top})
 
 
 def predict(run: RunDir, files: Sequence[Path]) -> Iterator[Prediction]:
@@ -95,7 +101,7 @@ def prepare(image: Image.Image) -> np.ndarray:
 
 
 def _names(run: RunDir) -> Sequence[str]:
-    jobs: dict[str, Any] = rundir.read_json(run.config, ("jobs",))["jobs"] if run.config.exists() else {}
+    jobs: dict[str, Any] = read_json(run.config, ("jobs",))["jobs"] if run.config.exists() else {}
     if "train" not in jobs:
         raise BadInput(f"{run} holds no trained model; run `fmnist train` first, or name another folder with --run")
     hashes = jobs["train"]["data"]
@@ -120,7 +126,11 @@ def _read(file: Path) -> tuple[np.ndarray, bool]:
 
 def _read_npy(file: Path) -> np.ndarray:
     try:
-        images = np.load(file, mmap_mode="r", allow_pickle=False)
+        try:
+            images = np.load(file, mmap_mode="r", allow_pickle=False)
+        except OSError:
+            # Some file systems map no files into memory.
+            images = np.load(file, allow_pickle=False)
     except Exception as error:  # a damaged header raises whatever NumPy's parser of it meets
         raise BadInput(f"{file} cannot be read ({error})") from error
     images = images[np.newaxis] if images.shape == IMAGE_SHAPE else images

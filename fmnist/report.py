@@ -9,7 +9,8 @@ from typing import Any
 
 from PIL import Image
 
-from fmnist import config, page, plots, report_search, rundir
+from fmnist import config, page, plots, report_search
+from fmnist.files import write_text
 from fmnist.results import Results, facts, read, verdict, warning
 from fmnist.rundir import RunDir
 
@@ -49,8 +50,7 @@ def write(run: RunDir, output: Path | None = None) -> Path:
     sections = dict(_sections(results))
     html = page.document(results.title, [_head(results), page.contents(sections), *sections.values()])
     path = output or run.report
-    with rundir.atomic_write(path) as file:
-        file.write(html.encode())
+    write_text(path, html)
     return path
 
 

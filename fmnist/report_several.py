@@ -4,8 +4,9 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from fmnist import page, plots, rundir
+from fmnist import page, plots
 from fmnist.comparison import Group, Pair, groups, pairs, read_all
+from fmnist.files import write_text
 from fmnist.results import Results, warning
 from fmnist.rundir import RunDir
 
@@ -48,8 +49,7 @@ def write(runs: Sequence[RunDir], output: Path | None = None) -> Path:
     parts = [page.section(title, *fragments) for title, fragments in sections.items() if fragments]
     contents = page.contents(title for title, fragments in sections.items() if fragments)
     html = page.document("Comparison of runs", [_head(results, found), contents, *parts])
-    with rundir.atomic_write(path) as file:
-        file.write(html.encode())
+    write_text(path, html)
     return path
 
 
@@ -86,12 +86,12 @@ def _runs(found: Sequence[Group], folder: Path) -> list[str]:
     rows = []
     for color, _, run in members:
         low, high = run.metrics["test"]["accuracy_interval"]
-        rows.append(plots.Interval(run.run.path.name[-_NAME:], run.metrics["test"]["accuracy"], low, high, color))
+        rows.append(plots.Interval(run.run.name[-_NAME:], run.metrics["test"]["accuracy"], low, high, color))
     table = page.table(
         ["run", "recipe", "seed", *_HEADS, "epochs", "training s"],
         (
             [
-                run.run.path.name,
+                run.run.name,
                 group.name,
                 str(run.seed),
                 *(_figure(run, name) for name in _FIGURES),
@@ -103,7 +103,7 @@ def _runs(found: Sequence[Group], folder: Path) -> list[str]:
         "wide sortable",
     )
     links = [
-        page.link(f"the page of {run.run.path.name}", os.path.relpath(run.run.report, folder))
+        page.link(f"the page of {run.run.name}", os.path.relpath(run.run.report, folder))
         for _, _, run in members
         if run.run.report.exists()
     ]
@@ -172,7 +172,7 @@ def _pairs(found: Sequence[Pair]) -> list[str]:
 
 
 def _names(pair: Pair) -> str:
-    return f"{pair.second.run.path.name} against {pair.first.run.path.name}"
+    return f"{pair.second.run.name} against {pair.first.run.name}"
 
 
 def _p(pair: Pair) -> str:

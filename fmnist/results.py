@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from fmnist import config, rundir
-from fmnist.errors import BadInput
-from fmnist.rundir import RunDir
+from fmnist import config
+from fmnist.errors import BadInput, explain
+from fmnist.files import read_json
+from fmnist.rundir import RunDir, read_trials
 from fmnist.schema import Monitor, Recipe, ReferenceConfig
 
 
@@ -102,22 +103,22 @@ def read(run: RunDir) -> Results:
     for path in (run.metrics, run.predictions):
         if not path.exists():
             raise BadInput(f"{path} is missing; run `fmnist eval {run}` first")
-    best = rundir.read_json(run.best, ("trial", "score", "values")) if run.best.exists() else None
-    metrics = rundir.read_json(run.metrics, ("data", "model", "train", "test", "seconds"))
-    training = rundir.read_json(run.history, ("settings", "history", "best_epoch", "seconds", "images_per_second"))
+    best = read_json(run.best, ("trial", "score", "values")) if run.best.exists() else None
+    metrics = read_json(run.metrics, ("data", "model", "train", "test", "seconds"))
+    training = read_json(run.history, ("settings", "history", "best_epoch", "seconds", "images_per_second"))
     return Results(
         run=run,
         claimed=recipe,
         # What was trained, which the search may have gone beyond since.
         recipe=config.resolve({**config.to_dict(recipe), **training["settings"]}, str(run.history)),
         seed=seed,
-        jobs=rundir.read_json(run.config, ("jobs",))["jobs"],
+        jobs=read_json(run.config, ("jobs",))["jobs"],
         metrics=metrics,
         predictions=_read_predictions(run.predictions),
         averaged=_read_averaged(run.averaged_metrics, metrics["model"]),
         training=training,
         best=best,
-        trials=rundir.read_trials(run.trials),
+        trials=read_trials(run.trials),
     )
 
 
@@ -189,7 +190,7 @@ def facts(results: Results) -> dict[str, str]:
 def _read_averaged(path: Path, model: Mapping[str, Any]) -> dict[str, Any] | None:
     if not path.exists():
         return None
-    averaged = rundir.read_json(path, ("model", "views", "test"))
+    averaged = read_json(path, ("model", "views", "test"))
     return averaged if averaged["model"] == model else None
 
 
@@ -199,4 +200,6 @@ def _read_predictions(path: Path) -> dict[str, np.ndarray]:
         with np.load(path) as arrays:
             return {name: arrays[name] for name in names}
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        if line := explain(error):
+            raise BadInput(line) from error
         raise BadInput(f"{path} is damaged ({error}); remove it and run `fmnist eval` again") from error

@@ -1,32 +1,31 @@
-"""The run folder: the names of its files, atomic writes, and the record of what made it."""
+"""The run folder: the names of its files, whose it is, and the record of what made it."""
 
 import contextlib
 import csv
-import fcntl
 import importlib.metadata
 import io
-import json
 import logging
 import os
 import platform
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from fmnist import __version__, environment
 from fmnist.config import resolve, to_dict
-from fmnist.errors import BadInput, Busy
+from fmnist.errors import FULL, BadInput, Busy, explain
+from fmnist.files import atomic_write as atomic_write
+from fmnist.files import check_writable, lock
+from fmnist.files import read_json as read_json
+from fmnist.files import write_json as write_json
 from fmnist.revision import revision
 from fmnist.schema import Recipe
+from fmnist.text import printable
 
 logger = logging.getLogger(__name__)
 
 _PACKAGES = ("tensorflow", "tensorflow-cpu", "keras", "keras-tuner", "scikit-learn", "numpy", "tensorboard")
-# To ask for it is to set it, for all threads: so once, before there are any.
-_UMASK = os.umask(0o077)
-os.umask(_UMASK)
 
 
 class RunDir:
@@ -36,7 +35,12 @@ class RunDir:
         self.path = Path(path)
 
     def __str__(self) -> str:
-        return str(self.path)
+        return printable(self.path)
+
+    @property
+    def name(self) -> str:
+        """The folder's name, as other files and pages tell it."""
+        return printable(self.path.resolve().name)
 
     @property
     def config(self) -> Path:
@@ -122,19 +126,21 @@ class RunDir:
         Raises:
             BadInput: it belongs to another recipe or seed, or cannot be written.
         """
+        settings = to_dict(recipe)
+        verb = "made"
         try:
             self.path.mkdir(parents=True, exist_ok=True)
+            verb = "written"
+            check_writable(self.path)
+            if not self.config.exists():
+                write_json(self.config, {"recipe": settings, "seed": seed, "jobs": {}})
+                return
         except OSError as error:
+            room = "make room, or " * (error.errno in FULL)
             raise BadInput(
-                f"the run folder {self.path} cannot be made ({error.strerror}); choose another with --run"
+                f"the run folder {self} cannot be {verb} ({error.strerror}); {room}choose another with --run"
             ) from error
-        if not os.access(self.path, os.W_OK | os.X_OK):
-            raise BadInput(f"the run folder {self.path} cannot be written; choose another with --run")
         self.check(recipe, seed)
-        settings = to_dict(recipe)
-        if not self.config.exists():
-            write_json(self.config, {"recipe": settings, "seed": seed, "jobs": {}})
-            return
         held, _ = self.recipe()
         if held.search and recipe.search and held.search.trials < recipe.search.trials:
             write_json(self.config, read_json(self.config) | {"recipe": settings})
@@ -146,7 +152,7 @@ class RunDir:
             BadInput: no run was started here, or its config.json is damaged.
         """
         if not self.config.exists():
-            raise BadInput(f"{self.path} holds no run; start one with `fmnist tune` or `fmnist train`")
+            raise BadInput(f"{self} holds no run; start one with `fmnist tune` or `fmnist train`")
         recorded = read_json(self.config, ("recipe", "seed"))
         return resolve(recorded["recipe"], str(self.config)), recorded["seed"]
 
@@ -209,7 +215,7 @@ class RunDir:
             for name in sorted(data.keys() & facts["data"].keys()):
                 if data[name] != facts["data"][name]:
                     raise BadInput(
-                        f"{name} is not the file that `{other}` of the run in {self.path} read; "
+                        f"{name} is not the file that `{other}` of the run in {self} read; "
                         "give that run's data with --data, or choose another folder with --run"
                     )
 
@@ -221,11 +227,9 @@ class RunDir:
             Busy: another process holds it.
         """
         self.checkpoint.mkdir(parents=True, exist_ok=True)
-        with (self.checkpoint / f"{job}.lock").open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise Busy(f"another `{job}` is at work in {self.path}; wait for it or stop it") from error
+        with (self.checkpoint / f"{job}.lock").open("wb") as file:
+            if not lock(file):
+                raise Busy(f"another `{job}` is at work in {self}; wait for it or stop it")
             yield
 
 
@@ -238,58 +242,6 @@ def check_distinct(runs: Sequence[RunDir]) -> None:
         seen.add(place)
 
 
-@contextlib.contextmanager
-def atomic_write(path: Path, *, durable: bool = True) -> Iterator[IO[bytes]]:
-    """Open a file beside `path` that replaces it, whole and on disk, when the block ends without an exception.
-
-    Without `durable` it survives this process, as it must, but perhaps not a power cut.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with tempfile.NamedTemporaryFile(
-            dir=path.parent, prefix=f".{path.stem}.", suffix=path.suffix, delete=False
-        ) as file:
-            try:
-                yield file
-                file.flush()
-                if durable:
-                    os.fsync(file.fileno())
-                # A temporary file is private; a result is as public as the umask says.
-                os.chmod(file.name, 0o666 & ~_UMASK)
-                os.replace(file.name, path)
-            except BaseException:
-                os.unlink(file.name)
-                raise
-    except OSError as error:
-        # A full disk tells no name.
-        error.filename = error.filename or str(path)
-        raise
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write `value` as indented JSON, atomically. NaN and infinity are refused: no other reader takes them."""
-    with atomic_write(path) as file:
-        file.write((json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
-
-
-def read_json(path: Path, keys: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Read an object from JSON.
-
-    Raises:
-        BadInput: no such file, not an object, or one of `keys` is missing.
-    """
-    try:
-        value = json.loads(path.read_bytes())
-        missing = [key for key in keys if key not in value]
-    except FileNotFoundError as error:
-        raise BadInput(f"{path} is missing; run the job that makes it first") from error
-    except (OSError, ValueError, TypeError) as error:
-        raise BadInput(f"{path} is damaged ({error}); remove it and run the job that makes it again") from error
-    if missing or not isinstance(value, dict):
-        raise BadInput(f"{path} is damaged (no {', '.join(missing) or 'object'}); remove it and run its job again")
-    return value
-
-
 def read_trials(path: Path) -> list[dict[str, str]]:
     """Read trials.csv, a dictionary a trial; none if there is no such file.
 
@@ -297,12 +249,14 @@ def read_trials(path: Path) -> list[dict[str, str]]:
         BadInput: it is damaged.
     """
     try:
-        trials = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8")), restval=""))
+        trials = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8-sig")), restval=""))
         for trial in trials:
             float(trial["score"] or "nan"), float(trial.get("seconds") or "nan"), trial["trial"], trial["status"]
     except FileNotFoundError:
         return []
     except (OSError, ValueError, KeyError, csv.Error) as error:
+        if line := explain(error):
+            raise BadInput(line) from error
         raise BadInput(f"{path} is damaged ({error}); remove it and run `fmnist tune` again") from error
     return trials
 

@@ -11,6 +11,9 @@ from pydantic.dataclasses import dataclass
 
 from fmnist.errors import BadInput
 
+MOST_SEED = 2**32 - 1
+"""The largest seed that NumPy, scikit-learn and Keras all take."""
+
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 Positive = Annotated[int, Field(gt=0)]
@@ -27,7 +30,7 @@ class DataConfig:
     """
 
     split: Literal["tuned-mlp", "regularized-mlp", "none"] = "tuned-mlp"
-    split_seed: Annotated[int, Field(ge=0)] = 0
+    split_seed: Annotated[int, Field(ge=0, le=MOST_SEED)] = 0
     train_limit: Positive | None = None
 
     @property

@@ -37,7 +37,7 @@ def describe(teachers: Sequence[RunDir], recipe: Recipe) -> list[dict[str, Any]]
         if not run.trained:
             raise BadInput(f"the teacher {run} has no finished model; run `fmnist train` for it first")
         sha256 = hashlib.sha256(run.model.read_bytes()).hexdigest()
-        described.append({"run": run.path.resolve().name, "recipe": other.name, "seed": seed, "sha256": sha256})
+        described.append({"run": run.name, "recipe": other.name, "seed": seed, "sha256": sha256})
     return described
 
 

@@ -10,8 +10,9 @@ from fmnist.config import replace, resolve, to_dict
 from fmnist.data import TrainData
 from fmnist.devices import Devices, numerics
 from fmnist.errors import BadInput
+from fmnist.files import atomic_write, read_json, utf8_path, write_json
 from fmnist.progress import bar
-from fmnist.rundir import RunDir, atomic_write, read_json, write_json
+from fmnist.rundir import RunDir
 from fmnist.schema import Recipe
 from fmnist.signals import Stop
 from fmnist.teachers import describe, load_all
@@ -77,7 +78,7 @@ def train(
         with devices.scope():
             models = load_all(teachers, loaded.source)
         trainer = Trainer(loaded, devices, models)
-        board = run.tensorboard / "final"
+        board = Path(utf8_path(run.tensorboard), "final")
         names = data.classes(loaded.source)
         log = log_epochs(training.epochs)
         try:

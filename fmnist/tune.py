@@ -16,8 +16,9 @@ from fmnist.boards import tensorboard
 from fmnist.config import replace
 from fmnist.devices import Devices, numerics
 from fmnist.errors import Restart
+from fmnist.files import atomic_write, utf8_path, write_text
 from fmnist.fit import Trainer
-from fmnist.rundir import RunDir, atomic_write
+from fmnist.rundir import RunDir
 from fmnist.schema import Recipe, SearchConfig
 from fmnist.search import client, service, status
 from fmnist.search.chief import Chief
@@ -124,7 +125,7 @@ class _Trials:
         values = {name: _scalar(value) for name, value in trial.values.items()}
         # One folder a trial, so that TensorBoard's HParams page shows a trial as one session; its name says what it is.
         told = (f"{value:.2g}" if isinstance(value, float) else str(value) for value in values.values())
-        board = self._run.tensorboard / "trials" / "_".join([trial.trial_id, *told])
+        board = Path(utf8_path(self._run.tensorboard), "trials", "_".join([trial.trial_id, *told]))
         with _counting_deaths(checkpoint):
             self._trainer.fit(
                 recipe.model,
@@ -159,14 +160,13 @@ def _counting_deaths(checkpoint: Path) -> Iterator[None]:
     """
     # Only a process that died leaves its file; if a checkpoint came after it, that death is the first.
     path = checkpoint.with_suffix(".deaths")
-    deaths = int(path.read_text()) if path.exists() else 0
+    deaths = int(path.read_text(encoding="ascii")) if path.exists() else 0
     if deaths and checkpoint.exists() and checkpoint.stat().st_mtime_ns > path.stat().st_mtime_ns:
         deaths = 1
     if deaths >= _DEATHS_A_TRIAL:
         path.unlink()
         raise RuntimeError(f"its process died {deaths} times within an epoch; it may need more memory than there is")
-    with atomic_write(path, durable=False) as file:
-        file.write(str(deaths + 1).encode())
+    write_text(path, str(deaths + 1), durable=False)
     try:
         yield
     finally:
@@ -187,7 +187,7 @@ def _declare_hyperparameters(run: RunDir, search: SearchConfig) -> None:
     metric = hparams.Metric(
         f"epoch_{search.objective.removeprefix('val_')}", group="validation", display_name=search.objective
     )
-    with tf.summary.create_file_writer(str(run.tensorboard)).as_default():
+    with tf.summary.create_file_writer(utf8_path(run.tensorboard)).as_default():
         hparams.hparams_config(hparams=domains, metrics=[metric])
 
 

@@ -6,8 +6,9 @@ import os
 import sys
 from pathlib import Path
 
-from fmnist.errors import EXIT_BAD_INPUT, BadInput
+from fmnist.errors import EXIT_BAD_INPUT, BadInput, explain
 from fmnist.rundir import RunDir
+from fmnist.text import print_anything
 from jobs.kubernetes import submitter as kubernetes
 from jobs.pipeline import Pipeline, Site
 from jobs.slurm import submitter as slurm
@@ -36,6 +37,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def main() -> None:
     """Do what the command line says."""
+    print_anything()
     options = vars(_parser().parse_args())
     cluster, verb = _CLUSTERS[options.pop("cluster")], options.pop("verb")
     site = Site(**{field.name: options.pop(field.name) for field in dataclasses.fields(Site)})
@@ -48,6 +50,9 @@ def main() -> None:
 if __name__ == "__main__":
     try:
         main()
-    except BadInput as error:
-        print(f"fmnist: {error}", file=sys.stderr)
+    except (BadInput, OSError) as error:
+        line = str(error) if isinstance(error, BadInput) else explain(error)
+        if line is None:
+            raise
+        print(f"fmnist: {line}", file=sys.stderr)
         sys.exit(EXIT_BAD_INPUT)

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from fmnist import environment
 from fmnist.errors import EXIT_BAD_INPUT, BadInput
+from fmnist.files import check_writable
 from fmnist.revision import revision
 from fmnist.search.supervise import Ending, Member, Share, shares, supervise
 from fmnist.signals import Stop, stop_on_signals
@@ -169,8 +170,10 @@ def _results(runs: Sequence[Path], *, make: bool) -> Path:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise BadInput(f"the folder {folder} cannot be made ({error.strerror}); choose another RESULTS") from error
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise BadInput(f"the folder {folder} cannot be written, or is missing; choose another RESULTS")
+    try:
+        check_writable(folder)
+    except OSError as error:
+        raise BadInput(f"the folder {folder} cannot be written ({error.strerror}); choose another RESULTS") from error
     return folder
 
 
@@ -277,7 +280,7 @@ class _Container(Member):
 
 
 def _digest(identity: str) -> str:
-    return hashlib.sha256(identity.encode()).hexdigest()[:12]
+    return hashlib.sha256(os.fsencode(identity)).hexdigest()[:12]
 
 
 if __name__ == "__main__":

@@ -35,7 +35,9 @@ class Engine:
         Raises:
             BadInput: it failed, and `check` is true.
         """
-        done = subprocess.run([self.name, *args], capture_output=True, text=True, stdin=subprocess.DEVNULL)
+        done = subprocess.run(
+            [self.name, *args], capture_output=True, encoding="utf-8", errors="replace", stdin=subprocess.DEVNULL
+        )
         if check and done.returncode:
             raise BadInput(f"{self.name} {args[0]} failed: {_last_line(done.stderr)}")
         return done.stdout.strip()
@@ -45,7 +47,12 @@ class Engine:
         """Why the engine does not answer; None if it does. That the command is there says nothing of its daemon."""
         try:
             done = subprocess.run(
-                [self.name, "info"], capture_output=True, text=True, timeout=_ANSWER_SECONDS, stdin=subprocess.DEVNULL
+                [self.name, "info"],
+                capture_output=True,
+                encoding="utf-8",
+                errors="replace",
+                timeout=_ANSWER_SECONDS,
+                stdin=subprocess.DEVNULL,
             )
         except OSError:
             return f"{self.name} is not installed"
@@ -79,7 +86,9 @@ class Engine:
             return []
         if self.name == "docker" and _has_toolkit(self("info", "--format", "{{json .Runtimes}}")):
             return ["--gpus", "all"]
-        if self.name == "podman" and any("nvidia.com/gpu" in Path(path).read_text() for path in _files(_CDI)):
+        if self.name == "podman" and any(
+            "nvidia.com/gpu" in Path(path).read_text(encoding="utf-8") for path in _files(_CDI)
+        ):
             return ["--device", "nvidia.com/gpu=all"]
         return []
 

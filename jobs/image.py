@@ -58,7 +58,9 @@ def _source() -> str | None:
     """Where the code is from, without the password that an address may hold."""
     command = ["git", "-C", str(_ROOT), "config", "--get", "remote.origin.url"]
     try:
-        url = urlsplit(subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip())
+        url = urlsplit(
+            subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", check=True).stdout.strip()
+        )
     except (OSError, subprocess.CalledProcessError):
         return None
     return url._replace(netloc=url.netloc.rpartition("@")[2]).geturl()

@@ -1,10 +1,12 @@
 """What `make submit` submits, to whichever cluster: the pipeline tune -> train -> eval -> report of one run."""
 
 import contextlib
+import logging
 import os
 import re
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,7 +15,9 @@ from pathlib import Path
 from fmnist import config
 from fmnist.errors import BadInput
 from fmnist.rundir import RunDir
-from fmnist.schema import Recipe
+from fmnist.schema import MOST_SEED, Recipe
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -85,8 +89,8 @@ class Pipeline:
         """
         if not re.fullmatch(r"[a-zA-Z0-9]([a-zA-Z0-9._-]*[a-zA-Z0-9])?", self.name):
             raise BadInput(f"RUN={self.name}: the jobs are named after it; use letters, digits, '.', '_' and '-'")
-        if self.workers < 1 or self.gpus_per_worker < 0 or self.seed < 0:
-            raise BadInput("WORKERS is at least 1, GPUS_PER_WORKER and SEED at least 0")
+        if self.workers < 1 or self.gpus_per_worker < 0 or not 0 <= self.seed <= MOST_SEED:
+            raise BadInput(f"WORKERS is at least 1, GPUS_PER_WORKER at least 0, and SEED from 0 to {MOST_SEED}")
         if self.resolved.training.distillation:
             raise BadInput("a submitted training has no teachers; leave out training.distillation, or train it by hand")
         fresh = not self.run.path.exists()
@@ -94,8 +98,7 @@ class Pipeline:
         self.logs.mkdir(exist_ok=True)
         self.state.mkdir(exist_ok=True)
         if not self.token.exists():
-            with open(os.open(self.token, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-                file.write(secrets.token_urlsafe())
+            write_secret(self.token, secrets.token_urlsafe())
         try:
             yield
         except BaseException:
@@ -135,6 +138,14 @@ class Site:
     overlay: str = "jobset"
     namespace: str | None = None
     queue: str | None = None
+
+
+def write_secret(path: Path, secret: str) -> None:
+    """Write a new file that nobody else can read; where the file system keeps no permissions, a warning says so."""
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
+        file.write(secret)
+        if stat.S_IMODE(os.fstat(file.fileno()).st_mode) & 0o077:
+            logger.warning("%s holds the search's secret, and this file system lets other users read it", path)
 
 
 def need(program: str, cluster: str) -> None:

@@ -13,7 +13,8 @@ import fmnist
 PACKAGE = Path(fmnist.__file__).parent
 ROOMS = [
     {"__init__"},
-    {"errors", "revision", "environment", "chatter", "schema", "config", "rundir", "signals", "progress"},
+    {"errors", "text", "environment", "chatter"},
+    {"files", "revision", "schema", "config", "rundir", "signals", "progress"},
     {"data"},
     {"augment", "schedule", "model", "whitening", "folding", "pictures"},
     {"averaging", "figures"},

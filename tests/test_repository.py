@@ -1,5 +1,6 @@
 """What the repository holds, and how its front door turns variables into commands."""
 
+import ast
 import re
 import subprocess
 from pathlib import Path
@@ -78,6 +79,15 @@ def test_every_recipe_that_is_named_exists() -> None:
 
 def test_the_changelog_has_this_version() -> None:
     assert f"## [{fmnist.__version__}]" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_what_a_command_prints_is_read_in_a_named_encoding() -> None:
+    """Not in the locale's. That each text file names one is ruff's to check."""
+    modules = [path for path in tracked() if path.suffix == ".py" and path.relative_to(ROOT).parts[0] != "tests"]
+    calls = [node for path in modules for node in ast.walk(ast.parse(path.read_bytes())) if isinstance(node, ast.Call)]
+    given = [{keyword.arg for keyword in call.keywords} for call in calls]
+    assert any("encoding" in names and "capture_output" in names for names in given)
+    assert not any({"text", "universal_newlines"} & names for names in given)
 
 
 def test_no_module_passes_300_lines() -> None:

@@ -233,7 +233,7 @@ class Chief:
         self._release_lapsed()
         if isinstance(self._oracle, BayesianOptimizationOracle):
             # Its generator's state is not in oracle.json; without this a search that went on would be another one.
-            self._oracle._random_state.seed(self._oracle.seed + len(self._oracle.trials))
+            self._oracle._random_state.seed((self._oracle.seed + len(self._oracle.trials)) % 2**32)
         with self._calling() as oracle:
             trial = oracle.create_trial(worker_id)
         if trial.status == TrialStatus.STOPPED:

@@ -111,7 +111,7 @@ class RemoteChief:
 
     def end_trial(self, worker_id: str, trial_id: str, status: str, message: str | None = None) -> None:
         ended = self._trials.Trial(trial_id=trial_id, status=TrialStatus.to_proto(status))
-        reason = ((MESSAGE, message.encode()),) if message else ()
+        reason = ((MESSAGE, message.encode(errors="backslashreplace")),) if message else ()
         with self._losing():
             self._call("EndTrial", self._messages.EndTrialRequest(trial=ended), reason)
         self._heart.stop()

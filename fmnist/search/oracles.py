@@ -29,8 +29,8 @@ def make(recipe: Recipe, seed: int) -> keras_tuner.Oracle:
     settings = {
         "objective": keras_tuner.Objective(search.objective, "min" if search.objective == "val_loss" else "max"),
         "hyperparameters": hyperparameters,
-        # Keras Tuner takes 0 for "no seed".
-        "seed": seed + 1,
+        # Keras Tuner takes 0 for "no seed"; the largest seed searches as seed 0 does.
+        "seed": (seed + 1) % 2**32 or 1,
         "max_retries_per_trial": search.max_retries_per_trial,
         # It would end the search with an error in the middle of a call; bad regions of the space are no error.
         "max_consecutive_failed_trials": sys.maxsize,

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from keras_tuner.engine.trial import Trial
 
 from fmnist.errors import BadInput
-from fmnist.rundir import atomic_write
+from fmnist.files import atomic_write
 
 logger = logging.getLogger(__name__)
 

@@ -17,7 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fmnist.errors import BadInput
-from fmnist.rundir import RunDir, write_json
+from fmnist.files import write_json
+from fmnist.rundir import RunDir
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,8 @@ def from_environment(environment: Mapping[str, str] = os.environ) -> Role | None
     identity = environment.get("KERASTUNER_TUNER_ID")
     if not identity:
         return None
+    if not (identity.isascii() and identity.isprintable()):
+        raise BadInput(f"KERASTUNER_TUNER_ID={identity!r} cannot be sent; use ASCII letters and digits")
     port = environment.get("KERASTUNER_ORACLE_PORT")
     if port and not (port.isdecimal() and int(port) < 2**16):
         raise BadInput(f"KERASTUNER_ORACLE_PORT={port} is no port")
@@ -60,6 +63,8 @@ def from_environment(environment: Mapping[str, str] = os.environ) -> Role | None
     )
     if token is not None and not (token.strip() and token.isascii()):
         raise BadInput(f"FMNIST_TOKEN_FILE={environment['FMNIST_TOKEN_FILE']} holds no token")
+    if not environment.get("FMNIST_TOKEN", "").isascii():
+        raise BadInput("FMNIST_TOKEN cannot be sent; use ASCII characters")
     if certificate and not key and "chief" in identity:
         # Without it the chief would serve in the clear.
         raise BadInput("FMNIST_TLS_CERTIFICATE is set, but not FMNIST_TLS_KEY: the chief needs both")

@@ -11,8 +11,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from fmnist.files import read_json
 from fmnist.progress import logging_to_stderr
-from fmnist.rundir import RunDir, read_json, read_trials
+from fmnist.rundir import RunDir, read_trials
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,8 @@ from typing import Any
 import keras_tuner
 from keras_tuner.engine.trial import Trial, TrialStatus
 
-from fmnist.rundir import RunDir, atomic_write, write_json
+from fmnist.files import write_json, write_text
+from fmnist.rundir import RunDir
 from fmnist.search import space
 
 Row = dict[str, Any]
@@ -61,8 +62,7 @@ def write(run: RunDir, oracle: keras_tuner.Oracle, rows: Iterable[Row]) -> None:
     writer = csv.DictWriter(text, list(columns))
     writer.writeheader()
     writer.writerows(table)
-    with atomic_write(run.trials) as file:
-        file.write(text.getvalue().encode())
+    write_text(run.trials, text.getvalue())
     if found := best(oracle):
         write_json(run.best, found)
 

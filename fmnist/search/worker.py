@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from keras_tuner.engine.trial import Trial, TrialStatus
 
-from fmnist.errors import disk_full
+from fmnist.errors import explain
 from fmnist.search import space
 from fmnist.search.chief import NotYours
 from fmnist.search.tables import SECONDS
@@ -53,7 +53,7 @@ class RunTrial(Protocol):
 
     It reports each epoch, and saves a checkpoint of it only then, so that none goes unreported; an epoch that is
     trained or read from a checkpoint again is reported again. What it raises fails the trial, but for `Interrupted`
-    and a full disk, which leave the trial to be taken up again.
+    and what the file system refuses, which leave the trial to be taken up again.
     """
 
     def __call__(self, trial: TrialRequest, report: Report) -> None: ...
@@ -92,7 +92,7 @@ def _run(chief: ChiefLike, worker_id: str, run_trial: RunTrial, request: TrialRe
     try:
         run_trial(request, reporter)
     except Exception as error:
-        if error is reporter.refusal or disk_full(error):
+        if error is reporter.refusal or explain(error):
             raise
         reason = _reason(error)
         logger.warning("trial %s failed: %s", request.trial_id, reason)

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from fmnist.errors import EXIT_FAILED, BadInput
-from fmnist.rundir import RunDir, write_json
-from jobs.pipeline import Pipeline, Site, need
+from fmnist.files import write_json
+from fmnist.rundir import RunDir
+from jobs.pipeline import Pipeline, Site, need, write_secret
 
 _HERE = Path(__file__).parent
 OVERLAYS = tuple(sorted(path.name for path in (_HERE / "overlays").iterdir()))
@@ -74,8 +75,10 @@ def render(pipeline: Pipeline, site: Site, folder: Path) -> None:
             f"RUN={pipeline.name}: Kubernetes takes up to 40 lower-case letters, digits and '-', the first a letter"
         )
     (folder / "tensorboard").mkdir(parents=True, exist_ok=True)
-    for file in (_HERE / "references.yaml", pipeline.token):
-        shutil.copy(file, folder)
+    # Not shutil.copy, which sets the permissions too: some file systems refuse that.
+    shutil.copyfile(_HERE / "references.yaml", folder / "references.yaml")
+    (folder / "token").unlink(missing_ok=True)
+    write_secret(folder / "token", pipeline.token.read_text(encoding="ascii"))
     labels = {"app.kubernetes.io/name": "fmnist", "app.kubernetes.io/instance": pipeline.name}
     kustomization: dict[str, Any] = {
         "resources": [_relative(_HERE / "overlays" / site.overlay, folder)],
@@ -87,7 +90,7 @@ def render(pipeline: Pipeline, site: Site, folder: Path) -> None:
         "patches": _patches(pipeline, site),
     }
     if source := pipeline.recipe_file():
-        shutil.copy(source, folder)
+        shutil.copyfile(source, folder / source.name)
         kustomization["configMapGenerator"] = [{"name": "recipe", "files": [source.name]}]
     tensorboard = {
         "resources": [_relative(_HERE / "tensorboard", folder / "tensorboard")],
@@ -234,7 +237,9 @@ def _selector(run: RunDir, job: str = "") -> list[str]:
 def _kubectl(site: Site, *arguments: str, check: bool = True) -> "subprocess.CompletedProcess[str]":
     need("kubectl", "Kubernetes")
     namespace = ["--namespace", site.namespace] if site.namespace else []
-    result = subprocess.run(["kubectl", *namespace, *arguments], capture_output=True, text=True)
+    result = subprocess.run(
+        ["kubectl", *namespace, *arguments], capture_output=True, encoding="utf-8", errors="replace"
+    )
     if check and result.returncode:
         raise BadInput(f"kubectl {arguments[0]}: {result.stderr.strip()}")
     return result

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from fmnist import data
 from fmnist.errors import BadInput
-from fmnist.rundir import RunDir, write_json
+from fmnist.files import write_json
+from fmnist.rundir import RunDir
 from fmnist.search.status import show
 from jobs.pipeline import Pipeline, Site, need
 
@@ -60,7 +61,11 @@ def _submit(pipeline: Pipeline, site: Site, ids: dict[str, str]) -> None:
     def sbatch(name: str, script: str, options: Sequence[str], arguments: Sequence[str]) -> str:
         command = ["sbatch", "--parsable", "--export=ALL", f"--job-name={name}", *_site(site), *options]
         answer = subprocess.run(
-            [*command, str(_SCRIPTS / script), *arguments], env=environment, capture_output=True, text=True
+            [*command, str(_SCRIPTS / script), *arguments],
+            env=environment,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
         )
         if answer.returncode:
             raise BadInput(f"Slurm refuses the job {name}: {answer.stderr.strip().removeprefix('sbatch: error: ')}")
@@ -104,7 +109,8 @@ def _recipe(pipeline: Pipeline) -> str:
     source = pipeline.recipe_file()
     if source is None:
         return pipeline.recipe
-    return str(shutil.copy(source, pipeline.state.absolute()))
+    # Not shutil.copy, which sets the permissions too: some file systems refuse that.
+    return str(shutil.copyfile(source, pipeline.state.absolute() / source.name))
 
 
 def _environment(pipeline: Pipeline, site: Site) -> dict[str, str]:
@@ -138,7 +144,7 @@ def logs(run: RunDir, _site: Site) -> None:
     """Print the end of each log."""
     for path in sorted(run.path.glob("logs/*.log")):
         print(f"== {path}")
-        print("\n".join(path.read_text(errors="replace").splitlines()[-_LINES:]))
+        print("\n".join(path.read_text(encoding="utf-8", errors="replace").splitlines()[-_LINES:]))
 
 
 def cancel(run: RunDir, _site: Site) -> None:
@@ -177,7 +183,7 @@ def _queued(run: RunDir) -> list[str]:
 def _squeue(ids: Sequence[str], form: str, *options: str) -> str:
     need("squeue", "Slurm")
     command = ["squeue", f"--format={form}", *options, f"--jobs={','.join(ids)}"]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace")
     # So it calls jobs that it has forgotten. Any other failure says nothing of them.
     if done.returncode and "Invalid job id" not in done.stderr:
         raise BadInput(f"Slurm does not answer: {done.stderr.strip().rpartition('squeue: ')[2]}")
