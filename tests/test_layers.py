@@ -14,6 +14,7 @@ PACKAGE = Path(fmnist.__file__).parent
 ROOMS = [
     {"__init__"},
     {"errors", "revision", "schema", "config", "rundir", "signals", "progress"},
+    {"idx", "datafiles"},
     {"data"},
     {"augment", "schedule", "model", "whitening", "folding", "pictures"},
     {"averaging", "figures"},
