@@ -1,6 +1,10 @@
 """Recipes: named TOML files of settings, resolved into the frozen dataclasses of `schema`."""
 
 import codecs
+import dataclasses
+import functools
+import itertools
+import math
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -11,7 +15,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from fmnist.errors import BadInput
-from fmnist.schema import Recipe, keys, nearest
+from fmnist.schema import Recipe, SpaceConfig, keys, nearest
 from fmnist.text import printable
 
 if sys.version_info >= (3, 11):
@@ -21,6 +25,23 @@ else:
 
 RECIPES = resources.files("fmnist") / "recipes"
 _RECIPE = TypeAdapter(Recipe)
+_HIDDEN = "model.hidden"
+_EXACT = 2**53  # what a table, TensorBoard or JSON elsewhere has is a double
+
+
+@dataclasses.dataclass(frozen=True)
+class Domain:
+    """What a search may set one key to, as the configuration takes it: each value of the key's type, and there once.
+
+    It is `values`, or a range `min`..`max`, or (for `model.hidden`) `layers` of `units`.
+    """
+
+    values: tuple[str | bool | int | float, ...] = ()
+    min: int | float | None = None
+    max: int | float | None = None
+    sampling: str = "linear"
+    layers: tuple[int, int] | None = None
+    units: tuple[int, ...] = ()
 
 
 def names() -> list[str]:
@@ -32,7 +53,7 @@ def load(recipe: str, overrides: Sequence[str] = ()) -> Recipe:
     """Resolve a recipe's name, or the path of a TOML file, with `key=value` overrides (the value is read as TOML).
 
     Raises:
-        BadInput: no such recipe, not TOML, an unknown key, or a value out of range.
+        BadInput: no such recipe, not TOML, an unknown key, or a value out of range, in the search space too.
     """
     path = Path(recipe)
     if recipe in names():
@@ -50,7 +71,10 @@ def load(recipe: str, overrides: Sequence[str] = ()) -> Recipe:
     if "name" in settings:
         raise BadInput(f"recipe {recipe}: the key 'name' is taken from the file's name; leave it out")
     settings["name"] = printable(path.stem)
-    return resolve(settings, f"recipe {recipe}")
+    resolved = resolve(settings, f"recipe {recipe}")
+    if resolved.search:
+        space(resolved, f"recipe {recipe}: search.space")
+    return resolved
 
 
 def resolve(settings: Mapping[str, Any], source: str) -> Recipe:
@@ -93,6 +117,60 @@ def _read(path: Path) -> str:
         line = raw.count(b"\n", 0, error.start) + 1
         raise BadInput(f"recipe {path} is not UTF-8 (line {line}: {error.reason}); save it as UTF-8") from error
     return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def space(recipe: Recipe, source: str = "search.space") -> dict[str, Domain]:
+    """What the recipe's search may vary, by dotted key: the one reading of it.
+
+    Raises:
+        BadInput: there is no search; or a value of the space, or two values together, that the configuration refuses.
+    """
+    given = recipe.require_search().space
+    fixed = dataclasses.replace(recipe, search=None)
+    tried = {key: _values(key, choices, source) for key, choices in given.items()}
+    first = {key: values[0] for key, values in tried.items()}
+    read = {}
+    for key, choices in given.items():
+        taken = [replace(fixed, {**first, key: value}, source) for value in tried[key]]
+        read[key] = _domain(key, choices, [_get(one, key) for one in taken], source)
+    # What goes with what is a matter of numbers and lists, and of two keys; of more of them, a trial fails.
+    ends = {key: values if key == _HIDDEN else (min(values), max(values)) for key, values in tried.items()
+            if not any(isinstance(value, str) for value in values)}  # fmt: skip
+    for one, other in itertools.combinations(ends, 2):
+        for value, another in itertools.product(ends[one], ends[other]):
+            replace(fixed, {**first, one: value, other: another}, source)
+    return read
+
+
+def _values(key: str, choices: SpaceConfig, source: str) -> list[Any]:
+    """Values that stand for all the others: if the configuration takes these, it takes every value of the space."""
+    if (key == _HIDDEN) != (choices.layers is not None):
+        raise BadInput(f"{source}: layers and units are for {_HIDDEN} and nothing else; see {key!r}")
+    if key == "training.epochs":
+        raise BadInput(f"{source}: a trial is as long as search.epochs says; leave out {key}")
+    if choices.layers is not None and choices.units is not None:
+        return [[width] * layers for width in choices.units for layers in choices.layers]
+    return [choices.min, choices.max] if choices.values is None else list(choices.values)
+
+
+def _domain(key: str, choices: SpaceConfig, values: Sequence[Any], source: str) -> Domain:
+    """The domain of `choices`, whose values are `values` to the configuration."""
+    if choices.layers is not None and choices.units is not None:
+        return Domain(layers=choices.layers, units=tuple(dict.fromkeys(choices.units)))
+    if too_large := [value for value in values if type(value) is int and value >= _EXACT]:
+        raise BadInput(f"{source}: {key}: {too_large[0]} is too large; no number may be above 2**53")
+    if choices.values is not None:
+        return Domain(tuple(dict.fromkeys(values)))
+    least, most = values
+    if isinstance(least, bool):
+        raise BadInput(f"{source}: {key} is true or false; give values, not min and max")
+    if choices.sampling == "log" and not math.isfinite(most / least):
+        raise BadInput(f"{source}: {key}: min {least} and max {most} are too far apart")
+    return Domain(min=least, max=most, sampling=choices.sampling)
+
+
+def _get(recipe: Recipe, key: str) -> Any:
+    return functools.reduce(getattr, key.split("."), recipe)
 
 
 def _override(settings: dict[str, Any], override: str) -> None:

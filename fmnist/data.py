@@ -1,27 +1,22 @@
-"""The data set: find or fetch the four IDX files, verify and parse them, split off the validation images.
+"""The data set: find or fetch the four IDX files, verify them, split off the validation images.
 
-Format: http://yann.lecun.com/exdb/mnist/ (IDX). Data: Xiao, Rasul and Vollgraf, "Fashion-MNIST", arXiv:1708.07747.
+Data: Xiao, Rasul and Vollgraf, "Fashion-MNIST", arXiv:1708.07747.
 """
 
-import gzip
-import hashlib
-import io
 import logging
-import math
 import os
 import shutil
-import struct
 import subprocess
 import sys
 import tempfile
-import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from fmnist import datafiles, environment, idx
 from fmnist.errors import BadInput
 from fmnist.files import atomic_write
 from fmnist.progress import folder_bar
@@ -42,8 +37,6 @@ SYSTEM = Path("/usr/share/datasets/fashion-mnist")
 _CLASSES = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
 )  # fmt: skip
-_UBYTE = 0x08
-_DEFLATE_MAX_RATIO = 1032
 _DOWNLOAD_SECONDS = 300
 _DOWNLOAD_BYTES = 31_000_000  # more or less, as each packager has compressed them
 _KERAS_DOWNLOAD = "import socket; socket.setdefaulttimeout(10); import keras; keras.datasets.fashion_mnist.load_data()"
@@ -125,13 +118,34 @@ def classes(source: Source) -> tuple[str, ...]:
 
 def cache() -> Path:
     """The folder that downloaded files are kept in."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser(), "fmnist")
+    if folder := os.environ.get("XDG_CACHE_HOME"):
+        return Path(folder, "fmnist")
+    if home := _home():
+        return home / ".cache" / "fmnist"
+    # It need not be trusted: what is read there is verified.
+    return Path(tempfile.gettempdir(), f"fmnist-{os.getuid()}")
+
+
+def _keras_home() -> Path | None:
+    # Not the one that this process gives to Keras.
+    if folder := environment.original().get("KERAS_HOME"):
+        return Path(folder)
+    home = _home()
+    return home and home / ".keras"
+
+
+def _home() -> Path | None:
+    try:
+        return Path.home()
+    except RuntimeError:
+        # A container may run as a user of whom the system knows no more than a number.
+        return None
 
 
 def _load(directory: Path | None, parts: Sequence[str]) -> tuple[list[Images], Source]:
     if given := directory or os.environ.get("FMNIST_DATA"):
         try:
-            return _read(Path(given), parts)
+            return _read(Path(given), parts)[:2]
         except (BadInput, OSError) as error:
             raise BadInput(f"{error}; put a good copy there, or name another folder with --data") from error
     for name, source in _sources():
@@ -147,11 +161,11 @@ def _try(name: str, source: AbstractContextManager[Path], parts: Sequence[str]) 
     """Read from one source that must hold Fashion-MNIST, and keep it in the cache; say why if that fails."""
     try:
         with source as directory:
-            images, found = _read(directory, parts)
+            images, found, paths = _read(directory, parts)
             for file, sha256 in found.sha256.items():
                 if sha256 != SHA256[file]:
-                    raise BadInput(f"{_find(directory, file)} is not Fashion-MNIST's: its SHA-256 is {sha256}")
-            kept = found if directory == cache() else _keep(found)
+                    raise BadInput(f"{paths[file]} is not Fashion-MNIST's: its SHA-256 is {sha256}")
+            kept = found if directory == cache() else _keep(found, paths)
         if not kept.directory.exists():
             raise BadInput("what was downloaded could not be kept")
         return images, kept
@@ -161,10 +175,10 @@ def _try(name: str, source: AbstractContextManager[Path], parts: Sequence[str]) 
 
 
 def _sources() -> Iterator[tuple[str, AbstractContextManager[Path]]]:
-    keras_home = os.environ.get("KERAS_HOME") or Path("~/.keras").expanduser()
     yield "the cache", nullcontext(cache())
     yield "this system", nullcontext(SYSTEM)
-    yield "the Keras cache", nullcontext(Path(keras_home, "datasets", "fashion-mnist"))
+    if folder := _keras_home():
+        yield "the Keras cache", nullcontext(folder / "datasets" / "fashion-mnist")
     yield "the Keras download", _keras_download()
     yield "the Debian package", _debian_package()
 
@@ -208,74 +222,53 @@ def _run(command: Sequence[str], folder: Path, **environment: str) -> None:
         raise BadInput(f"{Path(command[0]).name} was not done after {_DOWNLOAD_SECONDS} s") from error
 
 
-def _keep(source: Source) -> Source:
+def _keep(source: Source, paths: Mapping[str, Path]) -> Source:
     """Copy verified files into the cache; without room or permission there the source stays what it was."""
+    folder = cache()
     try:
-        for file in source.sha256:
-            path = _find(source.directory, file)
-            with path.open("rb") as original, atomic_write(cache() / path.name) as copy:
-                shutil.copyfileobj(original, copy)
+        for file, path in paths.items():
+            # Compressed or not, as it was found; never both.
+            with path.open("rb") as original:
+                compressed = original.read(len(idx.GZIP)) == idx.GZIP
+                original.seek(0)
+                with atomic_write(folder / f"{file}{'.gz' * compressed}") as copy:
+                    shutil.copyfileobj(original, copy)
+            (folder / f"{file}{'.gz' * (not compressed)}").unlink(missing_ok=True)
     except OSError as error:
-        logger.warning("the cache %s cannot be written: %s", cache(), error)
+        logger.warning("the cache %s cannot be written: %s", folder, error)
         return source
-    return Source(cache(), source.sha256, source.is_fashion_mnist)
+    return Source(folder, source.sha256, source.is_fashion_mnist)
 
 
-def _find(directory: Path, file: str) -> Path:
-    for path in (directory / f"{file}.gz", directory / file):
-        if path.exists():
-            return path
-    raise BadInput(f"no {file}.gz in {directory}")
-
-
-def _read(directory: Path, parts: Sequence[str]) -> tuple[list[Images], Source]:
+def _read(directory: Path, parts: Sequence[str]) -> tuple[list[Images], Source, dict[str, Path]]:
+    """The images of each part, where they were read, and each file's path there."""
+    found = datafiles.find(directory, parts)
     result = []
     hashes = {}
     for part in parts:
-        files = (f"{part}-images-idx3-ubyte", f"{part}-labels-idx1-ubyte")
-        paths = [_find(directory, file) for file in files]
-        images, hashes[files[0]] = read_idx(paths[0], (28, 28))
-        labels, hashes[files[1]] = read_idx(paths[1], ())
+        of_images, of_labels = datafiles.PARTS[part]
+        images, hashes[of_images] = _read_alike(directory, found[of_images], (28, 28))
+        labels, hashes[of_labels] = _read_alike(directory, found[of_labels], ())
+        images_path, labels_path = found[of_images][0], found[of_labels][0]
         if len(images) != len(labels):
-            raise BadInput(f"{paths[0]} holds {len(images)} images, {paths[1]} {len(labels)} labels")
+            raise BadInput(f"{images_path} holds {len(images)} images, {labels_path} {len(labels)} labels")
         if labels.max() >= len(_CLASSES):
-            raise BadInput(f"{paths[1]}: label {labels.max()} is above {len(_CLASSES) - 1}")
+            raise BadInput(
+                f"{labels_path}: label {labels.max()} is above {len(_CLASSES) - 1}; "
+                f"a data set of {len(_CLASSES)} classes is expected, its labels from 0"
+            )
         result.append(Images(images, labels))
-    return result, Source(directory, hashes, all(SHA256[file] == sha256 for file, sha256 in hashes.items()))
+    is_fashion_mnist = all(SHA256[file] == sha256 for file, sha256 in hashes.items())
+    return result, Source(directory, hashes, is_fashion_mnist), {file: paths[0] for file, paths in found.items()}
 
 
-def read_idx(path: Path, item: tuple[int, ...]) -> tuple[np.ndarray, str]:
-    """Read an IDX file, compressed or not: an array, uint8 [n, *item], and the SHA-256 of the uncompressed file."""
-    try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            return _parse_idx(file, item, limit=path.stat().st_size * _DEFLATE_MAX_RATIO)
-    except (OSError, EOFError, zlib.error, ValueError) as error:
-        raise BadInput(f"{path}: {getattr(error, 'strerror', None) or error}") from error
-
-
-def _parse_idx(file: io.BufferedIOBase, item: tuple[int, ...], limit: int) -> tuple[np.ndarray, str]:
-    ndim = 1 + len(item)
-    header = file.read(4 + 4 * ndim)
-    if len(header) < 4 + 4 * ndim:
-        raise ValueError(f"it ends within the header, after {len(header)} bytes")
-    magic, shape = header[:4], struct.unpack(f">{ndim}I", header[4:])
-    if magic != bytes([0, 0, _UBYTE, ndim]):
-        raise ValueError(f"its magic number is {magic.hex()}, not {bytes([0, 0, _UBYTE, ndim]).hex()}")
-    if shape[1:] != item:
-        raise ValueError(f"its items are {list(shape[1:])}, not {list(item)}")
-    # Before memory is asked for: a header of four bytes can promise terabytes.
-    size = math.prod(shape)
-    if not 0 < size <= limit:
-        raise ValueError(f"its header counts {shape[0]} items: none, or more than a file of its size can hold")
-    data = np.empty(size, np.uint8)
-    found = file.readinto(data.data)
-    if found < size:
-        raise ValueError(f"it ends after {found} of {size} bytes of data")
-    if file.read(1):
-        raise ValueError(f"it goes on after the {size} bytes of data that its header counts")
-    digest = hashlib.sha256(header)
-    digest.update(data.data)
-    return data.reshape(shape), digest.hexdigest()
+def _read_alike(directory: Path, paths: Sequence[Path], item: tuple[int, ...]) -> tuple[np.ndarray, str]:
+    """What all these files hold, such as one and the same compressed and not."""
+    array, sha256 = idx.read(paths[0], item)
+    for path in paths[1:]:
+        if idx.read(path, item)[1] != sha256:
+            datafiles.refuse_several(directory, [paths[0], path])
+    return array, sha256
 
 
 def _split(images: Images, config: DataConfig) -> tuple[Images, Images]:

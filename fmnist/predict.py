@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from fmnist import averaging, data
+from fmnist import averaging, data, idx
 from fmnist.errors import BadInput
 from fmnist.files import read_json
 from fmnist.model import IMAGE_SHAPE, load
@@ -111,7 +111,7 @@ def _names(run: RunDir) -> Sequence[str]:
 def _read(file: Path) -> tuple[np.ndarray, bool]:
     """Images uint8 [n, 28, 28], and whether the file may hold several."""
     try:
-        with file.open("rb") as opened:
+        with idx.open_regular(file) as opened:
             start = opened.read(8)
     except OSError as error:
         raise BadInput(f"{file}: {error.strerror}") from error
@@ -119,8 +119,8 @@ def _read(file: Path) -> tuple[np.ndarray, bool]:
         raise BadInput(f"{file} is empty")
     if start.startswith(b"\x93NUMPY"):
         return _read_npy(file), True
-    if file.suffix == ".gz" or start.startswith(b"\0\0"):
-        return data.read_idx(file, IMAGE_SHAPE)[0], True
+    if start.startswith((idx.GZIP, b"\0\0")):
+        return idx.read(file, IMAGE_SHAPE)[0], True
     return _read_picture(file)[np.newaxis], False
 
 
@@ -132,7 +132,8 @@ def _read_npy(file: Path) -> np.ndarray:
             # Some file systems map no files into memory.
             images = np.load(file, allow_pickle=False)
     except Exception as error:  # a damaged header raises whatever NumPy's parser of it meets
-        raise BadInput(f"{file} cannot be read ({error})") from error
+        reason = str(error).partition("\n")[0]
+        raise BadInput(f"{file} cannot be read ({reason})") from error
     images = images[np.newaxis] if images.shape == IMAGE_SHAPE else images
     if images.dtype != np.uint8 or images.shape[1:] != IMAGE_SHAPE or len(images) == 0:
         raise BadInput(f"{file} holds {images.dtype} {list(images.shape)}; give uint8 [n, 28, 28], light on black")

@@ -75,7 +75,7 @@ def _within_reach(scores: list[float], lowest: bool) -> list[float]:
 
 
 def _label(column: str) -> str:
-    return column.rpartition(".")[2]
+    return column.removeprefix("model.").removeprefix("training.")
 
 
 def _short(text: str) -> str:

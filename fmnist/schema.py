@@ -224,7 +224,7 @@ class Recipe:
     def _searches_what_it_can(self) -> "Recipe":
         if self.search and self.training.distillation:
             raise ValueError("a search has no teachers; leave out training.distillation, or [search]")
-        known = [key for key in keys() if re.fullmatch(r"(model|training)\.(?!distillation)\w+", key)]
+        known = [key for key in leaves() if re.match(r"(model|training)\.(?!distillation)", key)]
         for key in self.search.space if self.search else ():
             if key not in known:
                 raise ValueError(f"search.space names an unknown key {key!r}{nearest(key, known)}")
@@ -272,6 +272,12 @@ def keys(kind: Any = Recipe, prefix: str = "") -> Iterator[str]:
         for option in getattr(field.type, "__args__", (field.type,)):
             if dataclasses.is_dataclass(option):
                 yield from keys(option, f"{prefix}{field.name}.")
+
+
+def leaves() -> Sequence[str]:
+    """Of `keys`, those that have a value, and no keys of their own."""
+    known = list(keys())
+    return [key for key in known if not any(other.startswith(f"{key}.") for other in known)]
 
 
 def nearest(word: str, known: Sequence[str]) -> str:

@@ -11,15 +11,14 @@ from typing import Any
 import tensorflow as tf
 from tensorboard.plugins.hparams import api as hparams
 
-from fmnist import data
+from fmnist import config, data
 from fmnist.boards import tensorboard
-from fmnist.config import replace
 from fmnist.devices import Devices, numerics
 from fmnist.errors import Restart
 from fmnist.files import atomic_write, utf8_path, write_text
 from fmnist.fit import Trainer
 from fmnist.rundir import RunDir
-from fmnist.schema import Recipe, SearchConfig
+from fmnist.schema import Recipe
 from fmnist.search import client, service, status
 from fmnist.search.chief import Chief
 from fmnist.search.roles import Role
@@ -34,6 +33,7 @@ logger = logging.getLogger(__name__)
 _PROGRAMS_A_PROCESS = 40
 # Below the number of restarts that a search on one machine gives its workers.
 _DEATHS_A_TRIAL = 3
+_NAME_LENGTH = 200  # of a folder; file systems take 255 bytes
 
 
 def tune(
@@ -55,6 +55,8 @@ def tune(
         Interrupted: a stop was requested; the trial in hand goes on from its last epoch.
         SearchFailed: every trial failed.
     """
+    if recipe.search:
+        config.space(recipe)
     run.claim(recipe, seed)
     if recipe.search is None:
         logger.info("recipe %s is fixed: there is nothing to search", recipe.name)
@@ -63,7 +65,7 @@ def tune(
         client.join(run, recipe, role, _trials(run, recipe, seed, data_dir, devices, stop), stop)
         return
     if not run.tensorboard.exists():
-        _declare_hyperparameters(run, recipe.search)
+        _declare_hyperparameters(run, recipe)
     chief = service.serve(run, recipe, seed, role, stop) if role else _alone(run, recipe, seed, data_dir, devices, stop)
     best = chief.best()
     logger.info("best of %d trials: %s, %s %.4f", len(chief.rows()), best["trial"], best["objective"], best["score"])
@@ -111,7 +113,7 @@ class _Trials:
             self._stop.check()
             logger.info("starting this process anew, to free the memory of %d networks", self._trainer.compiled)
             raise Restart
-        recipe = replace(self._recipe, dict(trial.values))
+        recipe = config.replace(self._recipe, dict(trial.values))
         training = dataclasses.replace(recipe.training, epochs=trial.epochs)
         checkpoint = self._checkpoint(trial.trial_id, trial.attempt)
         if trial.parent_trial_id and not checkpoint.exists():
@@ -125,7 +127,8 @@ class _Trials:
         values = {name: _scalar(value) for name, value in trial.values.items()}
         # One folder a trial, so that TensorBoard's HParams page shows a trial as one session; its name says what it is.
         told = (f"{value:.2g}" if isinstance(value, float) else str(value) for value in values.values())
-        board = Path(utf8_path(self._run.tensorboard), "trials", "_".join([trial.trial_id, *told]))
+        name = "_".join([trial.trial_id, *told])[:_NAME_LENGTH]
+        board = Path(utf8_path(self._run.tensorboard), "trials", name)
         with _counting_deaths(checkpoint):
             self._trainer.fit(
                 recipe.model,
@@ -174,21 +177,23 @@ def _counting_deaths(checkpoint: Path) -> Iterator[None]:
         path.unlink(missing_ok=True)
 
 
-def _declare_hyperparameters(run: RunDir, search: SearchConfig) -> None:
+def _declare_hyperparameters(run: RunDir, recipe: Recipe) -> None:
     """Tell TensorBoard's HParams page the domains, and which metric a trial is judged by."""
-    domains: list[hparams.HParam] = []
-    for key, space in search.space.items():
-        domain: Any = None
-        if space.values is not None:
-            domain = hparams.Discrete(list(space.values))
-        elif space.min is not None and space.max is not None:
-            domain = hparams.RealInterval(space.min, space.max)
-        domains.append(hparams.HParam(key, domain))
+    search = recipe.require_search()
+    domains = [hparams.HParam(key, _domain(domain)) for key, domain in config.space(recipe).items()]
     metric = hparams.Metric(
         f"epoch_{search.objective.removeprefix('val_')}", group="validation", display_name=search.objective
     )
     with tf.summary.create_file_writer(utf8_path(run.tensorboard)).as_default():
         hparams.hparams_config(hparams=domains, metrics=[metric])
+
+
+def _domain(domain: config.Domain) -> Any:
+    if domain.layers:
+        return None
+    if domain.values:
+        return hparams.Discrete(domain.values)
+    return (hparams.IntInterval if isinstance(domain.min, int) else hparams.RealInterval)(domain.min, domain.max)
 
 
 def _scalar(value: Any) -> str | bool | int | float:

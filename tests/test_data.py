@@ -2,9 +2,13 @@
 
 import gzip
 import hashlib
+import os
 import shutil
 import struct
 import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -170,7 +174,11 @@ DAMAGE = {
     "without its checksum": (TEST_IMAGES, gzip.compress(IMAGES_IDX)[:-8], "Compressed file ended"),
     "wrong checksum": (TEST_IMAGES, gzip.compress(IMAGES_IDX)[:-8] + bytes(8), "CRC"),
     "broken deflate": (TEST_IMAGES, gzip.compress(IMAGES_IDX)[:10] + b"\xff" * 500, "invalid block type"),
-    "not gzip": (TEST_IMAGES, IMAGES_IDX, "[Nn]ot a gzipped file"),
+    "gzip within gzip": (TEST_IMAGES, gzip.compress(gzip.compress(IMAGES_IDX)), "it is gzip within gzip, not IDX"),
+    "zip": (TEST_IMAGES, b"PK\x03\x04" + bytes(99), "it is a zip archive, not IDX"),
+    "an error page": (TEST_IMAGES, b"<!DOCTYPE html>" + bytes(99), "it is HTML, not IDX"),
+    "a pointer": (TEST_IMAGES, b"version https://git-lfs.github.com/spec/v1\n", "it is a pointer of Git LFS"),
+    "text": (TEST_IMAGES, b"label,pixel1,pixel2\n", "its magic number is 6c616265, not 00000803"),
     "empty": (TEST_IMAGES, b"", "within the header, after 0 bytes"),
     "label 10": (TEST_LABELS, gzip.compress(idx(labels(20) + np.uint8(1))), "label 10 is above 9"),
     "fewer labels": (TEST_LABELS, gzip.compress(idx(labels(19))), "20 images.* 19 labels"),
@@ -193,6 +201,194 @@ def test_a_missing_file_is_named(tmp_path: Path, name: str) -> None:
     (make_set(tmp_path) / f"{name}.gz").unlink()
     with pytest.raises(BadInput, match=rf"no {name}\.gz in "):
         data.load_test(tmp_path)
+
+
+EMNIST = {"t10k": "emnist-mnist-test", "train": "emnist-mnist-train"}
+# As the packagers name them, and as they unpack: the path of a file, by its part, kind and IDX dimensions.
+LAYOUTS = {
+    "a dot": "{part}-{kind}.idx{ndim}-ubyte",
+    "upper case": "{PART}-{KIND}-IDX{ndim}-UBYTE.GZ",
+    "underscores": "{part}_{kind}_idx{ndim}_ubyte",
+    "short": "{part}-{kind}.gz",
+    "EMNIST": "{emnist}-{kind}-idx{ndim}-ubyte.gz",
+    "a folder each": "{part}-{kind}-idx{ndim}-ubyte/{part}-{kind}-idx{ndim}-ubyte",
+    "a folder each, with a dot": "{part}-{kind}.idx{ndim}-ubyte.gz/{part}-{kind}.idx{ndim}-ubyte",
+    "EMNIST, a folder each": "gzip/{emnist}-{kind}-idx{ndim}-ubyte/{emnist}-{kind}-idx{ndim}-ubyte",
+    "torchvision": "FashionMNIST/raw/{part}-{kind}-idx{ndim}-ubyte",
+    "Keras": "datasets/fashion-mnist/{part}-{kind}-idx{ndim}-ubyte.gz",
+    "a folder a part": "mnist/{part}/{part}-{kind}-idx{ndim}-ubyte.gz",
+}
+
+
+def lay(folder: Path, layout: str, count: int = 20, parts: tuple[str, ...] = ("train", "t10k")) -> Path:
+    for part in parts:
+        for kind, array in ("images", images(count)), ("labels", labels(count)):
+            path = folder / layout.format(
+                part=part, PART=part.upper(), kind=kind, KIND=kind.upper(), ndim=array.ndim, emnist=EMNIST[part]
+            )
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(gzip.compress(idx(array)) if path.suffix.lower() == ".gz" else idx(array))
+    return folder
+
+
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+def test_a_data_set_is_found_as_it_was_packed(tmp_path: Path, layout: str) -> None:
+    source = data.fetch(lay(tmp_path / "set", layout))
+    assert source.sha256 == data.fetch(make_set(tmp_path / "plain")).sha256
+    assert source.directory == tmp_path / "set"
+
+
+@pytest.mark.parametrize("suffix", [".gz", ""])
+def test_a_name_need_not_say_whether_the_file_is_compressed(tmp_path: Path, suffix: str) -> None:
+    expected = data.fetch(make_set(tmp_path, suffix=suffix)).sha256
+    for path in tmp_path.iterdir():
+        whole = path.read_bytes()
+        path.write_bytes(gzip.decompress(whole) if suffix else gzip.compress(whole))
+    assert data.fetch(tmp_path).sha256 == expected
+
+
+def test_one_file_in_several_forms_is_one_file(tmp_path: Path) -> None:
+    """As torchvision leaves them, and one of the collections on Kaggle."""
+    make_set(tmp_path)
+    lay(lay(make_set(tmp_path, suffix=""), LAYOUTS["a dot"]), LAYOUTS["a folder each, with a dot"])
+    assert len(data.load_test(tmp_path)[0]) == 20
+
+
+def test_the_files_in_the_folder_itself_go_before_those_below(tmp_path: Path) -> None:
+    lay(make_set(tmp_path), LAYOUTS["torchvision"], count=30)
+    assert len(data.load_test(tmp_path)[0]) == 20
+
+
+def test_what_belongs_to_no_data_set_is_passed_over(tmp_path: Path) -> None:
+    make_set(tmp_path)
+    for name in "._train-images-idx3-ubyte.gz", "emnist-mapping.txt", "train-images-idx3-ubyte.gz.md5", "test.csv":
+        (tmp_path / name).write_bytes(b"\0\5")
+    (tmp_path / "loop").symlink_to(".")
+    (tmp_path / "itself").symlink_to("itself")
+    assert len(data.load_test(tmp_path)[0]) == 20
+
+
+SEVERAL = {
+    "names": ("emnist-digits-{part}-{kind}-idx{ndim}-ubyte.gz", "emnist-letters-{part}-{kind}-idx{ndim}-ubyte.gz"),
+    "folders": ("MNIST/raw/{part}-{kind}-idx{ndim}-ubyte", "FashionMNIST/raw/{part}-{kind}-idx{ndim}-ubyte"),
+    "forms": ("{part}-{kind}-idx{ndim}-ubyte", "{part}-{kind}-idx{ndim}-ubyte.gz"),
+}
+
+
+@pytest.mark.parametrize("layouts", SEVERAL.values(), ids=SEVERAL)
+@pytest.mark.parametrize("parts", [("train", "t10k"), ("train",)])
+def test_of_several_data_sets_none_is_guessed(tmp_path: Path, layouts: tuple[str, str], parts: tuple[str, ...]) -> None:
+    """Nor where one of them has all that is asked for: the next job would take another."""
+    lay(lay(tmp_path, layouts[0]), layouts[1], count=30, parts=parts)
+    with pytest.raises(BadInput, match="holds several data sets") as caught:
+        data.load_train(tmp_path, DataConfig(split="none"))
+    for layout in layouts:
+        assert layout.format(part="train", kind="images", ndim=3) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_images_without_their_labels_are_no_data_set(tmp_path: Path) -> None:
+    lay(tmp_path, "a/{part}-{kind}-idx{ndim}-ubyte")
+    lay(tmp_path, "b/{part}-{kind}-idx{ndim}-ubyte", count=30)
+    for name in f"a/{TEST_IMAGES}", f"a/{TRAIN_IMAGES}":
+        (tmp_path / name).unlink()
+    assert len(data.load_test(tmp_path)[0]) == 30
+    (tmp_path / f"b/{TEST_LABELS}").unlink()
+    with pytest.raises(BadInput, match=f"no {TEST_LABELS}.gz in "):
+        data.load_test(tmp_path)
+
+
+def test_the_train_files_are_read_without_the_test_files(tmp_path: Path) -> None:
+    lay(tmp_path, LAYOUTS["EMNIST"])
+    for path in tmp_path.glob("*-test-*"):
+        path.unlink()
+        os.mkfifo(path)
+    assert len(data.load_train(tmp_path, DataConfig(split="none")).train) == 20
+
+
+def a_file(path: Path) -> None:
+    np.savez(path, images(2))
+
+
+def a_folder_of_archives(path: Path) -> None:
+    path.mkdir()
+    for name in "archive.zip", "b.csv", "c.csv", "d.csv", "e\n.csv", "f.csv", "g.csv":
+        (path / name).touch()
+    (path / "train").mkdir()
+
+
+def a_fifo(path: Path) -> None:
+    make_set(path)
+    (path / f"{TEST_LABELS}.gz").unlink()
+    os.mkfifo(path / f"{TEST_LABELS}.gz")
+
+
+def a_broken_link(path: Path) -> None:
+    make_set(path)
+    (path / f"{TEST_LABELS}.gz").unlink()
+    (path / f"{TEST_LABELS}.gz").symlink_to("nowhere")
+
+
+def a_folder_in_the_place_of_a_file(path: Path) -> None:
+    make_set(path)
+    (path / f"{TEST_LABELS}.gz").unlink()
+    (path / f"{TEST_LABELS}.gz").mkdir()
+
+
+REFUSED = {
+    a_file: r"set.npz is a file, not a folder: unpack it",
+    a_folder_of_archives: r"no t10k-.* in .*set.npz, which holds archive.zip, b.csv, c.csv, d.csv and 4 more;",
+    Path.mkdir: r"set.npz, which is empty;",
+    os.mkfifo: r"set.npz is a file, not a folder",
+    a_fifo: rf"{TEST_LABELS}.gz: it is a pipe or a device, not a file",
+    a_broken_link: rf"{TEST_LABELS}.gz: No such file",
+    a_folder_in_the_place_of_a_file: rf"no {TEST_LABELS}.gz in .*set.npz, which holds .*{TEST_LABELS}.gz/",
+}
+
+
+@pytest.mark.parametrize(("make", "reason"), REFUSED.items(), ids=[make.__name__ for make in REFUSED])
+def test_what_is_no_folder_of_idx_files_is_refused_at_once(
+    tmp_path: Path, make: Callable[[Path], object], reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(tmp_path / "set.npz")
+    monkeypatch.setenv("FMNIST_DATA", str(tmp_path / "set.npz"))
+    with pytest.raises(BadInput, match=reason) as caught:
+        data.load_test()
+    assert str(caught.value).endswith("; put a good copy there, or name another folder with --data")
+    assert "\n" not in str(caught.value)
+
+
+def test_labels_of_more_classes_are_refused_with_what_is_expected(tmp_path: Path) -> None:
+    """EMNIST's letters go from 1 to 26."""
+    lay(tmp_path, "emnist-letters-{part}-{kind}-idx{ndim}-ubyte")
+    path = tmp_path / "emnist-letters-test-labels-idx1-ubyte"
+    (tmp_path / "emnist-letters-t10k-labels-idx1-ubyte").rename(path)
+    path.write_bytes(idx((np.arange(20) + 7).astype(np.uint8)))
+    with pytest.raises(BadInput, match=f"{path}: label 26 is above 9; a data set of 10 classes is expected"):
+        data.load_test(tmp_path)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="needs root, to become a user without a home")
+def test_a_user_without_a_home_has_a_cache_all_the_same(data_dir: Path) -> None:
+    # Imports first: that user may not look into this environment.
+    program = """if True:
+        import os, sys
+        from pathlib import Path
+        from fmnist import data
+        os.setgroups([]), os.setgid(12345), os.setuid(12345)
+        data.SYSTEM = Path(sys.argv[1])
+        print(data.fetch().directory)
+        data.SYSTEM = Path("nowhere")
+        print(data.fetch().directory)
+    """
+    unset = ("HOME", "FMNIST_DATA", "KERAS_HOME", "XDG_CACHE_HOME")
+    environment = {name: value for name, value in os.environ.items() if name not in unset}
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o777)
+        shutil.copytree(data_dir, Path(folder, "system"))
+        command = [sys.executable, "-c", program, f"{folder}/system"]
+        found = subprocess.run(command, env=environment | {"TMPDIR": folder}, capture_output=True, text=True)
+    assert found.stdout.splitlines() == [f"{folder}/fmnist-12345"] * 2, found.stderr
 
 
 def test_a_given_directory_is_the_only_source(data_dir: Path, tmp_path: Path, keras_files: Path) -> None:

@@ -15,6 +15,7 @@ ROOMS = [
     {"__init__"},
     {"errors", "text", "environment", "chatter"},
     {"files", "revision", "schema", "config", "rundir", "signals", "progress"},
+    {"idx", "datafiles"},
     {"data"},
     {"augment", "schedule", "model", "whitening", "folding", "pictures"},
     {"averaging", "figures"},

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -62,6 +63,19 @@ def test_batches_give_what_eval_gave(
     found = list(predict.predict(RunDir(finished / RUN), [file]))
     assert [prediction.index for prediction in found] == list(range(10_000))
     assert (np.array([prediction.classes[0][0] for prediction in found]) == said).mean() >= 0.9999
+
+
+@pytest.mark.parametrize("name", ["packed.idx", "plain.gz", "picture.gz"])
+def test_a_file_is_what_it_holds_whatever_its_name(
+    data_dir: Path, tmp_path: Path, images: np.ndarray, name: str
+) -> None:
+    packed = (data_dir / "t10k-images-idx3-ubyte.gz").read_bytes()
+    Image.fromarray(images[0]).save(tmp_path / "picture.gz", "PNG")
+    (tmp_path / "packed.idx").write_bytes(packed)
+    (tmp_path / "plain.gz").write_bytes(gzip.decompress(packed))
+    found, several = predict._read(tmp_path / name)
+    assert (found == images[: len(found)]).all()
+    assert several == (name != "picture.gz")
 
 
 def test_the_same_picture_ten_times_as_large_and_off_the_centre(
@@ -134,6 +148,10 @@ def write_long_text(path: Path) -> None:
     Image.new("L", (30, 30)).save(path, pnginfo=texts)
 
 
+def write_long_header(path: Path) -> None:
+    np.save(path, np.zeros(1, [(f"field{n}", "u1") for n in range(1000)]))
+
+
 def write_damaged_header(path: Path) -> None:
     np.save(path, np.zeros((2, 28, 28), np.uint8))
     path.write_bytes(path.read_bytes().replace(b"28)", b"28 "))
@@ -154,6 +172,11 @@ def write_damaged_header(path: Path) -> None:
         ("a.gif", lambda path: Image.new("L", (30, 30)).save(path), "a.gif is no image"),
         ("float.npy", lambda path: np.save(path, np.zeros((2, 28, 28))), "float.npy holds float64 [2, 28, 28]; give"),
         ("wide.npy", lambda path: np.save(path, np.zeros((2, 32, 32), np.uint8)), "wide.npy holds uint8 [2, 32, 32]"),
+        ("archive.npz", lambda path: np.savez(path, np.zeros((2, 28, 28), np.uint8)), "archive.npz is no image that"),
+        ("long.npy", write_long_header, "long.npy cannot be read (Header info length"),
+        ("pipe.png", os.mkfifo, "pipe.png: it is a pipe or a device, not a file"),
+        ("link.png", lambda path: path.symlink_to("nowhere"), "link.png: No such file or directory"),
+        ("npy.gz", lambda path: path.write_bytes(gzip.compress(b"\x93NUMPY" + bytes(99))), "it is NPY, not IDX"),
         ("header.npy", write_damaged_header, "header.npy cannot be read"),
         ("object.npy", lambda path: np.save(path, np.array([{}])), "object.npy cannot be read"),
         ("labels.idx", lambda path: path.write_bytes(b"\0\0\x08\x01\0\0\0\x01\x05" + bytes(9)), "magic number"),

@@ -1,3 +1,5 @@
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -5,6 +7,7 @@ from searching import SPACE, recipe
 
 from fmnist import config
 from fmnist.errors import BadInput
+from fmnist.rundir import RunDir
 from fmnist.schema import Recipe
 from fmnist.search import oracles, space
 
@@ -77,3 +80,118 @@ def test_a_space_that_the_configuration_refuses_is_refused_before_the_search(bad
 def test_a_recipe_without_a_search_is_refused() -> None:
     with pytest.raises(BadInput, match="fixed"):
         space.hyperparameters(config.resolve({"name": "fixed", "description": ""}, "test"))
+
+
+MIXED = {
+    "training.l1_decay": {"values": [0, 0.5]},
+    "training.batch_size": {"values": [16, 32.0, "64", 32]},
+    "model.batch_normalization": {"values": [True, 0]},
+    "model.dropout": {"values": [False, "0.25"]},
+    "model.whitening": {"min": 1, "max": 2},
+    "model.l2": {"values": [0.0, 0]},
+    "model.square_root": {"values": ["true"]},
+    "model.activation": {"values": ["relu"]},
+    "model.hidden": {"layers": [2, 2], "units": [16, 16]},
+    "training.ema_momentum": {"min": 0, "max": 0.9},
+    "training.augment.shift": {"min": 0, "max": 2},
+    "training.augment.mixup": {"values": [0, 1]},
+    "training.early_stopping.patience": {"values": [2, 3.0]},
+    "training.learning_rate": {"min": 0.1, "max": 0.10000000000000002, "sampling": "log"},
+    "training.weight_decay": {"min": 1, "max": 2, "sampling": "log"},
+}
+
+
+def test_a_space_has_one_reading_each_value_of_its_keys_type(tmp_path: Path) -> None:
+    from tensorboard.plugins.hparams import api as hparams
+
+    from fmnist import tune
+
+    (tmp_path / "mixed.toml").write_text(toml(MIXED))
+    of = config.load(str(tmp_path / "mixed.toml"))
+    read = config.space(of)
+    assert read["training.l1_decay"].values == (0.0, 0.5)
+    assert read["training.batch_size"].values == (16, 32, 64)
+    assert read["model.batch_normalization"].values == (True, False)
+    assert read["model.dropout"].values == (0.0, 0.25)
+    assert read["model.l2"].values == (0.0,)
+    assert read["model.square_root"].values == (True,)
+    assert read["training.early_stopping.patience"].values == (2, 3)
+    for domain in read.values():
+        assert len({type(value) for value in domain.values or (domain.min, domain.max)}) == 1
+    assert type(read["model.whitening"].min) is float
+    assert type(read["training.augment.shift"].max) is int
+
+    tune._declare_hyperparameters(RunDir(tmp_path / "run"), of)
+    assert list((tmp_path / "run" / "tb").iterdir())
+    for oracle in "random", "bayesian", "hyperband":
+        for values in samples(config.replace(of, {"search.oracle": oracle}), 20):
+            # As the values reach workers and come back from tables.
+            assert json.loads(json.dumps(values)) == values
+            trial = config.replace(of, values)
+            assert trial.model.hidden == (16, 16)
+            for key, value in values.items():
+                found = config._get(trial, key)
+                assert (found, type(found)) == (value, type(value)) or key == "model.hidden"
+            hparams.hparams_pb({name: tune._scalar(value) for name, value in values.items()})
+
+
+REFUSED = {
+    "a fraction for an integer": ({"training.batch_size": {"min": 1.5, "max": 8}}, "training.batch_size: .*integer"),
+    "fractions among integers": ({"training.batch_size": {"values": [16, 32.5]}}, "training.batch_size: .*32.5"),
+    "a word": ({"training.batch_size": {"values": [32, "many"]}}, "training.batch_size: .*'many'"),
+    "a range of words": ({"model.activation": {"min": 0, "max": 1}}, "model.activation: "),
+    "a range of true and false": ({"model.square_root": {"min": 0, "max": 1}}, "model.square_root is true or false"),
+    "lists": ({"model.dropout": {"values": [[0.1, 0.2], [0.2, 0.3]]}}, "model.dropout"),
+    "too large": ({"training.batch_size": {"values": [2**53 + 1, 16]}}, r"9007199254740993 is too large"),
+    "too large a range": ({"training.batch_size": {"min": 1, "max": 2**60}}, "is too large"),
+    "too wide": ({"training.learning_rate": {"min": 1e-300, "max": 1e300, "sampling": "log"}}, "too far apart"),
+    "beyond doubles": ({"training.learning_rate": {"values": [10**400]}}, "training.learning_rate"),
+    "a range beyond doubles": ({"training.learning_rate": {"min": 1, "max": 10**400}}, "training.learning_rate"),
+    "an integer beyond doubles": ({"training.batch_size": {"values": [10**400]}}, "training.batch_size"),
+    "infinite": ({"training.learning_rate": {"min": 1e-3, "max": float("inf")}}, "learning_rate.max: .*finite"),
+    "out of range": ({"model.dropout": {"values": [0, 1]}}, "model.dropout: .*less than 1"),
+    "a table": ({"training.augment": {"values": [0, 1]}}, "unknown key 'training.augment'; did you mean"),
+    "the epochs": ({"training.epochs": {"values": [2, 3]}}, "search.epochs says; leave out training.epochs"),
+    "the name": ({"name": {"values": ["a", "b"]}}, "unknown key 'name'"),
+    "the search": ({"search.trials": {"values": [2, 3]}}, "unknown key 'search.trials'"),
+    "the data": ({"data.split_seed": {"values": [2, 3]}}, "unknown key 'data.split_seed'"),
+    "the teachers' share": ({"training.distillation": {"values": [0.0, 0.5]}}, "unknown key 'training.distillation'"),
+    "a rate a layer": (
+        {"model.dropout": {"values": [0.1, 0.2]}, "training.l1_locality": {"values": [0, 1]}},
+        "training.l1_locality is of training.l1_decay",
+    ),
+    "two keys together": (
+        {
+            "model.receptive_field": {"values": [1, 2]},
+            "training.l1_decay": {"values": [0.1, 0]},
+            "training.l1_locality": {"values": [0, 1]},
+        },
+        "training.l1_locality is of training.l1_decay",
+    ),
+    "nothing": ({"training.batch_size": {"values": []}}, "training.batch_size.values"),
+}
+
+
+@pytest.mark.parametrize(("bad", "message"), REFUSED.values(), ids=REFUSED)
+def test_a_bad_space_is_refused_in_one_line_as_the_recipe_is_loaded(
+    tmp_path: Path, bad: dict[str, Any], message: str
+) -> None:
+    (tmp_path / "bad.toml").write_text(toml(bad))
+    with pytest.raises(BadInput, match=message) as caught:
+        config.load(str(tmp_path / "bad.toml"))
+    assert str(caught.value).startswith(f"recipe {tmp_path / 'bad.toml'}: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_the_packages_recipes_have_spaces_that_can_be_searched() -> None:
+    assert {name for name in config.names() if config.load(name).search} >= {"tuned-mlp", "smoke"}
+
+
+def toml(space: dict[str, Any]) -> str:
+    lines = ['description = ""', "[search.space]"]
+    for key, choices in space.items():
+        inline = ", ".join(
+            f"{name} = {json.dumps(value).replace('Infinity', 'inf')}" for name, value in choices.items()
+        )
+        lines.append(f'"{key}" = {{ {inline} }}')
+    return "\n".join(lines)

@@ -1,0 +1,96 @@
+"""IDX files (http://yann.lecun.com/exdb/mnist/), compressed or not: by what they hold, whatever their names say."""
+
+import contextlib
+import errno
+import gzip
+import hashlib
+import io
+import math
+import os
+import stat
+import struct
+import zlib
+from pathlib import Path
+from typing import IO, cast
+
+import numpy as np
+
+from fmnist.errors import BadInput
+
+GZIP = b"\x1f\x8b"
+
+_UBYTE = 0x08
+_DEFLATE_MAX_RATIO = 1032
+# What is found in an IDX file's place, by how it begins.
+_OTHERS = {
+    GZIP: "gzip within gzip",
+    b"PK": "a zip archive",
+    b"BZh": "bzip2",
+    b"\xfd7zXZ": "xz",
+    b"\x93NUMPY": "NPY",
+    b"\x89PNG": "a PNG",
+    b"<": "HTML",
+    b"version ": "a pointer of Git LFS",
+}
+
+
+def open_regular(path: Path) -> IO[bytes]:
+    """Open a file for reading; on what is none, such as a pipe, this never waits.
+
+    Raises:
+        OSError: it cannot be read, or is no regular file.
+    """
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    mode = os.fstat(handle).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(handle)
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        raise OSError(errno.EINVAL, "it is a pipe or a device, not a file", str(path))
+    return os.fdopen(handle, "rb")
+
+
+def read(path: Path, item: tuple[int, ...]) -> tuple[np.ndarray, str]:
+    """Read an IDX file, compressed or not: an array, uint8 [n, *item], and the SHA-256 of the uncompressed file.
+
+    Raises:
+        BadInput: it cannot be read, or holds something else.
+    """
+    try:
+        with open_regular(path) as raw, contextlib.ExitStack() as stack:
+            limit = os.fstat(raw.fileno()).st_size * _DEFLATE_MAX_RATIO
+            compressed = raw.read(len(GZIP)) == GZIP
+            raw.seek(0)
+            file = stack.enter_context(gzip.GzipFile(fileobj=raw)) if compressed else cast(io.BufferedIOBase, raw)
+            return _parse(file, item, limit)
+    except (OSError, EOFError, zlib.error, ValueError) as error:
+        raise BadInput(f"{path}: {getattr(error, 'strerror', None) or error}") from error
+
+
+def _parse(file: io.BufferedIOBase, item: tuple[int, ...], limit: int) -> tuple[np.ndarray, str]:
+    ndim = 1 + len(item)
+    magic = bytes([0, 0, _UBYTE, ndim])
+    header = file.read(4 + 4 * ndim)
+    for start, kind in _OTHERS.items():
+        if header.startswith(start):
+            raise ValueError(f"it is {kind}, not IDX")
+    if len(header) < 4 + 4 * ndim:
+        raise ValueError(f"it ends within the header, after {len(header)} bytes")
+    if header[:4] != magic:
+        raise ValueError(f"its magic number is {header[:4].hex()}, not {magic.hex()}")
+    shape = struct.unpack(f">{ndim}I", header[4:])
+    if shape[1:] != item:
+        raise ValueError(f"its items are {list(shape[1:])}, not {list(item)}")
+    # Before memory is asked for: a header of four bytes can promise terabytes.
+    size = math.prod(shape)
+    if not 0 < size <= limit:
+        raise ValueError(f"its header counts {shape[0]} items: none, or more than a file of its size can hold")
+    data = np.empty(size, np.uint8)
+    found = file.readinto(data.data)
+    if found < size:
+        raise ValueError(f"it ends after {found} of {size} bytes of data")
+    if file.read(1):
+        raise ValueError(f"it goes on after the {size} bytes of data that its header counts")
+    digest = hashlib.sha256(header)
+    digest.update(data.data)
+    return data.reshape(shape), digest.hexdigest()
