@@ -9,8 +9,7 @@
 #
 # environment.py says what else they inherit from where the job was submitted.
 
-# Where the job was submitted they were there.
-[[ -d ${TMPDIR:-/} ]] || unset TMPDIR
+# Where the job was submitted it was there.
 [[ -d ${XDG_RUNTIME_DIR:-/} ]] || unset XDG_RUNTIME_DIR
 
 readonly interrupted=75 # fmnist's exit code: the same command goes on from where it stopped

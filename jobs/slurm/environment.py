@@ -30,9 +30,7 @@ _OURS = (
 
 def inherited(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
     """`environment` without what belongs to another job, or contradicts what the pipeline asks for."""
-    return {
-        name: value for name, value in environment.items() if _matches(name, _OURS) or not _matches(name, _FOREIGN)
-    }
+    return {name: value for name, value in environment.items() if _matches(name, _OURS) or not _matches(name, _FOREIGN)}
 
 
 def _matches(name: str, patterns: tuple[str, ...]) -> bool:
