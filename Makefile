@@ -125,7 +125,7 @@ endif
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
-	@printf '\nVariables, as in `make train RECIPE=smoke SEED=1`:\n'
+	@printf '\nVariables, set by the command line alone, as in `make train RECIPE=smoke SEED=1`:\n'
 	@awk '/^#: / { text = substr($$0, 4); next } \
 		text { value = $$0; sub(/^[^=]*= ?/, "", value); printf "  %-12s %s%s\n", $$1, text, value ~ /^[^$$]/ ? " [" value "]" : "" } \
 		{ text = "" }' $(MAKEFILE_LIST)

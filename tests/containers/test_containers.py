@@ -246,18 +246,9 @@ def test_the_image_runs_as_anybody_and_holds_nothing_dangerous(host: Host, resul
     results.chmod(0o777)
     options = ["--rm", "--network=none", "--read-only", "--tmpfs=/tmp", "--cap-drop=ALL", "--user=54321:54321"]
     mount = f"--mount=type=bind,source={results},target=/results"
-    host(
-        "run",
-        *options,
-        mount,
-        "fmnist:cpu",
-        "fmnist",
-        "train",
-        "--recipe",
-        "baseline-mlp",
-        "--set",
-        "training.epochs=1",
-    )
+    run = "/results/smoke-seed0"
+    for job in (["tune", "--recipe", "smoke"], ["train", "--recipe", "smoke"], ["eval", run], ["report", run]):
+        host("run", *options, mount, "fmnist:cpu", "env", "-u", "HOME", "fmnist", *job)
     assert owners(results) == {54321}
     scan = """
     find / -xdev '(' -type f -perm /6000 -o ! -type l ! -path /tmp -perm -o+w ')' -print
