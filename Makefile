@@ -1,5 +1,10 @@
 # The front door. `make` alone lists the targets and the variables.
 
+# What is set here, make's command line alone may set otherwise: a site has a DATA, a TIME or a BIN of its own in the
+# environment, which with `make -e` would even come before this file.
+override HERE := $(shell sed -n 's/^\([A-Z][A-Z0-9_]*\) [:?]*=.*/\1/p' $(lastword $(MAKEFILE_LIST)))
+$(foreach name,$(HERE),$(if $(filter environment%,$(origin $(name))),$(eval override undefine $(name))))
+
 #: a recipe's name, or the path of a .toml file
 RECIPE ?= tuned-mlp
 #: the seed of everything random
@@ -59,11 +64,27 @@ QUEUE ?=
 #: the Python, 3.10 to 3.13, that the virtual environment is made with
 PYTHON3 ?= python3
 
+unexport $(HERE)
+
+# Of the rest of the environment a site's or other work's settings of Python, of shells and of git may change what runs.
+unexport $(filter-out PYTHONDONTWRITEBYTECODE PYTHONPYCACHEPREFIX PYTHONUNBUFFERED PYTHONUTF8 PYTHON_%,$(filter PYTHON%,$(.VARIABLES)))
+unexport BASH_ENV CDPATH ENV GREP_OPTIONS POSIXLY_CORRECT SHELLOPTS
+unexport GIT_DIR GIT_WORK_TREE GIT_INDEX_FILE GIT_OBJECT_DIRECTORY GIT_COMMON_DIR
+# pip is told by the site where packages are, and here which of them go where.
+unexport $(filter-out $(addprefix PIP_,CACHE_DIR CERT CLIENT_CERT CONFIG_FILE DEFAULT_TIMEOUT EXTRA_INDEX_URL FIND_LINKS \
+	INDEX_URL KEYRING_PROVIDER NO_CACHE_DIR NO_INDEX NO_INPUT PROXY RETRIES TIMEOUT TRUSTED_HOST USE_FEATURE),$(filter PIP_%,$(.VARIABLES)))
+# Of a login or a job that has ended.
+ifeq ($(wildcard $(TMPDIR)/.),)
+unexport TMPDIR
+endif
+# Nor does make look for files elsewhere.
+VPATH :=
+
 ifeq ($(filter auto docker podman local,$(ENGINE)),)
 $(error ENGINE=$(ENGINE) is not known; use auto, docker, podman or local)
 endif
 ifeq ($(ENGINE),auto)
-override ENGINE := $(shell $(PYTHON3) -m jobs.engines)
+override ENGINE := $(shell $(PYTHON3) -E -m jobs.engines)
 endif
 
 VENV := .venv
@@ -76,7 +97,9 @@ DEV_ENVIRONMENT := $(VENV)/dev.stamp
 ifeq ($(ENGINE),local)
 READY := $(ENVIRONMENT)
 FMNIST := $(BIN)/fmnist
-TENSORBOARD := $(BIN)/tensorboard --host localhost --port 6006 --logdir
+# It computes nothing, so TensorFlow has nothing to say in it, and needs no GPU.
+TENSORBOARD := CUDA_VISIBLE_DEVICES=-1 TF_CPP_MIN_LOG_LEVEL=2 TF_ENABLE_ONEDNN_OPTS=0 \
+	$(BIN)/tensorboard --host localhost --port 6006 --logdir
 else
 READY :=
 FMNIST = $(PYTHON3) -m jobs.containers --engine $(ENGINE) $(if $(IMAGE),--image '$(IMAGE)') \
@@ -90,13 +113,19 @@ TUNE_OPTIONS = $(if $(TRIALS),--trials $(TRIALS)) $(if $(WORKERS),--workers $(WO
 	$(if $(GPUS_PER_WORKER),--gpus-per-worker $(GPUS_PER_WORKER))
 
 MAKEFLAGS += --no-builtin-rules --no-print-directory
-# The jobs of `all` meet through files: one after the other, whatever -j says.
+# The jobs of `all` meet through files: one after the other, whatever -j says, and none after one that failed (-k).
 .NOTPARALLEL:
+ifneq ($(filter all,$(MAKECMDGOALS)),)
+tune: data
+train: tune
+eval: train
+report: eval
+endif
 .PHONY: help setup all data tune train eval report evidence submit status logs cancel devices image tensorboard test chaos lint bench tour lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
-	@printf '\nVariables, as in `make train RECIPE=smoke SEED=1`:\n'
+	@printf '\nVariables, set by the command line alone, as in `make train RECIPE=smoke SEED=1`:\n'
 	@awk '/^#: / { text = substr($$0, 4); next } \
 		text { value = $$0; sub(/^[^=]*= ?/, "", value); printf "  %-12s %s%s\n", $$1, text, value ~ /^[^$$]/ ? " [" value "]" : "" } \
 		{ text = "" }' $(MAKEFILE_LIST)
@@ -186,7 +215,8 @@ clean: ## remove the virtual environment and the caches, not the results
 	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache
 	find docker fmnist jobs tests -name __pycache__ -prune -exec rm -rf {} +
 
-PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# The empty options are for what a configuration file may say.
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-user --target=
 
 # A stamp is its recipe's last line, so an environment that failed half-way is made anew.
 $(ENVIRONMENT): requirements/$(TENSORFLOW).txt

@@ -36,7 +36,17 @@ _CONFINED = (
     "--security-opt=label=disable",
 )  # fmt: skip
 _ALONE = ("--network=none",)
-_TENSORBOARD = ("--publish=127.0.0.1:6006:6006",)
+_TENSORBOARD = (
+    "--publish=127.0.0.1:6006:6006",
+    # It computes nothing, so TensorFlow has nothing to say in it.
+    "--env=TF_CPP_MIN_LOG_LEVEL=2", "--env=TF_ENABLE_ONEDNN_OPTS=0",
+)  # fmt: skip
+# Engines hand on the site's proxies of their own accord; a container has nobody to reach by them.
+_NO_PROXIES = tuple(
+    f"--env={name}="
+    for scheme in ("http", "https", "ftp", "all")
+    for name in (f"{scheme}_proxy", f"{scheme}_proxy".upper())
+)
 
 
 def main() -> None:
@@ -193,13 +203,15 @@ class _Containers:
         self._image = image
         self._label = f"{_LABEL}={identity}"
         self._name = f"fmnist-{_digest(identity)}"
-        self._options = [*_CONFINED, *engine.user, *options]
+        self._options = [*_CONFINED, *_NO_PROXIES, *engine.user, *options]
 
     def one(self, command: Sequence[str], options: Sequence[str], stop: Stop) -> int:
         """Run `command` in a container; the exit code."""
         terminal = ["--tty", "--env=TERM"] if sys.stdout.isatty() and sys.stderr.isatty() else []
-        environment = ["--env=CUDA_VISIBLE_DEVICES"] if "CUDA_VISIBLE_DEVICES" in os.environ else []
-        options = [*options, *terminal, *environment, *self._engine.gpus]
+        # TensorBoard needs none. Without any, what the host says of them would be wrong inside.
+        gpus = [] if command[0] == "tensorboard" else self._engine.gpus
+        visible = ["--env=CUDA_VISIBLE_DEVICES"] if gpus and "CUDA_VISIBLE_DEVICES" in os.environ else []
+        options = [*options, *terminal, *visible, *gpus]
         container = self._container("job", command, options, dict(os.environ))
         container.start()
         while container.code is None:

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import fmnist
 from fmnist.errors import EXIT_BAD_INPUT, BadInput
-from fmnist.revision import revision
+from fmnist.revision import git, revision
 from jobs import engines
 
 _ROOT = Path(__file__).resolve().parent.parent
@@ -56,13 +56,9 @@ def main() -> None:
 
 def _source() -> str | None:
     """Where the code is from, without the password that an address may hold."""
-    command = ["git", "-C", str(_ROOT), "config", "--get", "remote.origin.url"]
-    try:
-        url = urlsplit(
-            subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", check=True).stdout.strip()
-        )
-    except (OSError, subprocess.CalledProcessError):
+    if not (address := git("config", "--get", "remote.origin.url")):
         return None
+    url = urlsplit(address)
     return url._replace(netloc=url.netloc.rpartition("@")[2]).geturl()
 
 

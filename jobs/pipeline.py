@@ -72,13 +72,17 @@ class Pipeline:
 
     def arguments(self, job: str, recipe: str, run: str) -> list[str]:
         """The arguments of `fmnist` for `job`, with the recipe and the run folder as the job sees them."""
-        if job in ("eval", "report"):
+        if job == "report":
             return [job, run]
+        # Not by FMNIST_DATA, which an image has set already.
+        data = ["--data", str(self.data.absolute())] if self.data else []
+        if job == "eval":
+            return [job, run, *data]
         options = ["--recipe", recipe, "--seed", str(self.seed), "--run", run]
         options += [argument for override in self.overrides for argument in ("--set", override)]
         if job == "tune" and self.trials is not None:
             options += ["--trials", str(self.trials)]
-        return [job, *options]
+        return [job, *options, *data]
 
     @contextlib.contextmanager
     def prepared(self) -> Iterator[None]:

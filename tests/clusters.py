@@ -29,18 +29,19 @@ def need_image() -> None:
 
 
 def make(
-    verb: str, results: Path, *variables: str, become: Sequence[str] = (), tree: Path = ROOT
+    verb: str, results: Path, *variables: str, become: Sequence[str] = (), tree: Path = ROOT, **environment: str
 ) -> "subprocess.CompletedProcess[str]":
     """`make VERB` for the run `run` in `results`, with the environment that the tests run in.
 
     Args:
-        become: a command that runs make as somebody else.
+        become: a command that runs make as somebody else, or somewhere else.
         tree: the work tree.
+        environment: further variables of it.
     """
     here = [f"BIN={Path(sys.executable).parent}", "ENVIRONMENT=", f"RESULTS={results}", "RECIPE=smoke", "RUN=run"]
     command = [*become, "make", verb, *here, *variables]
     # Not the variables of a make that runs the tests.
-    environment = {**os.environ, "MAKELEVEL": "", "MAKEFLAGS": ""}
+    whole = {**os.environ, "MAKELEVEL": "", "MAKEFLAGS": "", **environment}
     return subprocess.run(
-        command, cwd=tree, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=180
+        command, cwd=tree, env=whole, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=180
     )

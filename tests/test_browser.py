@@ -23,6 +23,8 @@ def browser() -> Iterator[webdriver.Chrome]:
     """A headless Chromium of this system, which keeps what it is told on its console and what it asks the network."""
     options = webdriver.ChromeOptions()
     options.binary_location = shutil.which("chromium") or ""
+    # The browser's driver is on this machine.
+    options.ignore_local_proxy_environment_variables()
     for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars"):
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})

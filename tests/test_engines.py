@@ -1,6 +1,7 @@
 """Which engine and which GPUs: with commands that stand for engines and hardware which are not here."""
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -75,6 +76,21 @@ def test_each_worker_has_its_gpus(tool: Tool, tmp_path: Path) -> None:
     for name, devices in (("chief", "-1"), ("worker-0", "0"), ("worker-1", "1")):
         assert f"--env=CUDA_VISIBLE_DEVICES={devices} " in runs[name]
         assert ("--gpus all" in runs[name]) == (name != "chief")
+
+
+def test_a_container_gets_nothing_of_the_site(tool: Tool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = tmp_path / "log"
+    tool("docker", f"case $1 in info) echo '{{}}';; image) echo there;; run) echo \"$@\" >>{log};; esac")
+    for name in ("http_proxy", "HTTPS_PROXY", "CUDA_VISIBLE_DEVICES", "PYTHONPATH", "XLA_FLAGS", "KERASTUNER_TUNER_ID"):
+        monkeypatch.setenv(name, "0")
+    results = tmp_path / "results"
+    for job in (["train", "--run", f"{results}/run"], ["tensorboard", f"{results}"]):
+        assert call("containers", "--engine", "docker", *job).returncode == 0
+    train, tensorboard = (set(re.findall("--env=(\\S+)", line)) for line in log.read_text().splitlines())
+    proxies = {f"{name}_proxy=" for name in ("http", "https", "ftp", "all")}
+    proxies |= {f"{name.removesuffix('=').upper()}=" for name in proxies}
+    assert train == proxies
+    assert tensorboard == proxies | {"TF_CPP_MIN_LOG_LEVEL=2", "TF_ENABLE_ONEDNN_OPTS=0"}
 
 
 def test_gpus_that_cannot_be_given_are_said_aloud(tool: Tool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

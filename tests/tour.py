@@ -47,6 +47,8 @@ def main() -> None:
 def browser() -> Iterator[webdriver.Chrome]:
     options = webdriver.ChromeOptions()
     options.binary_location = shutil.which("chromium") or ""
+    # The browser's driver is on this machine.
+    options.ignore_local_proxy_environment_variables()
     for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars"):
         options.add_argument(argument)
     with webdriver.Chrome(options, Service(shutil.which("chromedriver"))) as driver:

@@ -6,6 +6,11 @@
 #   FMNIST_IMAGE      the others: the image, as the runtime names it
 #   FMNIST_MOUNTS     the others: the folders that a job sees, FOLDER:FOLDER,...
 #   FMNIST_REQUEUES   how often an interrupted job is put back into the queue
+#
+# environment.py says what else they inherit from where the job was submitted.
+
+# Where the job was submitted it was there.
+[[ -d ${XDG_RUNTIME_DIR:-/} ]] || unset XDG_RUNTIME_DIR
 
 readonly interrupted=75 # fmnist's exit code: the same command goes on from where it stopped
 
@@ -71,7 +76,7 @@ start_podman() {
     # A job that was killed before it could end its container may have left it here.
     podman run --detach --replace --name "$container" --network host --user "$(id -u):$(id -g)" \
         --read-only --tmpfs /tmp --cap-drop all --security-opt no-new-privileges \
-        --env 'KERASTUNER_*' --env 'FMNIST_*' "${mounts[@]/#/--volume=}" "${options[@]}" \
+        --http-proxy=false --env 'KERASTUNER_*' --env 'FMNIST_*' "${mounts[@]/#/--volume=}" "${options[@]}" \
         "$FMNIST_IMAGE" fmnist "$@" >/dev/null
     podman logs --follow "$container" &
     (exit "$(podman wait "$container")") &

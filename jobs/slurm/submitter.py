@@ -1,7 +1,6 @@
 """The pipeline on Slurm: chief, array of workers, train, eval, report; the one place that says what each asks for."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from fmnist.files import write_json
 from fmnist.rundir import RunDir
 from fmnist.search.status import show
 from jobs.pipeline import Pipeline, Site, need
+from jobs.slurm.environment import inherited
 
 RUNTIMES = ("none", "podman", "apptainer", "pyxis")
 _SCRIPTS = Path(__file__).parent
@@ -115,7 +115,6 @@ def _recipe(pipeline: Pipeline) -> str:
 
 def _environment(pipeline: Pipeline, site: Site) -> dict[str, str]:
     folders = [pipeline.run.path, *([pipeline.data] if pipeline.data else [])]
-    inherited = {name: value for name, value in os.environ.items() if name != "FMNIST_DATA"}
     ours = {
         "FMNIST_RUNTIME": site.runtime,
         "FMNIST_PYTHON": sys.executable,
@@ -125,9 +124,7 @@ def _environment(pipeline: Pipeline, site: Site) -> dict[str, str]:
     }
     if site.image and site.runtime != "none":
         ours["FMNIST_IMAGE"] = site.image
-    if pipeline.data:
-        ours["FMNIST_DATA"] = str(pipeline.data.absolute())
-    return {**inherited, **ours}
+    return {**inherited(), **ours}
 
 
 def status(run: RunDir, _site: Site) -> None:
@@ -183,7 +180,7 @@ def _queued(run: RunDir) -> list[str]:
 def _squeue(ids: Sequence[str], form: str, *options: str) -> str:
     need("squeue", "Slurm")
     command = ["squeue", f"--format={form}", *options, f"--jobs={','.join(ids)}"]
-    done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace")
+    done = subprocess.run(command, env=inherited(), capture_output=True, encoding="utf-8", errors="replace")
     # So it calls jobs that it has forgotten. Any other failure says nothing of them.
     if done.returncode and "Invalid job id" not in done.stderr:
         raise BadInput(f"Slurm does not answer: {done.stderr.strip().rpartition('squeue: ')[2]}")
@@ -192,4 +189,4 @@ def _squeue(ids: Sequence[str], form: str, *options: str) -> str:
 
 def _cancel(ids: Sequence[str]) -> None:
     if ids:
-        subprocess.run(["scancel", "--quiet", *ids], check=False)
+        subprocess.run(["scancel", "--quiet", *ids], env=inherited(), check=False)

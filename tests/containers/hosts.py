@@ -82,6 +82,8 @@ def checkout() -> Iterator[Path]:
         shutil.copy(ROOT / "Makefile", folder)
         for package in ("fmnist", "jobs"):
             shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
+        # Whatever the umask was of who cloned this one.
+        run(["chmod", "--recursive", "a+rX", folder], {})
         yield folder
 
 

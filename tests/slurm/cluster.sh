@@ -4,6 +4,7 @@
 # usage: cluster.sh start|stop DIR     then: export SLURM_CONF=DIR/slurm.conf
 # needs: root, and apt-get install --no-install-recommends slurmctld slurmd slurm-client slurm-wlm-basic-plugins munge
 set -euo pipefail
+umask 022 # the nodes' users read the configuration
 verb=${1:?start or stop}
 dir=$(realpath "${2:?a folder}")
 export SLURM_CONF=$dir/slurm.conf

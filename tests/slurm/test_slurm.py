@@ -196,6 +196,43 @@ def test_cancel_leaves_nothing(results: Path, runtime: list[str]) -> None:
     assert "back into the queue" not in logs(results)
 
 
+OTHERS = {
+    "KERASTUNER_TUNER_ID": "worker-7",
+    "KERASTUNER_ORACLE_IP": "192.0.2.1",
+    "FMNIST_TOKEN": "another",
+    "PMIX_RANK": "0",
+    "SBATCH_WAIT": "1",
+    "SBATCH_ARRAY_INX": "0-3",
+    "SBATCH_ERROR": "elsewhere",
+    "SBATCH_PARTITION": "debug",
+    "SQUEUE_STATES": "SUSPENDED",
+    "SCANCEL_STATE": "SUSPENDED",
+    "BASH_ENV": "no-such-file",
+    "PYTHONPATH": "no-such-folder",
+    "XDG_RUNTIME_DIR": "no-such-folder",
+}
+"""Of a search that the submission is part of, of a user of Slurm's commands, and of a site."""
+
+
+def test_a_job_submits(results: Path) -> None:
+    """Its variables would have `srun` refuse to start: by SLURM_MEM_PER_CPU and SLURM_CPU_BIND, for two."""
+    job = ["srun", "--mem-per-cpu=200M", "--cpus-per-task=2", "--gres=gpu:1", "--cpu-bind=none"]
+    ids = submit(results, "WORKERS=2", "MEMORY=1G", f"SET={ENDLESS}", become=job, **OTHERS)
+    until(lambda: all("epoch      3/" in log(results, f"worker-{number}") for number in range(2)))
+    found = environments(results)
+    assert found.keys() == {"chief", "worker-0", "worker-1"}
+    for name, variables in found.items():
+        assert variables["SLURM_JOB_NAME"] == ("chief" if name == "chief" else "workers")
+        assert "SLURM_MEM_PER_CPU" not in variables
+        assert {"FMNIST_TOKEN", "PMIX_RANK", "PYTHONPATH", "XDG_RUNTIME_DIR"} & variables.keys() == set()
+    assert "CUDA_VISIBLE_DEVICES" not in found["chief"]
+    result = make("submit", results, f"SET={ENDLESS}", **OTHERS)
+    assert f"in the queue already, as jobs {ids['chief']}" in result.stderr
+    assert make("cancel", results, f"SET={ENDLESS}", become=job, **OTHERS).returncode == 0
+    assert {state(number) for number in ids.values()} <= {"CANCELLED", "COMPLETED"}
+    assert processes(results) == []
+
+
 OWN = """
 description = "a training of a minute"
 [data]
@@ -285,7 +322,7 @@ def test_what_is_wrong_here_is_not_submitted(variables: list[str], reason: str, 
 
 @pytest.fixture
 def public() -> Iterator[Path]:
-    """A folder that every user may enter, with this work tree, Python and its packages as `tree`, `base`, `packages`.
+    """A folder that every user may enter, with this work tree and an environment as `tree`, `venv`.
 
     The genuine ones may be below a home that is root's alone.
     """
@@ -296,6 +333,10 @@ def public() -> Iterator[Path]:
             (folder / link).mkdir()
             subprocess.run(["mount", "--bind", str(source), str(folder / link)], check=True)
             mounted.callback(subprocess.run, ["umount", str(folder / link)], check=True)
+        base = folder / "base" / "bin" / Path(sys.executable).resolve().name
+        subprocess.run([base, "-m", "venv", "--without-pip", folder / "venv"], check=True)
+        (packages,) = folder.glob("venv/lib/python*/site-packages")
+        (packages / "these.pth").write_text(f"{folder}/packages\n")
         yield folder
 
 
@@ -303,8 +344,7 @@ def test_an_ordinary_user_submits(public: Path, data_dir: Path) -> None:
     results = public / "results"
     results.mkdir()
     shutil.chown(results, "nobody")
-    python = public / "base" / "bin" / Path(sys.executable).resolve().name
-    here = [f"BIN={python.parent}", f"ON_CLUSTER={python} -m jobs.cluster", f"PYTHONPATH={public}/packages"]
+    here = [f"BIN={public}/venv/bin"]
     data = f"DATA={shutil.copytree(data_dir, public / 'data')}"
     ids = submit(
         results, "TRIALS=1", f"SET={SHORT}", data, *here, become=["runuser", "-u", "nobody", "--"], tree=public / "tree"
