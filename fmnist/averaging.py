@@ -1,13 +1,14 @@
 """Means of finished models' probabilities: over views of an image, and over several models."""
 
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
-import keras
 import numpy as np
-from scipy.special import softmax
 
-from fmnist.model import CLASSES, logits
 from fmnist.progress import Advance
+
+if TYPE_CHECKING:
+    import keras
 
 _SHIFTS = ((0, 0), (-1, 0), (1, 0), (0, -1), (0, 1))
 VIEWS = 2 * len(_SHIFTS)
@@ -32,7 +33,7 @@ def views(images: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def probabilities(
-    models: Sequence[keras.Model], images: np.ndarray, *, tta: bool = False, advance: Advance = lambda _: None
+    models: "Sequence[keras.Model]", images: np.ndarray, *, tta: bool = False, advance: Advance = lambda _: None
 ) -> np.ndarray:
     """The mean of the models' softmax probabilities: float64 [n, 10], because log_loss clips at its type's resolution.
 
@@ -45,6 +46,11 @@ def probabilities(
     Raises:
         BadInput: a model says something that is not a finite number.
     """
+    from scipy.special import softmax
+
+    from fmnist.model import logits
+    from fmnist.schema import CLASSES
+
     shown = list(views(images)) if tta else [images]
     total = np.zeros((len(images), CLASSES))
     for model in models:

@@ -37,6 +37,10 @@ app = typer.Typer(
 )
 
 
+# How finished models are run. Without it TensorFlow would take all of a GPU's memory.
+_INFERENCE = request(precision="float32")
+
+
 def _version(wanted: bool) -> None:
     if wanted:
         print(__version__)
@@ -91,24 +95,25 @@ def tune(
     if trials:
         resolved.require_search()
         resolved = config.replace(resolved, {"search.trials": trials})
+    choose = request(devices, precision)
     stop = stop_on_signals()
     folder = _run_dir(run, resolved, seed)
     role = roles.from_environment()
+    from fmnist.tune import nothing_to_do, tune
+
     if role is None and resolved.search:
         gpus = environment.gpus() if devices in ("auto", "gpu") else []
         shares = supervise.shares(workers, gpus_per_worker, gpus)
         if len(shares) > 1:
+            if nothing_to_do(folder, resolved, seed):
+                return
             folder.claim(resolved, seed)
             local.run(folder, [sys.executable, "-m", "fmnist", *sys.argv[1:]], shares, stop)
             return
         if shares[0].gpus:
             os.environ["CUDA_VISIBLE_DEVICES"] = shares[0].visible_devices
-    from fmnist.devices import choose
-    from fmnist.tune import tune
-
     # The chief computes nothing.
-    chosen = choose("cpu" if role and role.is_chief else devices, precision)
-    tune(folder, resolved, seed, data, chosen, stop, role)
+    tune(folder, resolved, seed, data, request("cpu") if role and role.is_chief else choose, stop, role)
 
 
 @app.command(epilog="Example: fmnist train --recipe regularized-mlp --set training.epochs=60")
@@ -154,16 +159,13 @@ def evaluate(
         raise BadInput("several runs: add --ensemble to judge their models together, or name one run at a time")
     if output and not ensemble:
         raise BadInput("--output goes with --ensemble; one run's figures are kept in its folder")
-    from fmnist.devices import choose
     from fmnist.evaluate import evaluate, evaluate_averaged, evaluate_ensemble, sentence
 
-    # Or TensorFlow would take all of a GPU's memory; so in the commands below.
-    choose(precision="float32")
     folders = [RunDir(run) for run in runs]
     if ensemble:
-        metrics = evaluate_ensemble(folders, data, tta=tta, output=output)
+        metrics = evaluate_ensemble(folders, data, _INFERENCE, tta=tta, output=output)
     else:
-        metrics = (evaluate_averaged if tta else evaluate)(folders[0], data)
+        metrics = (evaluate_averaged if tta else evaluate)(folders[0], data, _INFERENCE)
     print(sentence(metrics))
 
 
@@ -196,11 +198,9 @@ def predict(
     json: Annotated[bool, typer.Option("--json", help="A line of JSON an image.")] = False,
 ) -> None:
     """Classify images: the three likeliest classes of each."""
-    from fmnist.devices import choose
     from fmnist.predict import predict
 
-    choose(precision="float32")
-    for prediction in predict(RunDir(run), images):
+    for prediction in predict(RunDir(run), images, _INFERENCE):
         print(prediction.json() if json else prediction)
 
 
@@ -213,11 +213,9 @@ def export(
     data: DataOption = None,
 ) -> None:
     """Write the model for other runtimes, checked on the test images."""
-    from fmnist.devices import choose
     from fmnist.export import export
 
-    choose(precision="float32")
-    print(export(RunDir(run), format, data))
+    print(export(RunDir(run), format, data, _INFERENCE))
 
 
 @app.command(epilog="Example: fmnist evidence --recipe regularized-mlp --seeds 5")
@@ -237,11 +235,11 @@ def evidence(
     """Train a recipe and its references with many seeds, then judge all."""
     resolved = config.load(recipe)
     stop = stop_on_signals()
-    from fmnist.devices import choose
+    choose = request(devices, precision)
     from fmnist.evidence import evidence, plan
 
     planned = plan(resolved, seeds, distilled_seeds, reference_seeds, results)
-    if text := evidence(planned, results, data, choose(devices, precision), stop):
+    if text := evidence(planned, results, data, choose, stop):
         print(text, end="")
 
 

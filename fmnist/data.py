@@ -20,7 +20,7 @@ from fmnist import datafiles, environment, idx
 from fmnist.errors import BadInput
 from fmnist.files import atomic_write
 from fmnist.progress import folder_bar
-from fmnist.schema import DataConfig
+from fmnist.schema import IMAGE_SHAPE, DataConfig
 
 logger = logging.getLogger(__name__)
 
@@ -88,8 +88,18 @@ def load_train(directory: Path | None, config: DataConfig) -> TrainData:
         BadInput: a file is missing or damaged, no source has the data, or there are too few images for the split.
     """
     (images,), source = _load(directory, ("train",))
-    train, validation = _split(images, config)
+    train, validation = split(images, config)
     return TrainData(train, validation, source)
+
+
+def load_all(directory: Path | None = None) -> tuple[Images, Images, Source]:
+    """Read all four files from where `load_train` would look: the training images, not split, and the test images.
+
+    Raises:
+        BadInput: a file is missing or damaged, or no source has the data.
+    """
+    (train, test), source = _load(directory, ("train", "t10k"))
+    return train, test, source
 
 
 def load_test(directory: Path | None = None) -> tuple[Images, Source]:
@@ -247,7 +257,7 @@ def _read(directory: Path, parts: Sequence[str]) -> tuple[list[Images], Source, 
     hashes = {}
     for part in parts:
         of_images, of_labels = datafiles.PARTS[part]
-        images, hashes[of_images] = _read_alike(directory, found[of_images], (28, 28))
+        images, hashes[of_images] = _read_alike(directory, found[of_images], IMAGE_SHAPE)
         labels, hashes[of_labels] = _read_alike(directory, found[of_labels], ())
         images_path, labels_path = found[of_images][0], found[of_labels][0]
         if len(images) != len(labels):
@@ -271,8 +281,12 @@ def _read_alike(directory: Path, paths: Sequence[Path], item: tuple[int, ...]) -
     return array, sha256
 
 
-def _split(images: Images, config: DataConfig) -> tuple[Images, Images]:
-    """Hold back the validation images of `config.split`; stratified by class, drawn by `config.split_seed`."""
+def split(images: Images, config: DataConfig) -> tuple[Images, Images]:
+    """The images to train on, and the validation images of `config.split`: by class, drawn by `config.split_seed`.
+
+    Raises:
+        BadInput: there are too few images.
+    """
     # `fmnist data` does without, and the import takes a second.
     from sklearn.model_selection import train_test_split
     from sklearn.utils import resample

@@ -3,31 +3,34 @@
 import hashlib
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-import keras
 import numpy as np
-import tensorflow as tf
 
 from fmnist import averaging, data, pictures
 from fmnist.data import Images
+from fmnist.devices import numerics
 from fmnist.errors import BadInput
-from fmnist.figures import accuracy_figures, figures
 from fmnist.files import atomic_write, read_json, utf8_path, write_json
-from fmnist.model import load
 from fmnist.progress import bar
 from fmnist.revision import revision
 from fmnist.rundir import RunDir, check_distinct
 from fmnist.schema import Recipe
+
+# What is done already is told without the seconds that TensorFlow takes to import.
+if TYPE_CHECKING:
+    import keras
 
 logger = logging.getLogger(__name__)
 
 _MISTAKES = 24
 
 
-def evaluate(run: RunDir, data_dir: Path | None) -> dict[str, Any]:
+def evaluate(run: RunDir, data_dir: Path | None, choose: Callable[[], object] = lambda: None) -> dict[str, Any]:
     """Judge the run's model on the test set, unless that is done; write metrics.json and predictions.npz.
 
     predictions.npz holds, of the test images: `labels` and `predicted`, uint8 [n]; `confidence`, the probability of the
@@ -37,6 +40,7 @@ def evaluate(run: RunDir, data_dir: Path | None) -> dict[str, Any]:
     Args:
         run: the folder of a finished training.
         data_dir: where the data set's files are; None to find them as `fmnist data` does.
+        choose: called before TensorFlow is used, to choose its devices.
 
     Returns:
         What metrics.json holds.
@@ -44,21 +48,25 @@ def evaluate(run: RunDir, data_dir: Path | None) -> dict[str, Any]:
     Raises:
         BadInput: no run or no model here, a model that cannot be used, or other data than it was trained on.
     """
-    member = _load(run)
-    splits, facts = _read(member.recipe, data_dir)
-    identity = member.identity() | {"data": facts}
-    if run.predictions.exists() and (known := _known(run.metrics, identity)):
+    member = _member(run)
+    images, facts = _read(data_dir)
+    if run.predictions.exists() and (known := _known(run.metrics, member.identity | {"data": facts})):
         return known
-    run.record("eval", devices=devices(), data=facts["sha256"])
+    choose()
+    made = member.described() | {"data": facts}
+    splits = _split(images, member.recipe)
+    run.record("eval", devices=devices(), data=facts["sha256"], numerics=numerics())
     probabilities, speed = _ask([member.model], splits, tta=False)
-    metrics = identity | _judged(splits, probabilities, facts["classes"]) | speed
+    metrics = made | _judged(splits, probabilities, facts["classes"]) | speed
     _write_predictions(run, splits["test"], probabilities["test"])
     _write_images(run, np.asarray(metrics["test"]["confusion_matrix"]), facts["classes"])
     write_json(run.metrics, metrics)
     return metrics
 
 
-def evaluate_averaged(run: RunDir, data_dir: Path | None) -> dict[str, Any]:
+def evaluate_averaged(
+    run: RunDir, data_dir: Path | None, choose: Callable[[], object] = lambda: None
+) -> dict[str, Any]:
     """Judge the run's model with test-time averaging over `averaging.views`, unless that is done.
 
     The arguments and errors are those of `evaluate`, whose files stay as they are.
@@ -66,25 +74,33 @@ def evaluate_averaged(run: RunDir, data_dir: Path | None) -> dict[str, Any]:
     Returns:
         What metrics-tta.json holds: as metrics.json, but for the training images' figures, with the number of `views`.
     """
-    member = _load(run)
-    splits, facts = _read(member.recipe, data_dir)
-    identity = member.identity() | {"data": facts, "views": averaging.VIEWS}
-    if known := _known(run.averaged_metrics, identity):
+    member = _member(run)
+    images, facts = _read(data_dir)
+    seen = {"data": facts, "views": averaging.VIEWS}
+    if known := _known(run.averaged_metrics, member.identity | seen):
         return known
-    run.record("eval-tta", devices=devices(), data=facts["sha256"])
-    metrics = identity | _held_back_figures([member.model], splits, facts["classes"], tta=True)
+    choose()
+    made = member.described() | seen
+    splits = _split(images, member.recipe)
+    run.record("eval-tta", devices=devices(), data=facts["sha256"], numerics=numerics())
+    metrics = made | _held_back_figures([member.model], splits, facts["classes"], tta=True)
     write_json(run.averaged_metrics, metrics)
     return metrics
 
 
 def evaluate_ensemble(
-    runs: Sequence[RunDir], data_dir: Path | None, *, tta: bool = False, output: Path | None = None
+    runs: Sequence[RunDir],
+    data_dir: Path | None,
+    choose: Callable[[], object] = lambda: None,
+    *,
+    tta: bool = False,
+    output: Path | None = None,
 ) -> dict[str, Any]:
     """Judge the mean of the probabilities of the runs' models, unless that is done; the runs stay as they are.
 
     Args:
         runs: the folders of two finished trainings or more.
-        data_dir: as in `evaluate`.
+        data_dir, choose: as in `evaluate`.
         tta: whether each model's probabilities are in turn the means over `averaging.views`.
         output: the file to write; None for ensemble.json, or ensemble-tta.json, beside the first run's folder.
 
@@ -99,25 +115,30 @@ def evaluate_ensemble(
     if len(runs) < 2:
         raise BadInput("an ensemble needs two runs or more; name another, or leave out --ensemble")
     check_distinct(runs)
-    members = [_load(run) for run in runs]
+    members = [_member(run) for run in runs]
     for member in members[1:]:
         _check_split(members[0], member)
-    splits, facts = _read(members[0].recipe, data_dir)
+    images, facts = _read(data_dir)
     for run in runs:
         run.check_data(facts["sha256"])
-    identity = {
-        "members": [{"run": member.run.name, **member.identity()} for member in members],
-        "parameters": sum(member.model.count_params() for member in members),
-        "data": facts,
-        "views": averaging.VIEWS if tta else 1,
-    }
+    seen = {"data": facts, "views": averaging.VIEWS if tta else 1}
+    named = [{"run": member.run.name, **member.identity} for member in members]
+    identity = {"members": named, **seen}
     path = output or runs[0].path.parent / ("ensemble-tta.json" if tta else "ensemble.json")
     if known := _known(path, identity):
         return known
-    _check_members(path, identity["members"])
-    made = {"revision": revision(), "devices": devices()}
+    _check_members(path, named)
+    choose()
+    made = {
+        "members": [{"run": member.run.name, **member.described()} for member in members],
+        "parameters": sum(member.model.count_params() for member in members),
+        **seen,
+        "revision": revision(),
+        "devices": devices(),
+    }
+    splits = _split(images, members[0].recipe)
     models = [member.model for member in members]
-    metrics = identity | made | _held_back_figures(models, splits, facts["classes"], tta=tta)
+    metrics = made | _held_back_figures(models, splits, facts["classes"], tta=tta)
     write_json(path, metrics)
     logger.info("the ensemble's figures are in %s", path)
     return metrics
@@ -134,41 +155,61 @@ def sentence(metrics: Mapping[str, Any]) -> str:
 
 def devices() -> str:
     """What a model runs on here, for the record."""
+    import tensorflow as tf
+
     return ", ".join(device.name.removeprefix("/device:") for device in tf.config.list_logical_devices())
 
 
-class _Member(NamedTuple):
+@dataclass(frozen=True)
+class _Member:
     """A finished training; `sha256` is its model file's."""
 
     run: RunDir
     recipe: Recipe
     seed: int
-    model: keras.Model
     sha256: str
 
+    @property
     def identity(self) -> dict[str, Any]:
+        """What tells its model from every other."""
+        return {"recipe": self.recipe.name, "seed": self.seed, "model": {"sha256": self.sha256}}
+
+    @cached_property
+    def model(self) -> "keras.Model":
+        from fmnist.model import load
+
+        return load(self.run.model)
+
+    def described(self) -> dict[str, Any]:
         """What the figures of its model are recorded with."""
-        model = {"sha256": self.sha256, "parameters": self.model.count_params()}
-        return {"recipe": self.recipe.name, "seed": self.seed, "model": model}
+        return self.identity | {"model": {"sha256": self.sha256, "parameters": self.model.count_params()}}
 
 
-def _load(run: RunDir) -> _Member:
+def _member(run: RunDir) -> _Member:
     recipe, seed = run.recipe()
-    model = load(run.model)
-    return _Member(run, recipe, seed, model, hashlib.sha256(run.model.read_bytes()).hexdigest())
+    try:
+        content = run.model.read_bytes()
+    except FileNotFoundError as error:
+        raise BadInput(f"{run.model} is missing; run `fmnist train` first") from error
+    return _Member(run, recipe, seed, hashlib.sha256(content).hexdigest())
 
 
-def _read(recipe: Recipe, data_dir: Path | None) -> tuple[dict[str, Images], dict[str, Any]]:
-    """The images by split, but for one that is empty, and what is recorded of them."""
-    trained = data.load_train(data_dir, recipe.data)
-    test, source = data.load_test(data_dir)
+def _read(data_dir: Path | None) -> tuple[tuple[Images, Images], dict[str, Any]]:
+    """The training images and the test images, and what is recorded of them."""
+    train, test, source = data.load_all(data_dir)
     facts = {
-        "is_fashion_mnist": trained.source.is_fashion_mnist and source.is_fashion_mnist,
-        "sha256": {**trained.source.sha256, **source.sha256},
+        "is_fashion_mnist": source.is_fashion_mnist,
+        "sha256": source.sha256,
         "classes": list(data.classes(source)),
     }
-    splits = {"train": trained.train, "validation": trained.validation, "test": test}
-    return {name: split for name, split in splits.items() if len(split)}, facts
+    return (train, test), facts
+
+
+def _split(images: tuple[Images, Images], recipe: Recipe) -> dict[str, Images]:
+    """The images by split, but for one that is empty."""
+    train, validation = data.split(images[0], recipe.data)
+    splits = {"train": train, "validation": validation, "test": images[1]}
+    return {name: split for name, split in splits.items() if len(split)}
 
 
 def _known(path: Path, identity: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -176,10 +217,17 @@ def _known(path: Path, identity: Mapping[str, Any]) -> dict[str, Any] | None:
     if not path.exists():
         return None
     known = read_json(path, (*identity, "test"))
-    if any(known[key] != value for key, value in identity.items()):
+    if any(_without_parameters(known[key]) != value for key, value in identity.items()):
         return None
     logger.info("%s is finished; nothing to do", path)
     return known
+
+
+def _without_parameters(value: Any) -> Any:
+    """Their number is the model's, whose hash tells it already."""
+    if isinstance(value, dict):
+        return {key: _without_parameters(item) for key, item in value.items() if key != "parameters"}
+    return list(map(_without_parameters, value)) if isinstance(value, list) else value
 
 
 def _check_members(path: Path, members: Sequence[Mapping[str, Any]]) -> None:
@@ -202,7 +250,7 @@ def _check_split(first: _Member, other: _Member) -> None:
 
 
 def _ask(
-    models: Sequence[keras.Model], splits: Mapping[str, Images], *, tta: bool
+    models: "Sequence[keras.Model]", splits: Mapping[str, Images], *, tta: bool
 ) -> tuple[dict[str, np.ndarray], dict[str, float]]:
     """The models' mean probabilities, float64 [n, 10] by split, and how long that took."""
     begin = time.perf_counter()
@@ -217,7 +265,7 @@ def _ask(
 
 
 def _held_back_figures(
-    models: Sequence[keras.Model], splits: Mapping[str, Images], classes: Sequence[str], *, tta: bool
+    models: "Sequence[keras.Model]", splits: Mapping[str, Images], classes: Sequence[str], *, tta: bool
 ) -> dict[str, Any]:
     """Those of an average, which would be dear on the training images."""
     held_back = {name: split for name, split in splits.items() if name != "train"}
@@ -229,6 +277,8 @@ def _judged(
     splits: Mapping[str, Images], probabilities: Mapping[str, np.ndarray], classes: Sequence[str]
 ) -> dict[str, Any]:
     """All figures of the test images, the short ones of the others."""
+    from fmnist.figures import accuracy_figures, figures
+
     return {
         name: figures(split.labels, probabilities[name], classes)
         if name == "test"
@@ -239,6 +289,8 @@ def _judged(
 
 def _write_images(run: RunDir, matrix: np.ndarray, names: Sequence[str]) -> None:
     description = f"Rows: the true class; columns: the predicted one; both in the order {', '.join(names)}."
+    import tensorflow as tf
+
     writer = tf.summary.create_file_writer(f"{utf8_path(run.tensorboard)}/eval")
     with writer.as_default(step=0):
         tf.summary.image("test/confusion_matrix", pictures.confusion_image(matrix)[np.newaxis], description=description)

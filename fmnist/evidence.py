@@ -87,7 +87,7 @@ def plan(recipe: Recipe, seeds: int, distilled_seeds: int, reference_seeds: int,
     )
 
 
-def evidence(plan: Plan, results: Path, data_dir: Path | None, devices: Devices, stop: Stop) -> str | None:
+def evidence(plan: Plan, results: Path, data_dir: Path | None, choose: Callable[[], Devices], stop: Stop) -> str | None:
     """Train all, then judge all; write RECIPE-evidence.json and .md, a Markdown table, into `results`.
 
     Returns:
@@ -98,7 +98,7 @@ def evidence(plan: Plan, results: Path, data_dir: Path | None, devices: Devices,
         Interrupted: a stop was requested; the same call goes on.
         Restart: a training has ended; the same call in a fresh process goes on.
     """
-    elsewhere = train_one(plan.trainings, data_dir, devices, stop)
+    elsewhere = train_one(plan.trainings, data_dir, choose, stop)
     if elsewhere:
         names = ", ".join(training.run.name for training in elsewhere)
         logger.info("other processes are training %s; the last one to end goes on to the test set", names)
@@ -116,7 +116,9 @@ def evidence(plan: Plan, results: Path, data_dir: Path | None, devices: Devices,
     return text
 
 
-def train_one(trainings: Sequence[Training], data_dir: Path | None, devices: Devices, stop: Stop) -> list[Training]:
+def train_one(
+    trainings: Sequence[Training], data_dir: Path | None, choose: Callable[[], Devices], stop: Stop
+) -> list[Training]:
     """Train the first that is neither finished nor another process's.
 
     Returns:
@@ -141,7 +143,7 @@ def train_one(trainings: Sequence[Training], data_dir: Path | None, devices: Dev
         if training.teachers and finished(training.run, training.recipe, describe(training.teachers, training.recipe)):
             continue
         try:
-            _train(training, data_dir, devices, stop)
+            _train(training, data_dir, choose, stop)
         except Busy:
             elsewhere.append(training)
         else:
@@ -198,11 +200,11 @@ def judge(plan: Plan, results: Path, data_dir: Path | None, stop: Stop) -> list[
     return [row for row in rows if row.metrics]
 
 
-def _train(training: Training, data_dir: Path | None, devices: Devices, stop: Stop) -> None:
+def _train(training: Training, data_dir: Path | None, choose: Callable[[], Devices], stop: Stop) -> None:
     recipe, seed, run = training.recipe, training.seed, training.run
     if recipe.name in references.NAMES:
         references.train(run, recipe, seed, data_dir, stop)
         return
     if recipe.search:
-        tune(run, recipe, seed, data_dir, devices, stop)
-    train(run, recipe, seed, data_dir, lambda: devices, stop, teachers=training.teachers)
+        tune(run, recipe, seed, data_dir, choose, stop)
+    train(run, recipe, seed, data_dir, choose, stop, teachers=training.teachers)

@@ -7,19 +7,19 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import keras
 import numpy as np
-import tensorflow as tf
 
 from fmnist import data, evaluate
+from fmnist.devices import numerics
 from fmnist.errors import BadInput, ExportFailed
 from fmnist.files import utf8_path
-from fmnist.folding import folded
-from fmnist.model import load, logits
 from fmnist.rundir import RunDir
 from fmnist.text import printable
+
+if TYPE_CHECKING:
+    import keras
 
 _CALIBRATION_IMAGES = 1000
 
@@ -35,7 +35,7 @@ class Format:
     """
 
     file: str
-    write: Callable[[keras.Model, np.ndarray, str], Any]
+    write: Callable[["keras.Model", np.ndarray, str], Any]
     read: Callable[[str], Callable[[np.ndarray], np.ndarray]]
     packages: tuple[str, ...] = ()
     least_agreement: float = 0.9999
@@ -61,11 +61,14 @@ class Check:
         )
 
 
-def export(run: RunDir, name: str, data_dir: Path | None) -> Check:
+def export(run: RunDir, name: str, data_dir: Path | None, choose: Callable[[], object] = lambda: None) -> Check:
     """Write the run's model as `name` (of FORMATS) into the run's folder `export`, if it agrees with the Keras model.
 
     A float format must give the same class on 99.99% of the test images; the quantised one may lose 0.5 points of
     accuracy.
+
+    Args:
+        choose: called before TensorFlow is used, to choose its devices.
 
     Raises:
         BadInput: an unknown format, a missing package, no model, or other data than it was trained on.
@@ -79,10 +82,17 @@ def export(run: RunDir, name: str, data_dir: Path | None) -> Check:
         install = "pip install --requirement requirements/export.txt"
         raise BadInput(f"--format {name} needs {', '.join(missing)}; `{install}` brings them")
     recipe, _ = run.recipe()
+    if not run.model.exists():
+        raise BadInput(f"{run.model} is missing; run `fmnist train` first")
+    everything, test, source = data.load_all(data_dir)
+    run.check_data(source.sha256)
+    train, _ = data.split(everything, recipe.data)
+    choose()
+    from fmnist.folding import folded
+    from fmnist.model import load, logits
+
     model = load(run.model)
-    test, source = data.load_test(data_dir)
-    trained = data.load_train(data_dir, recipe.data)
-    run.record("export", devices=evaluate.devices(), data={**trained.source.sha256, **source.sha256})
+    run.record("export", devices=evaluate.devices(), data=source.sha256, numerics=numerics())
     path = run.exports / wanted.file
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=utf8_path(path.parent), prefix=".") as folder:
@@ -91,7 +101,7 @@ def export(run: RunDir, name: str, data_dir: Path | None) -> Check:
         small = folded(model)
         # Keras exports to ONNX only what was called before.
         logits(small, test.images[:1])
-        wanted.write(small, trained.train.images, made)
+        wanted.write(small, train.images, made)
         found = wanted.read(made)(test.images).argmax(axis=1)
         check = Check(
             path,
@@ -108,20 +118,24 @@ def export(run: RunDir, name: str, data_dir: Path | None) -> Check:
     return check
 
 
-def _write_saved_model(model: keras.Model, _images: np.ndarray, path: str) -> None:
+def _write_saved_model(model: "keras.Model", _images: np.ndarray, path: str) -> None:
     model.export(path, format="tf_saved_model", verbose=False)
 
 
 def _read_saved_model(path: str) -> Callable[[np.ndarray], np.ndarray]:
+    import tensorflow as tf
+
     loaded = tf.saved_model.load(path)
     return lambda images: np.asarray(loaded.serve(images))
 
 
-def _write_tflite(model: keras.Model, _images: np.ndarray, path: str) -> None:
+def _write_tflite(model: "keras.Model", _images: np.ndarray, path: str) -> None:
     model.export(path, format="litert", verbose=False)
 
 
-def _write_tflite_int8(model: keras.Model, images: np.ndarray, path: str) -> None:
+def _write_tflite_int8(model: "keras.Model", images: np.ndarray, path: str) -> None:
+    import tensorflow as tf
+
     chosen = np.random.default_rng(0).choice(len(images), min(_CALIBRATION_IMAGES, len(images)), replace=False)
     model.export(
         path,
@@ -149,7 +163,10 @@ def _read_tflite(path: str) -> Callable[[np.ndarray], np.ndarray]:
     return run
 
 
-def _write_onnx(model: keras.Model, _images: np.ndarray, path: str) -> None:
+def _write_onnx(model: "keras.Model", _images: np.ndarray, path: str) -> None:
+    import keras
+    import tensorflow as tf
+
     # TensorFlow computes GELU by erfc, which ONNX lacks.
     gelu = keras.activations.gelu
     for layer in model.layers:

@@ -7,7 +7,7 @@ import numpy as np
 from scipy.stats import binomtest
 from sklearn.metrics import accuracy_score, confusion_matrix, log_loss, precision_recall_fscore_support
 
-from fmnist.model import CLASSES
+from fmnist.schema import CLASSES
 
 _BINS = 15
 

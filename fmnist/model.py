@@ -11,10 +11,8 @@ from keras import layers
 
 from fmnist.errors import BadInput, explain
 from fmnist.progress import Advance
-from fmnist.schema import ModelConfig
+from fmnist.schema import CLASSES, IMAGE_SHAPE, ModelConfig
 
-CLASSES = 10
-IMAGE_SHAPE = (28, 28)
 _PIXELS = IMAGE_SHAPE[0] * IMAGE_SHAPE[1]
 
 _PREDICTION_BATCH = 2000

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from fmnist import averaging, data, idx
 from fmnist.errors import BadInput
 from fmnist.files import read_json
-from fmnist.model import IMAGE_SHAPE, load
 from fmnist.rundir import RunDir
+from fmnist.schema import IMAGE_SHAPE
 from fmnist.text import printable
 
 _TOP = 3
@@ -48,15 +48,21 @@ class Prediction:
         return json.dumps({"file": name, "index": self.index, "top": top})
 
 
-def predict(run: RunDir, files: Sequence[Path]) -> Iterator[Prediction]:
+def predict(run: RunDir, files: Sequence[Path], choose: Callable[[], object] = lambda: None) -> Iterator[Prediction]:
     """Classify the images of PNG, JPEG, IDX and NPY files, in their order; all are read before the first is classified.
+
+    Args:
+        choose: called before TensorFlow is used, to choose its devices.
 
     Raises:
         BadInput: no model in the run, or a file that cannot be read or shows nothing.
     """
     names = _names(run)
-    model = load(run.model)
     batches = [(file, *_read(file)) for file in files]
+    choose()
+    from fmnist.model import load
+
+    model = load(run.model)
     for file, images, several in batches:
         for index, row in enumerate(averaging.probabilities([model], images)):
             top = np.argsort(-row, kind="stable")[:_TOP]

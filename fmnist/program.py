@@ -11,8 +11,8 @@ from fmnist import augment, optimizer
 from fmnist.data import Images
 from fmnist.devices import Devices
 from fmnist.folding import folded
-from fmnist.model import CLASSES, Step, build, forward
-from fmnist.schema import ModelConfig, TrainingConfig
+from fmnist.model import Step, build, forward
+from fmnist.schema import CLASSES, ModelConfig, TrainingConfig
 
 # The rows of one step of a validation: large enough to keep the matrix units busy, small enough for any cache.
 _VALIDATION_BATCH = 1000

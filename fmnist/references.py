@@ -21,9 +21,9 @@ from fmnist.data import Images
 from fmnist.errors import BadInput
 from fmnist.figures import accuracy_figures
 from fmnist.fit import FitResult
-from fmnist.model import CLASSES, build
+from fmnist.model import build
 from fmnist.rundir import RunDir
-from fmnist.schema import DataConfig, ModelConfig, Recipe
+from fmnist.schema import CLASSES, DataConfig, ModelConfig, Recipe
 from fmnist.signals import Stop
 from fmnist.train import save
 

@@ -55,6 +55,10 @@ class RunDir:
         return self.search / "chief.json"
 
     @property
+    def used_up(self) -> Path:
+        return self.search / "used-up.json"
+
+    @property
     def trials(self) -> Path:
         return self.path / "trials.csv"
 

@@ -16,6 +16,9 @@ MOST_SEED = 2**32 - 1
 
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
+CLASSES = 10
+IMAGE_SHAPE = (28, 28)
+
 Positive = Annotated[int, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]

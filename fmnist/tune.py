@@ -1,39 +1,21 @@
-"""`tune`: the search room drives the trials, `fit` trains them, TensorBoard shows them."""
+"""`tune`: the search room drives the trials, `trial` trains them, TensorBoard shows them."""
 
-import contextlib
-import dataclasses
 import logging
-import shutil
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import tensorflow as tf
-from tensorboard.plugins.hparams import api as hparams
-
 from fmnist import config, data
-from fmnist.boards import tensorboard
+from fmnist.data import TrainData
 from fmnist.devices import Devices, numerics
-from fmnist.errors import Restart
-from fmnist.files import atomic_write, utf8_path, write_text
-from fmnist.fit import Trainer
+from fmnist.files import utf8_path
 from fmnist.rundir import RunDir
 from fmnist.schema import Recipe
-from fmnist.search import client, service, status
-from fmnist.search.chief import Chief
+from fmnist.search import status
 from fmnist.search.roles import Role
-from fmnist.search.worker import Report, RunTrial, TrialRequest, work
 from fmnist.signals import Stop
-from fmnist.train import log_epochs
 
 logger = logging.getLogger(__name__)
-
-# TensorFlow frees no program that it ever compiled: about 18 MiB a network shape. After this many a process starts
-# itself anew, so that a search of any length stays below 2 GiB.
-_PROGRAMS_A_PROCESS = 40
-# Below the number of restarts that a search on one machine gives its workers.
-_DEATHS_A_TRIAL = 3
-_NAME_LENGTH = 200  # of a folder; file systems take 255 bytes
 
 
 def tune(
@@ -41,13 +23,14 @@ def tune(
     recipe: Recipe,
     seed: int,
     data_dir: Path | None,
-    devices: Devices,
+    choose: Callable[[], Devices],
     stop: Stop,
     role: Role | None = None,
 ) -> None:
     """Run the recipe's search to its end: search/, trials.csv, best.json; go on with an interrupted one.
 
     Args:
+        choose: the devices to train on; asked once it is known that there is something to train.
         role: the chief of the search or one of its workers; without it this process is both.
 
     Raises:
@@ -55,36 +38,65 @@ def tune(
         Interrupted: a stop was requested; the trial in hand goes on from its last epoch.
         SearchFailed: every trial failed.
     """
-    if recipe.search:
-        config.space(recipe)
-    run.claim(recipe, seed)
-    if recipe.search is None:
-        logger.info("recipe %s is fixed: there is nothing to search", recipe.name)
+    # The chief of a finished search has to tell the workers that wait for it.
+    if (recipe.search is None or not (role and role.is_chief)) and nothing_to_do(run, recipe, seed):
         return
+    # What cannot be begun leaves no folder; these take seconds.
+    loaded = None if role and role.is_chief else data.load_train(data_dir, recipe.data)
+    devices = choose()
+    from fmnist.search import client, service
+
+    run.claim(recipe, seed)
     if role and not role.is_chief:
-        client.join(run, recipe, role, _trials(run, recipe, seed, data_dir, devices, stop), stop)
+        assert loaded
+        client.join(run, recipe, role, _trials(run, recipe, seed, loaded, devices, stop), stop)
         return
     if not run.tensorboard.exists():
         _declare_hyperparameters(run, recipe)
-    chief = service.serve(run, recipe, seed, role, stop) if role else _alone(run, recipe, seed, data_dir, devices, stop)
-    best = chief.best()
-    logger.info("best of %d trials: %s, %s %.4f", len(chief.rows()), best["trial"], best["objective"], best["score"])
+    if role:
+        service.serve(run, recipe, seed, role, stop)
+    else:
+        assert loaded
+        _alone(run, recipe, seed, loaded, devices, stop)
+    logger.info("%s", status.outcome(run, recipe))
     for path in run.checkpoint.glob("trial_*"):
         path.unlink()
 
 
-def _alone(run: RunDir, recipe: Recipe, seed: int, data_dir: Path | None, devices: Devices, stop: Stop) -> Chief:
+def nothing_to_do(run: RunDir, recipe: Recipe, seed: int) -> bool:
+    """Whether the recipe is fixed, or its search finished; that is said. TensorFlow is not asked.
+
+    Raises:
+        BadInput: as `tune`.
+        SearchFailed: every trial of a finished search failed.
+    """
+    if recipe.search is None:
+        run.claim(recipe, seed)
+        logger.info("recipe %s is fixed: there is nothing to search", recipe.name)
+        return True
+    config.space(recipe)
+    run.check(recipe, seed)
+    if not (run.config.exists() and status.search_finished(run, recipe)):
+        return False
+    logger.info("the search in %s is finished; %s", run, status.outcome(run, recipe))
+    return True
+
+
+def _alone(run: RunDir, recipe: Recipe, seed: int, loaded: TrainData, devices: Devices, stop: Stop) -> None:
+    from fmnist.search.chief import Chief
+    from fmnist.search.worker import work
+
     with run.lock("tune"), status.live(run):
         chief = Chief(run, recipe, seed)
-        if chief.finished:
-            logger.info("the search in %s is finished", run)
-        else:
-            work(chief, "worker-0", _trials(run, recipe, seed, data_dir, devices, stop), stop)
-        return chief
+        if not chief.finished:
+            work(chief, "worker-0", _trials(run, recipe, seed, loaded, devices, stop), stop)
 
 
-def _trials(run: RunDir, recipe: Recipe, seed: int, data_dir: Path | None, devices: Devices, stop: Stop) -> RunTrial:
-    loaded = data.load_train(data_dir, recipe.data)
+def _trials(run: RunDir, recipe: Recipe, seed: int, loaded: TrainData, devices: Devices, stop: Stop) -> Any:
+    """What trains the trials, a `search.worker.RunTrial`."""
+    from fmnist.fit import Trainer
+    from fmnist.trial import Trials
+
     run.record(
         "tune",
         devices=str(devices),
@@ -93,109 +105,25 @@ def _trials(run: RunDir, recipe: Recipe, seed: int, data_dir: Path | None, devic
         goes_on=run.trials.exists(),
     )
     logger.info("tune %s (seed %d) on %s", recipe.name, seed, devices)
-    return _Trials(run, recipe, seed, Trainer(loaded, devices), stop).run
-
-
-class _Trials:
-    """Trains what the search asks for."""
-
-    def __init__(self, run: RunDir, recipe: Recipe, seed: int, trainer: Trainer, stop: Stop) -> None:
-        self._run = run
-        self._recipe = recipe
-        self._seed = seed
-        self._trainer = trainer
-        self._stop = stop
-
-    def run(self, trial: TrialRequest, report: Report) -> None:
-        """Train a trial to its epochs, from its own checkpoint, its parent's, or the beginning."""
-        if self._trainer.compiled >= _PROGRAMS_A_PROCESS:
-            # The trial stays this worker's: by its id it is given the same one again.
-            self._stop.check()
-            logger.info("starting this process anew, to free the memory of %d networks", self._trainer.compiled)
-            raise Restart
-        recipe = config.replace(self._recipe, dict(trial.values))
-        training = dataclasses.replace(recipe.training, epochs=trial.epochs)
-        checkpoint = self._checkpoint(trial.trial_id, trial.attempt)
-        if trial.parent_trial_id and not checkpoint.exists():
-            self._adopt(trial.parent_trial_id, checkpoint)
-        log = log_epochs(trial.epochs, f"trial {trial.trial_id}, ")
-
-        def progress(epoch: int, metrics: dict[str, float]) -> None:
-            log(epoch, metrics)
-            report(epoch, metrics)
-
-        values = {name: _scalar(value) for name, value in trial.values.items()}
-        # One folder a trial, so that TensorBoard's HParams page shows a trial as one session; its name says what it is.
-        told = (f"{value:.2g}" if isinstance(value, float) else str(value) for value in values.values())
-        name = "_".join([trial.trial_id, *told])[:_NAME_LENGTH]
-        board = Path(utf8_path(self._run.tensorboard), "trials", name)
-        with _counting_deaths(checkpoint):
-            self._trainer.fit(
-                recipe.model,
-                training,
-                # A retry of a failed trial must not fail in the same way for the same reason.
-                seed=self._seed + 1_000_000 * trial.attempt,
-                stop=self._stop,
-                checkpoint_path=checkpoint,
-                callbacks=[tensorboard(board), hparams.KerasCallback(str(board), values, trial_id=trial.trial_id)],
-                progress=progress,
-            )
-
-    def _checkpoint(self, trial_id: str, attempt: int) -> Path:
-        return self._run.checkpoint / f"trial_{trial_id}_{attempt}.npz"
-
-    def _adopt(self, parent: str, checkpoint: Path) -> None:
-        """Begin a promoted trial (Hyperband) with its parent's last checkpoint."""
-        attempts = sorted(self._run.checkpoint.glob(f"trial_{parent}_*.npz"), key=lambda path: path.stat().st_mtime)
-        if not attempts:
-            logger.warning("the checkpoint of trial %s is gone; the trial promoted from it starts anew", parent)
-            return
-        with attempts[-1].open("rb") as source, atomic_write(checkpoint) as copy:
-            shutil.copyfileobj(source, copy)
-
-
-@contextlib.contextmanager
-def _counting_deaths(checkpoint: Path) -> Iterator[None]:
-    """Count how often the process died of what is done here since its last checkpoint: killed, or a library's fault.
-
-    Raises:
-        RuntimeError: it was too often; nothing else would end a trial that takes its worker with it each time.
-    """
-    # Only a process that died leaves its file; if a checkpoint came after it, that death is the first.
-    path = checkpoint.with_suffix(".deaths")
-    deaths = int(path.read_text(encoding="ascii")) if path.exists() else 0
-    if deaths and checkpoint.exists() and checkpoint.stat().st_mtime_ns > path.stat().st_mtime_ns:
-        deaths = 1
-    if deaths >= _DEATHS_A_TRIAL:
-        path.unlink()
-        raise RuntimeError(f"its process died {deaths} times within an epoch; it may need more memory than there is")
-    write_text(path, str(deaths + 1), durable=False)
-    try:
-        yield
-    finally:
-        # Whatever Python sees is not a death.
-        path.unlink(missing_ok=True)
+    return Trials(run, recipe, seed, Trainer(loaded, devices), stop).run
 
 
 def _declare_hyperparameters(run: RunDir, recipe: Recipe) -> None:
     """Tell TensorBoard's HParams page the domains, and which metric a trial is judged by."""
+    import tensorflow as tf
+    from tensorboard.plugins.hparams import api as hparams
+
+    def domain(of: config.Domain) -> Any:
+        if of.layers:
+            return None
+        if of.values:
+            return hparams.Discrete(of.values)
+        return (hparams.IntInterval if isinstance(of.min, int) else hparams.RealInterval)(of.min, of.max)
+
     search = recipe.require_search()
-    domains = [hparams.HParam(key, _domain(domain)) for key, domain in config.space(recipe).items()]
+    domains = [hparams.HParam(key, domain(of)) for key, of in config.space(recipe).items()]
     metric = hparams.Metric(
         f"epoch_{search.objective.removeprefix('val_')}", group="validation", display_name=search.objective
     )
     with tf.summary.create_file_writer(utf8_path(run.tensorboard)).as_default():
         hparams.hparams_config(hparams=domains, metrics=[metric])
-
-
-def _domain(domain: config.Domain) -> Any:
-    if domain.layers:
-        return None
-    if domain.values:
-        return hparams.Discrete(domain.values)
-    return (hparams.IntInterval if isinstance(domain.min, int) else hparams.RealInterval)(domain.min, domain.max)
-
-
-def _scalar(value: Any) -> str | bool | int | float:
-    """HParams holds scalars; the units of the hidden layers become 512-256-50."""
-    return "-".join(map(str, value)) if isinstance(value, list | tuple) else value

@@ -207,7 +207,7 @@ def test_a_long_search_starts_its_process_anew_and_loses_nothing(tmp_path: Path,
     (tmp_path / "tiny.toml").write_text(conftest.TINY)
     tables = []
     for programs, anew in ((100, 0), (1, 2)):
-        code = f"from fmnist import cli, tune; tune._PROGRAMS_A_PROCESS = {programs}; cli.main()"
+        code = f"from fmnist import __main__, trial; trial._PROGRAMS_A_PROCESS = {programs}; __main__.main()"
         command = [sys.executable, "-c", code, "tune", *TINY, "--trials", "3", "--run", f"run-{programs}"]
         ended = subprocess.run(
             command, cwd=tmp_path, env={**os.environ, "FMNIST_DATA": str(train_files)}, capture_output=True, text=True

@@ -104,6 +104,7 @@ MIXED = {
 def test_a_space_has_one_reading_each_value_of_its_keys_type(tmp_path: Path) -> None:
     from tensorboard.plugins.hparams import api as hparams
 
+    from fmnist import trial as trials
     from fmnist import tune
 
     (tmp_path / "mixed.toml").write_text(toml(MIXED))
@@ -132,7 +133,7 @@ def test_a_space_has_one_reading_each_value_of_its_keys_type(tmp_path: Path) -> 
             for key, value in values.items():
                 found = config._get(trial, key)
                 assert (found, type(found)) == (value, type(value)) or key == "model.hidden"
-            hparams.hparams_pb({name: tune._scalar(value) for name, value in values.items()})
+            hparams.hparams_pb({name: trials._scalar(value) for name, value in values.items()})
 
 
 REFUSED = {

@@ -11,13 +11,52 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from fmnist.errors import SearchFailed
 from fmnist.files import read_json
 from fmnist.progress import logging_to_stderr
 from fmnist.rundir import RunDir, read_trials
+from fmnist.schema import Recipe
 
 logger = logging.getLogger(__name__)
 
 _ENDED = ("COMPLETED", "FAILED")
+
+
+def search_finished(run: RunDir, recipe: Recipe) -> bool:
+    """Whether the search of `recipe`, whose run this is, has come to its end: all its trials, or all of its space.
+
+    Raises:
+        BadInput: trials.csv is damaged.
+    """
+    rows = read_trials(run.trials)
+    statuses = {row["status"] for row in rows}
+    # Whoever removes one of these has the search go on from the others.
+    whole = run.search.exists() and (run.best.exists() or "COMPLETED" not in statuses)
+    ended = bool(rows) and statuses <= set(_ENDED)
+    return whole and ended and (len(rows) >= recipe.require_search().trials or run.used_up.exists())
+
+
+def outcome(run: RunDir, recipe: Recipe) -> str:
+    """What a finished search has found, in a line.
+
+    Raises:
+        SearchFailed: every trial failed.
+        BadInput: a file of the search is damaged.
+    """
+    rows = read_trials(run.trials)
+    if not any(row["status"] == "COMPLETED" for row in rows):
+        reason = rows[-1].get("message") if rows else "none was run"
+        raise SearchFailed(f"all {len(rows)} trials of the search failed; the last one: {reason}")
+    best = read_json(run.best, ("trial", "objective", "score"))
+    found = f"best of {len(rows)} trials: {best['trial']}, {best['objective']} {best['score']:.4f}"
+    return "; ".join(filter(None, [found, _used_up(run, len(rows), recipe)]))
+
+
+def _used_up(run: RunDir, tried: int, recipe: Recipe) -> str:
+    wanted = recipe.require_search().trials
+    if not run.used_up.exists() or tried >= wanted:
+        return ""
+    return f"the space is used up after {tried} of {wanted} trials, more would find nothing new in it"
 
 
 def show(run: RunDir) -> None:
@@ -59,6 +98,8 @@ def _render(run: RunDir) -> RenderableType:
     if seconds and running:
         left = (search.trials - ended) * sum(seconds) / len(seconds) / len(running)
         parts.append(f"about {_duration(left)} left")
+    if used_up := _used_up(run, len(rows), recipe):
+        parts.append(used_up)
     return Group(Text(", ".join(parts)), _workers(rows))
 
 

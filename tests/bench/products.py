@@ -6,7 +6,7 @@ import math
 import tensorflow as tf
 
 from fmnist.data import TrainData
-from fmnist.model import CLASSES
+from fmnist.schema import CLASSES
 
 from .cases import Case
 from .ours import devices_for

@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 def our_search(folder: Path, of: Recipe) -> tuple[float, float]:
     """Seconds of a whole search in this process, data and imports apart, and of its epochs alone."""
     from fmnist import tune
-    from fmnist.devices import choose
+    from fmnist.devices import request
     from fmnist.fit import FitResult, Trainer
 
     begin = 0.0
@@ -56,7 +56,7 @@ def our_search(folder: Path, of: Recipe) -> tuple[float, float]:
             return super()._epoch(*args)
 
     with mock.patch.object(tune, "Trainer", Timed):
-        tune.tune(RunDir(folder), of, 0, None, choose("cpu"), Stop())
+        tune.tune(RunDir(folder), of, 0, None, request("cpu"), Stop())
     return time.perf_counter() - begin, sum(epochs)
 
 

@@ -11,7 +11,8 @@ import sys
 import keras
 
 from fmnist import config, data
-from fmnist.model import IMAGE_SHAPE, build
+from fmnist.model import build
+from fmnist.schema import IMAGE_SHAPE
 
 
 def main(name: str) -> None:

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from fmnist.data import Images, TrainData
-from fmnist.model import CLASSES
+from fmnist.schema import CLASSES
 
 from .cases import Case
 from .worker import cores

@@ -1,0 +1,117 @@
+"""What a worker trains: the trials that a search asks for, each from its own checkpoint or its parent's."""
+
+import contextlib
+import dataclasses
+import logging
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tensorboard.plugins.hparams import api as hparams
+
+from fmnist import config
+from fmnist.boards import tensorboard
+from fmnist.errors import Restart
+from fmnist.files import atomic_write, utf8_path, write_text
+from fmnist.fit import Trainer
+from fmnist.rundir import RunDir
+from fmnist.schema import Recipe
+from fmnist.search.worker import Report, TrialRequest
+from fmnist.signals import Stop
+from fmnist.train import log_epochs
+
+logger = logging.getLogger(__name__)
+
+# TensorFlow frees no program that it ever compiled: about 18 MiB a network shape. After this many a process starts
+# itself anew, so that a search of any length stays below 2 GiB.
+_PROGRAMS_A_PROCESS = 40
+# Below the number of restarts that a search on one machine gives its workers.
+_DEATHS_A_TRIAL = 3
+_NAME_LENGTH = 200  # of a folder; file systems take 255 bytes
+
+
+class Trials:
+    """Trains what the search asks for."""
+
+    def __init__(self, run: RunDir, recipe: Recipe, seed: int, trainer: Trainer, stop: Stop) -> None:
+        self._run = run
+        self._recipe = recipe
+        self._seed = seed
+        self._trainer = trainer
+        self._stop = stop
+
+    def run(self, trial: TrialRequest, report: Report) -> None:
+        """Train a trial to its epochs, from its own checkpoint, its parent's, or the beginning."""
+        if self._trainer.compiled >= _PROGRAMS_A_PROCESS:
+            # The trial stays this worker's: by its id it is given the same one again.
+            self._stop.check()
+            logger.info("starting this process anew, to free the memory of %d networks", self._trainer.compiled)
+            raise Restart
+        recipe = config.replace(self._recipe, dict(trial.values))
+        training = dataclasses.replace(recipe.training, epochs=trial.epochs)
+        checkpoint = self._checkpoint(trial.trial_id, trial.attempt)
+        if trial.parent_trial_id and not checkpoint.exists():
+            self._adopt(trial.parent_trial_id, checkpoint)
+        log = log_epochs(trial.epochs, f"trial {trial.trial_id}, ")
+
+        def progress(epoch: int, metrics: dict[str, float]) -> None:
+            log(epoch, metrics)
+            report(epoch, metrics)
+
+        values = {name: _scalar(value) for name, value in trial.values.items()}
+        # One folder a trial, so that TensorBoard's HParams page shows a trial as one session; its name says what it is.
+        told = (f"{value:.2g}" if isinstance(value, float) else str(value) for value in values.values())
+        name = "_".join([trial.trial_id, *told])[:_NAME_LENGTH]
+        board = Path(utf8_path(self._run.tensorboard), "trials", name)
+        with _counting_deaths(checkpoint):
+            self._trainer.fit(
+                recipe.model,
+                training,
+                # A retry of a failed trial must not fail in the same way for the same reason.
+                seed=self._seed + 1_000_000 * trial.attempt,
+                stop=self._stop,
+                checkpoint_path=checkpoint,
+                callbacks=[tensorboard(board), hparams.KerasCallback(str(board), values, trial_id=trial.trial_id)],
+                progress=progress,
+            )
+
+    def _checkpoint(self, trial_id: str, attempt: int) -> Path:
+        return self._run.checkpoint / f"trial_{trial_id}_{attempt}.npz"
+
+    def _adopt(self, parent: str, checkpoint: Path) -> None:
+        """Begin a promoted trial (Hyperband) with its parent's last checkpoint."""
+        attempts = sorted(self._run.checkpoint.glob(f"trial_{parent}_*.npz"), key=lambda path: path.stat().st_mtime)
+        if not attempts:
+            logger.warning("the checkpoint of trial %s is gone; the trial promoted from it starts anew", parent)
+            return
+        with attempts[-1].open("rb") as source, atomic_write(checkpoint) as copy:
+            shutil.copyfileobj(source, copy)
+
+
+@contextlib.contextmanager
+def _counting_deaths(checkpoint: Path) -> Iterator[None]:
+    """Count how often the process died of what is done here since its last checkpoint: killed, or a library's fault.
+
+    Raises:
+        RuntimeError: it was too often; nothing else would end a trial that takes its worker with it each time.
+    """
+    # Only a process that died leaves its file; if a checkpoint came after it, that death is the first.
+    path = checkpoint.with_suffix(".deaths")
+    deaths = int(path.read_text(encoding="ascii")) if path.exists() else 0
+    if deaths and checkpoint.exists() and checkpoint.stat().st_mtime_ns > path.stat().st_mtime_ns:
+        deaths = 1
+    if deaths >= _DEATHS_A_TRIAL:
+        path.unlink()
+        raise RuntimeError(f"its process died {deaths} times within an epoch; it may need more memory than there is")
+    write_text(path, str(deaths + 1), durable=False)
+    try:
+        yield
+    finally:
+        # Whatever Python sees is not a death.
+        path.unlink(missing_ok=True)
+
+
+def _scalar(value: Any) -> str | bool | int | float:
+    """HParams holds scalars; the units of the hidden layers become 512-256-50."""
+    return "-".join(map(str, value)) if isinstance(value, list | tuple) else value
