@@ -205,6 +205,8 @@ KEPT: Mapping[str, str] = {
     "SBATCH_QOS": "q",
     "LD_LIBRARY_PATH": "/lib",
     "FMNIST_TLS_CERTIFICATE": "/c.pem",
+    "FMNIST_XLA_FLAGS": "--xla",
+    "TF_ENABLE_ONEDNN_OPTS": "0",
 }
 
 
