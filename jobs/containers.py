@@ -112,7 +112,8 @@ def _run(options: argparse.Namespace, rest: Sequence[str], identity: str) -> Non
     engine = engines.choose(options.engine)
     image = _image(engine, options.image)
     mounts, command = _translate(options, rest)
-    containers = _Containers(engine, image, identity, [f"--memory={options.memory}", *mounts])
+    numbers = [] if options.job == "tensorboard" else [f"--env={name}" for name in environment.recorded()]
+    containers = _Containers(engine, image, identity, [f"--memory={options.memory}", *numbers, *mounts])
     stop = stop_on_signals(containers.remove)
     # What a launcher that was killed has left.
     containers.remove()

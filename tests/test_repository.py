@@ -1,6 +1,7 @@
 """What the repository holds, and how its front door turns variables into commands."""
 
 import ast
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -27,7 +28,9 @@ def occurrences(pattern: str) -> list[str]:
 
 
 def make(*args: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(["make", *args], cwd=ROOT, capture_output=True, text=True)
+    # Not with the variables of a make that runs the tests.
+    environment = {**os.environ, "MAKELEVEL": "", "MAKEFLAGS": ""}
+    return subprocess.run(["make", *args], cwd=ROOT, env=environment, capture_output=True, text=True)
 
 
 def jobs(*args: str) -> list[str]:

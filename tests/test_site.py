@@ -100,6 +100,11 @@ def test_what_runs_is_not_changed_by_settings_of_other_programs(tmp_path: Path) 
     assert kept.items() <= found.items()
 
 
+def test_tensorflow_keeps_quiet_in_tensorboard() -> None:
+    command = make("--dry-run", "tensorboard", "READY=").replace("\\\n", " ").split()
+    assert command[:3] == ["CUDA_VISIBLE_DEVICES=-1", "TF_CPP_MIN_LOG_LEVEL=2", "TF_ENABLE_ONEDNN_OPTS=0"]
+
+
 def test_a_folder_for_temporary_files_is_kept(tmp_path: Path) -> None:
     assert shown(tmp_path, TMPDIR=str(tmp_path))["TMPDIR"] == str(tmp_path)
 
@@ -200,6 +205,8 @@ KEPT: Mapping[str, str] = {
     "SBATCH_QOS": "q",
     "LD_LIBRARY_PATH": "/lib",
     "FMNIST_TLS_CERTIFICATE": "/c.pem",
+    "FMNIST_XLA_FLAGS": "--xla",
+    "TF_ENABLE_ONEDNN_OPTS": "0",
 }
 
 

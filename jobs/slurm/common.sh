@@ -5,6 +5,7 @@
 #   FMNIST_PYTHON     none: the Python that has the package
 #   FMNIST_IMAGE      the others: the image, as the runtime names it
 #   FMNIST_MOUNTS     the others: the folders that a job sees, FOLDER:FOLDER,...
+#   FMNIST_VARIABLES  the others: the variables that may change numbers, and are meant to
 #   FMNIST_REQUEUES   how often an interrupted job is put back into the queue
 #
 # environment.py says what else they inherit from where the job was submitted.
@@ -59,7 +60,7 @@ send() { kill -s "$1" "$child"; }
 
 # A container in the foreground would outlive `scancel`, which ends the client alone.
 start_podman() {
-    local options=() mounts gpu
+    local options=() mounts gpu name
     IFS=, read -ra mounts <<<"$FMNIST_MOUNTS"
     container="fmnist-$SLURM_JOB_ID"
     # shellcheck disable=SC2317,SC2329  # the traps call it
@@ -71,6 +72,7 @@ start_podman() {
     elif [[ -n ${SLURM_JOB_GPUS:-} ]]; then
         echo "this node has no CDI file (nvidia-ctk cdi generate): on the CPU" >&2
     fi
+    for name in $FMNIST_VARIABLES; do options+=(--env "$name"); done
     # Without root a user is another one inside; the files must be the caller's.
     ((EUID == 0)) || options+=(--userns keep-id)
     # A job that was killed before it could end its container may have left it here.

@@ -7,6 +7,8 @@ import os
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 
+from fmnist.environment import XLA_FLAGS
+
 _FOREIGN = (
     # Of the job around this one: what it has, who it is in its MPI program or its search, whose GPUs it sees.
     "SLURM*", "_SLURM*", "SPANK_*", "PMI_*", "PMI2_*", "PMIX_*", "OMPI_*", "PRTE_*",
@@ -24,7 +26,8 @@ _OURS = (
     # Who pays, and where: what a user may have as a default, and the pipeline does not say.
     "SBATCH_ACCOUNT", "SBATCH_CLUSTERS", "SBATCH_CLUSTER_CONSTRAINT", "SBATCH_CONSTRAINT", "SBATCH_PARTITION",
     "SBATCH_QOS", "SBATCH_RESERVATION", "SBATCH_TIMELIMIT", "SBATCH_WCKEY",
-    "FMNIST_TLS_*",
+    # What is set for fmnist on purpose.
+    "FMNIST_TLS_*", XLA_FLAGS,
 )  # fmt: skip
 
 

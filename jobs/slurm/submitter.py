@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from fmnist import data
+from fmnist import data, environment
 from fmnist.errors import BadInput
 from fmnist.files import write_json
 from fmnist.rundir import RunDir
@@ -56,13 +56,13 @@ def _submit(pipeline: Pipeline, site: Site, ids: dict[str, str]) -> None:
     """Submit job after job, and note each one's id in `ids`."""
     run = str(pipeline.run.path.absolute())
     recipe = _recipe(pipeline)
-    environment = _environment(pipeline, site)
+    jobs_environment = _environment(pipeline, site)
 
     def sbatch(name: str, script: str, options: Sequence[str], arguments: Sequence[str]) -> str:
         command = ["sbatch", "--parsable", "--export=ALL", f"--job-name={name}", *_site(site), *options]
         answer = subprocess.run(
             [*command, str(_SCRIPTS / script), *arguments],
-            env=environment,
+            env=jobs_environment,
             capture_output=True,
             encoding="utf-8",
             errors="replace",
@@ -124,6 +124,7 @@ def _environment(pipeline: Pipeline, site: Site) -> dict[str, str]:
     }
     if site.image and site.runtime != "none":
         ours["FMNIST_IMAGE"] = site.image
+        ours["FMNIST_VARIABLES"] = " ".join(environment.recorded())
     return {**inherited(), **ours}
 
 
