@@ -7,13 +7,19 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import forked
 import pytest
+from forked import Forked, Prepare
 
 # Before anything imports TensorFlow. CUDA_VISIBLE_DEVICES=0 in the environment puts the tests on a GPU.
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+forked.preload_jobs()
 
-Process = subprocess.Popen[str]
+READ_LATE = {"COLUMNS", "CUDA_VISIBLE_DEVICES", "FMNIST_DATA", "NO_COLOR", "TERM"}
+"""Variables that no import reads."""
+
+Process = Forked | subprocess.Popen[str]
 Start = Callable[..., Process]
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -48,8 +54,8 @@ def data_dir() -> Path:
 
 
 @pytest.fixture(scope="session")
-def start(data_dir: Path) -> Start:
-    """Start `fmnist ARGS` in the folder `cwd`, with further environment variables given by keyword."""
+def start_anew(data_dir: Path) -> Start:
+    """As `start`, by an interpreter of its own: for what a process does from its first line on."""
 
     def popen(cwd: Path, *args: str | Path, **env: str) -> Process:
         return subprocess.Popen(
@@ -65,12 +71,41 @@ def start(data_dir: Path) -> Start:
     return popen
 
 
+@pytest.fixture(scope="session")
+def start(data_dir: Path, start_anew: Start) -> Start:
+    """Start `fmnist ARGS` in the folder `cwd`, with further environment variables given by keyword.
+
+    It is a process that has its imports already, unless they might read one of those variables; `stderr` and `prepare`
+    are those of `Forked`.
+    """
+
+    def start(
+        cwd: Path, *args: str | Path, stderr: int | None = None, prepare: Prepare | None = None, **env: str
+    ) -> Process:
+        if env.keys() <= READ_LATE:
+            environment = {**os.environ, "FMNIST_DATA": str(data_dir), **env}
+            return Forked(list(map(str, args)), cwd, environment, stderr, prepare)
+        assert (stderr, prepare) == (None, None)
+        return start_anew(cwd, *args, **env)
+
+    return start
+
+
 @pytest.fixture
 def fmnist(tmp_path: Path, start: Start) -> Command:
-    """Run `fmnist ARGS` in `tmp_path`, with further environment variables given by keyword; does not check the exit."""
+    """Run `fmnist ARGS` in `tmp_path`, started by `start`; does not check the exit."""
+    return _run_in(tmp_path, start)
 
+
+@pytest.fixture
+def fmnist_anew(tmp_path: Path, start_anew: Start) -> Command:
+    """As `fmnist`, started by `start_anew`."""
+    return _run_in(tmp_path, start_anew)
+
+
+def _run_in(folder: Path, start: Start) -> Command:
     def run(*args: str | Path, **env: str) -> "subprocess.CompletedProcess[str]":
-        with start(tmp_path, *args, **env) as process:
+        with start(folder, *args, **env) as process:
             stdout, stderr = process.communicate(timeout=600)
         return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
 

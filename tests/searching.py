@@ -3,13 +3,14 @@
 import csv
 import ctypes
 import logging
-import multiprocessing
 import sys
 import time
 from collections.abc import Callable, Mapping
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
+
+from forked import CONTEXT
 
 from fmnist import config
 from fmnist.errors import EXIT_BAD_INPUT, BadInput
@@ -98,9 +99,7 @@ class Paced(Runner):
 
 def process(target: Callable[..., object], *args: Any, **kwargs: Any) -> BaseProcess:
     """A real process, started; it shares its imports with the others, not its memory."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["searching", "fmnist.search.service", "fmnist.search.client"])
-    started = context.Process(target=_main, args=(target, args, kwargs))
+    started = CONTEXT.Process(target=_main, args=(target, args, kwargs))
     started.start()
     return started
 

@@ -1,19 +1,24 @@
 """The jobs as real processes on the real data, from the search to the report."""
 
 import csv
+import functools
 import gzip
 import hashlib
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import conftest
 import numpy as np
 import pytest
-from conftest import Command
+from conftest import Command, Start
+
+from fmnist import program
 
 TINY = ("--recipe", "tiny.toml")
 
@@ -203,40 +208,49 @@ epochs = 1
     assert "a lower learning rate may help" in outcome[1e30]["message"]
 
 
-def test_a_long_search_starts_its_process_anew_and_loses_nothing(tmp_path: Path, train_files: Path) -> None:
+def few_programs() -> None:
+    """This process, and those that it starts itself anew as, compile one program each."""
+    code = "from fmnist import __main__, trial; trial._PROGRAMS_A_PROCESS = 1; __main__.main()"
+    sys.orig_argv = [sys.executable, "-c", code, *sys.argv[1:]]
+    trial._PROGRAMS_A_PROCESS = 1
+
+
+@pytest.mark.parametrize("count", [2, pytest.param(4, marks=pytest.mark.faults)])
+def test_a_long_search_starts_its_process_anew_and_loses_nothing(count: int, tmp_path: Path, start: Start) -> None:
     (tmp_path / "tiny.toml").write_text(conftest.TINY)
     tables = []
-    for programs, anew in ((100, 0), (1, 2)):
-        code = f"from fmnist import __main__, trial; trial._PROGRAMS_A_PROCESS = {programs}; __main__.main()"
-        command = [sys.executable, "-c", code, "tune", *TINY, "--trials", "3", "--run", f"run-{programs}"]
-        ended = subprocess.run(
-            command, cwd=tmp_path, env={**os.environ, "FMNIST_DATA": str(train_files)}, capture_output=True, text=True
-        )
-        assert ended.returncode == 0, ended.stderr
-        assert ended.stderr.count("starting this process anew") == anew
-        tables.append([{**trial, "seconds": ""} for trial in trials(tmp_path / f"run-{programs}")])
+    for prepare, anew in ((None, 0), (few_programs, count - 1)):
+        run = f"anew-{anew}"
+        with start(tmp_path, "tune", *TINY, "--trials", count, "--run", run, prepare=prepare) as process:
+            _, stderr = process.communicate(timeout=600)
+        assert process.returncode == 0, stderr
+        assert stderr.count("starting this process anew") == anew
+        tables.append([{**trial, "seconds": ""} for trial in trials(tmp_path / run)])
     assert tables[0] == tables[1]
 
 
+def die_in_trial_0(since: str) -> None:
+    """Once there is the file `since`, as the kernel does when the memory runs out: no exception, no report."""
+    train = program.Program.train
+
+    def train_or_die(*args: Any, **kwargs: Any) -> dict[str, float]:
+        if os.path.exists(since) and not os.path.exists("run/search/trial_1"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return train(*args, **kwargs)
+
+    program.Program.train = train_or_die  # type: ignore[method-assign]
+
+
 @pytest.mark.parametrize("since", ["run/search/trial_0", "run/checkpoint/trial_0_0.npz"])
-def test_a_trial_that_takes_its_process_with_it_fails_in_the_end(since: str, tmp_path: Path, train_files: Path) -> None:
-    """As the kernel does when the memory runs out, in the first epoch or a later one: no exception, no report."""
+def test_a_trial_that_takes_its_process_with_it_fails_in_the_end(since: str, tmp_path: Path, start: Start) -> None:
+    """In its first epoch or in a later one."""
     (tmp_path / "tiny.toml").write_text(conftest.TINY)
-    code = """
-import os, signal
-from fmnist import cli, fit
-SINCE = "{since}"
-train = fit.Program.train
-def die_in_trial_0(program, data, *rest):
-    if os.path.exists(SINCE) and not os.path.exists("run/search/trial_1"):
-        os.kill(os.getpid(), signal.SIGKILL)
-    return train(program, data, *rest)
-fit.Program.train = die_in_trial_0
-cli.main()
-"""
-    command = [sys.executable, "-c", code.replace("{since}", since), "tune", *TINY, "--run", "run"]
-    environment = {**os.environ, "FMNIST_DATA": str(train_files)}
-    ends = [subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True).returncode for _ in range(4)]
+    ends = []
+    prepare = functools.partial(die_in_trial_0, since)
+    for _ in range(4):
+        with start(tmp_path, "tune", *TINY, "--run", "run", prepare=prepare) as process:
+            process.communicate(timeout=600)
+        ends.append(process.returncode)
     assert ends == [-9, -9, -9, 0]
     first, second = trials(tmp_path / "run")
     assert first["status"] == "FAILED"

@@ -5,11 +5,13 @@ import pty
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Command
+from conftest import Command, Process, Start
 
+TERMINAL = {"TERM": "xterm", "COLUMNS": "80", "NO_COLOR": "1"}
 BAR = """
 import logging, sys
 from pathlib import Path
@@ -25,13 +27,10 @@ with folder_bar("data", Path(sys.argv[2]), 100):
 """
 
 
-def on_terminal(*command: str | Path, cwd: Path) -> str:
-    """What a process writes to its stderr when that is a terminal, without the codes that move the cursor."""
+def on_terminal(start: Callable[[int], Process]) -> str:
+    """What the process that `start` gives a terminal as stderr writes to it, without the codes that move the cursor."""
     ours, theirs = pty.openpty()
-    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "80", "NO_COLOR": "1"}
-    with subprocess.Popen(
-        [sys.executable, *command], cwd=cwd, env=environment, stdout=subprocess.PIPE, stderr=theirs
-    ) as process:
+    with start(theirs) as process:
         os.close(theirs)
         written = b""
         while True:
@@ -45,8 +44,14 @@ def on_terminal(*command: str | Path, cwd: Path) -> str:
     return re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", written.decode())
 
 
+def show_bar(level: str, folder: Path) -> str:
+    environment = {**os.environ, **TERMINAL}
+    command = [sys.executable, "-c", BAR, level, str(folder)]
+    return on_terminal(lambda stderr: subprocess.Popen(command, env=environment, stderr=stderr, text=True))
+
+
 def test_a_terminal_shows_a_bar_below_the_lines_of_the_log(tmp_path: Path) -> None:
-    text = on_terminal("-c", BAR, "INFO", str(tmp_path), cwd=tmp_path)
+    text = show_bar("INFO", tmp_path)
     assert re.findall(r"epoch \d", text) == [f"epoch {epoch}" for epoch in range(4)]
     assert re.search(r"train .* 100%", text)
     assert "images/s, " in text
@@ -57,7 +62,7 @@ def test_a_terminal_shows_a_bar_below_the_lines_of_the_log(tmp_path: Path) -> No
 
 
 def test_a_quiet_terminal_shows_nothing(tmp_path: Path) -> None:
-    assert on_terminal("-c", BAR, "WARNING", str(tmp_path), cwd=tmp_path) == ""
+    assert show_bar("WARNING", tmp_path) == ""
 
 
 def test_a_log_has_plain_lines_alone(tmp_path: Path) -> None:
@@ -76,6 +81,7 @@ def test_a_quiet_job_prints_its_result_alone(run: Path, tmp_path: Path, fmnist: 
     assert re.fullmatch(r"test accuracy 0\.\d{4} \(95% interval .*\)\n", result.stdout)
 
 
-def test_an_evaluation_on_a_terminal_shows_how_fast_it_is(run: Path, tmp_path: Path) -> None:
+def test_an_evaluation_on_a_terminal_shows_how_fast_it_is(run: Path, tmp_path: Path, start: Start) -> None:
     (tmp_path / run / "metrics.json").unlink()
-    assert re.search(r"eval .*%.*images/s", on_terminal("-m", "fmnist", "eval", run, cwd=tmp_path))
+    text = on_terminal(lambda stderr: start(tmp_path, "eval", run, stderr=stderr, **TERMINAL))
+    assert re.search(r"eval .*%.*images/s", text)

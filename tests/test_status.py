@@ -2,21 +2,22 @@
 
 import os
 import pty
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from conftest import TINY, Command
+from conftest import TINY, Command, Start
+
+TERMINAL = {"TERM": "xterm", "COLUMNS": "120"}
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_a_terminal_shows_the_table_below_the_log(train_files: Path, tmp_path: Path, workers: str) -> None:
+def test_a_terminal_shows_the_table_below_the_log(
+    tmp_path: Path, train_files: Path, start: Start, workers: str
+) -> None:
     (tmp_path / "tiny.toml").write_text(TINY)
     ours, theirs = pty.openpty()
-    command = [sys.executable, "-m", "fmnist", "tune", "--recipe", "tiny.toml", "--workers", workers]
-    environment = {**os.environ, "FMNIST_DATA": str(train_files), "TERM": "xterm", "COLUMNS": "120"}
-    with subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=theirs, stdin=subprocess.DEVNULL) as job:
+    tune = ("tune", "--recipe", "tiny.toml", "--workers", workers)
+    with start(tmp_path, *tune, stderr=theirs, FMNIST_DATA=str(train_files), **TERMINAL) as job:
         os.close(theirs)
         shown = _read(ours)
     assert job.returncode == 0, shown

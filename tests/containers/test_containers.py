@@ -12,7 +12,7 @@ from typing import Any
 
 import keras
 import pytest
-from conftest import TINY, Start
+from conftest import TINY, Process, Start
 from hosts import ROOT, STRANGER, Host, checkout, docker, podman, public_folder, run
 from searching import table, until
 
@@ -57,7 +57,7 @@ def local(tmp_path_factory: pytest.TempPathFactory, start: Start) -> Path:
     return folder / "run"
 
 
-def done(process: "subprocess.Popen[str]") -> int:
+def done(process: Process) -> int:
     process.communicate(timeout=600)
     return process.returncode
 
