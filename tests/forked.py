@@ -118,6 +118,8 @@ def _main(
     with output, errors:
         os.dup2(output.fileno(), 1)
         os.dup2(errors.fileno(), 2)
+    # The server's own may have been files.
+    sys.stdout, sys.stderr = (os.fdopen(descriptor, "w", closefd=False) for descriptor in (1, 2))
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(env)

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from conftest import Command, Start
 
-from fmnist import program
+from fmnist import program, trial
 
 TINY = ("--recipe", "tiny.toml")
 
