@@ -1,13 +1,20 @@
 """What a site or a user's other work has set does not change a result: one list, settled before anything else."""
 
+import csv
+import hashlib
+import json
 import os
+import re
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
+from conftest import Start
 
-from fmnist import environment
+from fmnist import config, environment
+from fmnist.rundir import RunDir
 
 
 @pytest.fixture
@@ -82,3 +89,126 @@ def test_a_sites_packages_come_after_those_that_are_installed(tmp_path: Path) ->
 def test_the_docs_hold_the_list() -> None:
     page = Path(__file__).parent.parent / "docs" / "environment.md"
     assert environment.table() in page.read_text(encoding="utf-8"), "python -m fmnist.environment prints it"
+
+
+SEARCHED = """
+description = "whitened, so that linear algebra on the processor takes part"
+[data]
+train_limit = 2000
+[model]
+hidden = [16]
+whitening = 0.1
+[training]
+epochs = 2
+[search]
+trials = 2
+epochs = 1
+[search.space]
+"training.learning_rate" = { min = 1e-3, max = 1e-2, sampling = "log" }
+"""
+KERAS_JSON = '{"backend": "torch", "floatx": "float16", "epsilon": 0.1, "image_data_format": "channels_first"}'
+AMBIENT = {
+    "KERAS_BACKEND": "torch",
+    "KERAS_MAX_EPOCHS": "1",
+    "KERAS_MAX_STEPS_PER_EPOCH": "1",
+    "TF_USE_LEGACY_KERAS": "1",
+    "TF2_BEHAVIOR": "0",
+    "TF_CONFIG": '{"cluster": {"worker": ["127.0.0.1:1", "127.0.0.1:2"]}, "task": {"type": "worker", "index": 0}}',
+    "TF_XLA_FLAGS": "--tf_xla_auto_jit=2",
+    "TF_CPP_MAX_VLOG_LEVEL": "1",
+    "XLA_FLAGS": "--xla_cpu_enable_fast_math=true",
+    "NVIDIA_TF32_OVERRIDE": "1",
+    "ONEDNN_DEFAULT_FPMATH_MODE": "BF16",
+    "ONEDNN_VERBOSE": "1",
+    "TF_ENABLE_ONEDNN_OPTS": "1",
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "TF_NUM_INTRAOP_THREADS": "1",
+    "NPY_DISABLE_CPU_FEATURES": "AVX2 FMA3",
+    "CUDA_VISIBLE_DEVICES": "0",
+    "http_proxy": "http://127.0.0.1:9",
+    "HTTPS_PROXY": "http://127.0.0.1:9",
+    "GRPC_VERBOSITY": "debug",
+    "PYTHONWARNINGS": "error",
+    "PYTHONHASHSEED": "7",
+    "FORCE_COLOR": "1",
+    "LC_ALL": "C",
+}
+
+
+def train_here(folder: Path, start_anew: Start, **env: str) -> tuple[object, ...]:
+    """What a training comes to: the hash of its weights, its scores; each line of stderr is fmnist's."""
+    folder.mkdir(exist_ok=True)
+    (folder / "fixed.toml").write_text(SEARCHED.partition("[search]")[0])
+    with start_anew(folder, "train", "--recipe", "fixed.toml", "--run", "run", "--quiet", **env) as process:
+        stdout, stderr = process.communicate(timeout=300)
+    assert (process.returncode, stdout, stderr) == (0, "", "")
+    return outcome(folder / "run")
+
+
+def outcome(run: Path) -> tuple[object, ...]:
+    with zipfile.ZipFile(run / "model.keras") as model:
+        weights = hashlib.sha256(model.read("model.weights.h5")).hexdigest()
+    history = json.loads((run / "history.json").read_text())["history"]
+    return weights, {name: values for name, values in history.items() if name != "seconds"}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, start_anew: Start) -> tuple[object, ...]:
+    return train_here(tmp_path_factory.mktemp("undisturbed"), start_anew)
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("name", [*AMBIENT, "HOME", "KERAS_HOME"])
+def test_an_ambient_variable_changes_no_weight_and_no_score(
+    name: str, tmp_path: Path, start_anew: Start, undisturbed: tuple[object, ...]
+) -> None:
+    (tmp_path / ".keras").mkdir()
+    (tmp_path / ".keras" / "keras.json").write_text(KERAS_JSON)
+    homes = {"HOME": str(tmp_path), "KERAS_HOME": str(tmp_path / ".keras")}
+    assert train_here(tmp_path / "here", start_anew, **{name: {**AMBIENT, **homes}[name]}) == undisturbed
+    ignored = json.loads((tmp_path / "here" / "run" / "config.json").read_text())["jobs"]["train"]["ignored"]
+    assert ignored == [name] * (name in ("XLA_FLAGS", "TF_XLA_FLAGS", "NVIDIA_TF32_OVERRIDE"))
+
+
+def test_all_of_them_at_once_change_no_search_and_no_training(tmp_path: Path, start_anew: Start) -> None:
+    (tmp_path / ".keras").mkdir()
+    (tmp_path / ".keras" / "keras.json").write_text(KERAS_JSON)
+    found = []
+    for name, env in (("plain", {}), ("ambient", {**AMBIENT, "HOME": str(tmp_path)})):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "searched.toml").write_text(SEARCHED)
+        for job in (("tune", "--workers", "2"), ("train",)):
+            with start_anew(folder, *job, "--recipe", "searched.toml", "--run", "run", **env) as process:
+                stdout, stderr = process.communicate(timeout=300)
+            assert (process.returncode, stdout) == (0, ""), stderr
+            own = r"tune|train|trial|best|epoch|the chief|waiting|not used|going on"
+            assert all(re.match(own, line) for line in stderr.splitlines()), stderr
+        with (folder / "run" / "trials.csv").open(newline="") as file:
+            table = [(row["score"], row["training.learning_rate"]) for row in csv.DictReader(file)]
+        found.append((sorted(table), outcome(folder / "run")))
+    assert found[0] == found[1]
+
+
+def test_what_changes_numbers_is_recorded(run: Path, tmp_path: Path) -> None:
+    for job, facts in json.loads((tmp_path / run / "config.json").read_text())["jobs"].items():
+        assert facts["instruction_sets"], job
+        assert facts["onednn"] in (True, False)
+        assert facts["environment"].keys() <= {"TF_ENABLE_ONEDNN_OPTS", "OPENBLAS_CORETYPE"}
+
+
+def test_a_job_that_goes_on_elsewhere_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run = RunDir(tmp_path / "run")
+    run.claim(config.load("smoke"), 0)
+    here, there = {"instruction_sets": ["avx2"], "onednn": False}, {"instruction_sets": ["amx"], "onednn": True}
+    for number, numerics in enumerate((here, here, there, there)):
+        run.record("train", devices="1 CPU", data={}, numerics=numerics, goes_on=number > 0)
+    (warning,) = (record.message for record in caplog.records if record.levelname == "WARNING")
+    assert "began with other instruction_sets and onednn" in warning
+    assert "its numbers may differ" in warning
+    (began,) = json.loads(run.config.read_text())["jobs"]["train"]["went_on_from"]
+    assert began["instruction_sets"] == ["avx2"]
+    # A training that begins anew is of this machine alone.
+    run.record("train", devices="1 CPU", data={}, numerics=here)
+    assert "went_on_from" not in json.loads(run.config.read_text())["jobs"]["train"]
