@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from fmnist import __version__, chatter, config, environment
-from fmnist.devices import request
+from fmnist.devices import inventory, request
 from fmnist.errors import EXIT_BAD_INPUT, EXIT_FAILED, BadInput, Failed, Restart, explain
 from fmnist.options import (
     DataOption,
@@ -246,10 +246,9 @@ def evidence(
 @app.command("devices", epilog="Example: fmnist devices --precision mixed_bfloat16")
 def devices_(devices: DevicesOption = "auto", precision: PrecisionOption = "auto") -> None:
     """Print what the machine has and what would be chosen."""
-    from fmnist.devices import choose, inventory
-
+    choose = request(devices, precision)
     print("\n".join(inventory()))
-    print(f"chosen: {choose(devices, precision)}")
+    print(f"chosen: {choose()}")
 
 
 def main() -> None:
