@@ -121,7 +121,7 @@ train: tune
 eval: train
 report: eval
 endif
-.PHONY: help setup all data tune train eval report evidence submit status logs cancel devices image tensorboard test chaos lint bench tour lock clean
+.PHONY: help setup all data tune train eval report evidence submit status logs cancel devices image tensorboard test test-faults chaos lint bench tour lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -182,10 +182,16 @@ tensorboard: $(READY) ## look at all runs, on http://localhost:6006
 	$(TENSORBOARD) '$(RESULTS)'
 
 test: $(DEV_ENVIRONMENT) ## run the tests
-	$(BIN)/pytest
+	$(BIN)/pytest $(IN_PARALLEL)
+
+test-faults: $(DEV_ENVIRONMENT) ## run those that take longer: kills, full disks, cut networks
+	$(BIN)/pytest -m faults $(IN_PARALLEL)
 
 test-%: $(DEV_ENVIRONMENT) ## run those that need more: test-containers, test-slurm, test-kubernetes, test-browser
 	$(BIN)/pytest -m $*
+
+# Each process of pytest's has two or three that it tests.
+IN_PARALLEL = --numprocesses auto --maxprocesses 4 --dist worksteal
 
 chaos: $(DEV_ENVIRONMENT) ## kill chief and workers at random through twenty searches
 	TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/python tests/chaos.py --seed $(SEED)

@@ -166,7 +166,10 @@ def test_a_checkpoint_that_is_damaged_costs_time_alone(tmp_path: Path, fmnist: C
     assert (checkpoint.parent.parent / "model.keras").exists()
 
 
-@pytest.mark.parametrize(("job", "kilobytes"), [("train", 8), ("train", 3200), ("tune", 80)])
+@pytest.mark.parametrize(
+    ("job", "kilobytes"),
+    [("train", 3200), *(pytest.param(*case, marks=pytest.mark.faults) for case in (("train", 8), ("tune", 80)))],
+)
 def test_a_full_disk(tmp_path: Path, fmnist: Command, job: str, kilobytes: int) -> None:
     """It is met by TensorBoard or the checkpoint, by the model, and by the checkpoint of a trial."""
     (tmp_path / "tiny.toml").write_text(TINY)

@@ -220,7 +220,7 @@ def test_two_replicas_learn_from_teachers_as_one_device_does(small: TrainData) -
     assert_close(*learned)
 
 
-@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", pytest.param("mixed_float16", marks=pytest.mark.faults)])
 def test_half_precision_is_as_accurate_as_float32(precision: str, data_dir: Path, tmp_path: Path) -> None:
     """Over five seeds: the 99% interval of the mean paired difference (Student's t) holds zero, or a gain."""
     loaded = data.load_train(data_dir, DataConfig(train_limit=8000))

@@ -171,7 +171,7 @@ def test_a_killed_chief_is_restarted_and_the_workers_notice_nothing(search: Sear
     assert repeated(search.path) == 0
 
 
-@pytest.mark.parametrize("at", [3, 10, 21])
+@pytest.mark.parametrize("at", [10, *(pytest.param(at, marks=pytest.mark.faults) for at in (3, 21))])
 def test_chief_and_workers_are_killed_and_restarted(search: Search, at: int) -> None:
     for round_ in range(2):
         chief = search.chief()
@@ -199,6 +199,7 @@ def test_a_stop_of_all_ends_with_75_and_the_search_goes_on(search: Search) -> No
     search.is_whole()
 
 
+@pytest.mark.faults
 def test_a_search_through_random_kills(tmp_path: Path) -> None:
     """`make chaos` does it at length."""
     disturbed_search(tmp_path, seed=0, kills=8)
@@ -229,6 +230,7 @@ def network() -> Iterator[tuple[str, str, Callable[[str], None]]]:
         subprocess.run(["ip", "netns", "delete", name], capture_output=True)
 
 
+@pytest.mark.faults
 def test_a_worker_behind_a_cut_network_loses_its_trial_and_comes_back(
     search: Search, network: tuple[str, str, Callable[[str], None]]
 ) -> None:
@@ -298,6 +300,7 @@ def test_a_search_whose_every_trial_fails_ends(search: Search) -> None:
     assert {row["status"] for row in table(search.path)} == {"FAILED"}
 
 
+@pytest.mark.faults
 def test_a_full_disk_at_the_chief_costs_time_and_nothing_else(search: Search) -> None:
     search.path.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", search.path], capture_output=True)
@@ -325,7 +328,7 @@ def test_a_full_disk_at_the_chief_costs_time_and_nothing_else(search: Search) ->
         subprocess.run(["umount", search.path], check=True)
 
 
-@pytest.mark.parametrize("name", ["oracle.json", "trial_1/trial.json"])
+@pytest.mark.parametrize("name", ["oracle.json", pytest.param("trial_1/trial.json", marks=pytest.mark.faults)])
 def test_a_file_damaged_while_the_chief_was_down(search: Search, name: str) -> None:
     chief = search.chief()
     search.worker(seconds=0.1)

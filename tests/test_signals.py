@@ -1,7 +1,10 @@
 """Interrupted jobs: they stop at an epoch's end, lose nothing, and go on to the result of an uninterrupted one."""
 
 import csv
+import functools
 import json
+import logging
+import os
 import signal
 import time
 from collections import Counter
@@ -71,11 +74,22 @@ def wait_for(process: Process, text: str) -> None:
     raise AssertionError(f"no {text!r} in {''.join(seen)}")
 
 
-def interrupt(process: Process, text: str, signum: signal.Signals) -> int:
-    """Send a signal when the log says `text`; return the exit code."""
+def signal_at(text: str, signum: signal.Signals) -> None:
+    """Let the signal come when the log says `text`: while that epoch ends, however slow whoever reads the log is."""
+    make = logging.getLogRecordFactory()
+
+    def make_and_signal(*args: Any, **kwargs: Any) -> logging.LogRecord:
+        record = make(*args, **kwargs)
+        if record.getMessage().startswith(text):
+            os.kill(os.getpid(), signum)
+        return record
+
+    logging.setLogRecordFactory(make_and_signal)
+
+
+def end(process: Process) -> int:
+    """Return the exit code."""
     with process:
-        wait_for(process, text)
-        process.send_signal(signum)
         process.communicate(timeout=60)
     return process.returncode
 
@@ -116,9 +130,11 @@ def test_a_training_that_is_interrupted_four_times_ends_as_one_that_is_not(tmp_p
     reference = start(whole, *train)
     checkpoint = interrupted / "results" / "own-seed0" / "checkpoint" / "train.npz"
     for epoch in (2, 7, 12):
-        assert interrupt(start(interrupted, *train), f"epoch {epoch:2}/24", signal.SIGTERM) == 75
+        prepare = functools.partial(signal_at, f"epoch {epoch:2}/24", signal.SIGTERM)
+        assert end(start(interrupted, *train, prepare=prepare)) == 75
         assert checkpoint.exists()
-    assert interrupt(start(interrupted, *train), "epoch 17/24", signal.SIGKILL) == -signal.SIGKILL
+    prepare = functools.partial(signal_at, "epoch 17/24", signal.SIGKILL)
+    assert end(start(interrupted, *train, prepare=prepare)) == -signal.SIGKILL
     assert checkpoint.exists()
     last = start(interrupted, *train)
     wait_for(last, "going on after epoch")
@@ -141,7 +157,8 @@ def test_a_search_that_is_interrupted_in_mid_trial_ends_as_one_that_is_not(tmp_p
     (tmp_path / "own.toml").write_text(TUNE)
     tune = ("tune", "--recipe", "own.toml", "--run")
     reference = start(tmp_path, *tune, "whole")
-    assert interrupt(start(tmp_path, *tune, "interrupted"), "trial 1, epoch  3/10", signal.SIGHUP) == 75
+    prepare = functools.partial(signal_at, "trial 1, epoch  3/10", signal.SIGHUP)
+    assert end(start(tmp_path, *tune, "interrupted", prepare=prepare)) == 75
     assert len(list((tmp_path / "interrupted" / "checkpoint").glob("trial_1_*.npz"))) == 1
     resumed = start(tmp_path, *tune, "interrupted")
     wait_for(resumed, "going on after epoch")
