@@ -1,6 +1,11 @@
+import contextlib
 import csv
 import json
 import os
+import re
+import shutil
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -11,6 +16,7 @@ from searching import SMALL_SPACE, Runner, recipe, search, table
 from fmnist import config
 from fmnist.errors import Interrupted, SearchFailed
 from fmnist.rundir import RunDir, read_json
+from fmnist.search import status
 from fmnist.search.chief import Chief, NotYours
 from fmnist.search.worker import Report, TrialRequest, work
 from fmnist.signals import Stop
@@ -123,11 +129,103 @@ def test_raised_trials_give_hyperband_new_brackets(tmp_path: Path) -> None:
     assert len(search(tmp_path, recipe("hyperband", trials=40, epochs=4), Runner()).rows()) == 40
 
 
-def test_a_space_smaller_than_the_trials_ends_the_search(tmp_path: Path) -> None:
-    of = recipe(space={"training.optimizer": {"values": ["sgd", "adam"]}}, trials=10)
-    chief = search(tmp_path, of, Runner())
+SIX = {
+    "training.optimizer": {"values": ["sgd", "adam", "nadam"]},
+    "training.batch_size": {"values": [32, 64]},
+}
+
+
+@pytest.mark.filterwarnings("error::UserWarning")
+@pytest.mark.parametrize("oracle", ["random", "bayesian"])
+def test_a_space_that_is_used_up_ends_the_search_with_each_configuration_tried_once(
+    tmp_path: Path, oracle: str
+) -> None:
+    of, run = recipe(oracle, SIX, trials=20), RunDir(tmp_path)
+    assert not status.search_finished(run, of)
+    chief = search(tmp_path, of, runner := Runner())
     assert chief.finished
-    assert len(chief.rows()) == 2
+    assert len({tuple(request.values.items()) for request in runner.requests}) == len(chief.rows()) == 6
+    assert status.search_finished(run, of)
+    assert re.fullmatch(
+        r"best of 6 trials: \d+, val_accuracy 0\.\d+; the space is used up after 6 of 20 trials: more .*",
+        status.outcome(run, of),
+    )
+
+
+@pytest.mark.parametrize("oracle", ["random", "bayesian", "hyperband"])
+def test_more_trials_change_nothing_once_the_space_is_used_up(tmp_path: Path, oracle: str) -> None:
+    search(tmp_path, recipe(oracle, SIX, trials=30, epochs=4), Runner())
+    before, more = table(tmp_path), recipe(oracle, SIX, trials=50, epochs=4)
+    assert status.search_finished(RunDir(tmp_path), more)
+    # Nobody needs to ask the chief first.
+    assert Chief(RunDir(tmp_path), more, 0).finished
+    search(tmp_path, more, runner := Runner())
+    assert runner.requests == []
+    assert table(tmp_path) == before
+    assert f"used up after {len(before)} of 50 trials" in status.outcome(RunDir(tmp_path), more)
+    # Without its mark the search asks its oracle again.
+    RunDir(tmp_path).used_up.unlink()
+    assert not status.search_finished(RunDir(tmp_path), more)
+    search(tmp_path, more, runner)
+    assert runner.requests == []
+    assert status.search_finished(RunDir(tmp_path), more)
+
+
+@pytest.mark.parametrize("failed", [range(0), range(2, 4), range(6, 7)])
+@pytest.mark.parametrize("workers", [1, 3])
+def test_hyperband_trains_the_winners_of_a_space_that_is_used_up(tmp_path: Path, failed: range, workers: int) -> None:
+    """Six configurations, for a bracket of 12 that go on as 4 and 2."""
+    of = recipe("hyperband", SIX, trials=50, epochs=15)
+    runner = Scoring(failed)
+    chief = Chief(RunDir(tmp_path), of, 0)
+    threads = [threading.Thread(target=work, args=(chief, f"w{n}", runner, Stop())) for n in range(workers)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=60)
+    assert chief.finished
+    assert status.search_finished(RunDir(tmp_path), of)
+    rounds: dict[int, list[TrialRequest]] = {}
+    for request in runner.requests:
+        rounds.setdefault(request.epochs, []).append(request)
+    assert {epochs: len(requests) for epochs, requests in rounds.items()} == {2: 6, 5: 4, 15: 2}
+    for shorter, longer in ((2, 5), (5, 15)):
+        good = [request for request in rounds[shorter] if int(request.trial_id) not in failed]
+        best = sorted(good, key=runner.accuracy, reverse=True)[: len(rounds[longer])]
+        assert {request.parent_trial_id for request in rounds[longer]} == {request.trial_id for request in best}
+        assert {request.initial_epoch for request in rounds[longer]} == {shorter}
+
+
+def test_hyperband_with_a_used_up_space_goes_on_after_any_interruption(tmp_path: Path) -> None:
+    of = recipe("hyperband", SIX, trials=50, epochs=4)
+    search(tmp_path / "whole", of, Runner())
+    while not status.search_finished(RunDir(tmp_path / "cut"), of):
+        with contextlib.suppress(Interrupted):
+            search(tmp_path / "cut", of, Interrupting(5))
+    assert table(tmp_path / "cut") == table(tmp_path / "whole")
+
+
+def test_a_finished_search_is_told_from_its_files_alone(tmp_path: Path) -> None:
+    run, of = RunDir(tmp_path), recipe(trials=3)
+    with pytest.raises(Interrupted):
+        search(tmp_path, of, Interrupting(5))
+    assert not status.search_finished(run, of)
+    search(tmp_path, of, Runner())
+    assert status.search_finished(run, of)
+    assert not status.search_finished(run, recipe(trials=4))
+    assert "used up" not in status.outcome(run, of)
+    for path in run.best, run.trials, run.search:
+        # Removed as damaged, say; the search makes it anew.
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+        assert not status.search_finished(run, of)
+        search(tmp_path, of, Runner())
+        assert status.search_finished(run, of)
+
+
+def test_how_a_search_ended_is_told_without_keras_tuner_and_tensorflow() -> None:
+    script = "import sys, fmnist.search.status; print(*{name.split('.')[0] for name in sys.modules})"
+    loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
+    assert {"keras_tuner", "tensorflow", "keras", "numpy"} & set(loaded) == set()
 
 
 class Interrupting(Runner):
@@ -237,6 +335,25 @@ def test_the_table_names_worker_seconds_and_hyperparameters(tmp_path: Path) -> N
     assert {"model.layers", "model.units_1", "training.learning_rate", "training.optimizer"} <= set(rows[0])
     assert {row["worker"] for row in rows} == {"tuner7"}
     assert all(float(row["seconds"]) >= 0 for row in rows)
+
+
+class Scoring(Runner):
+    """Each configuration has an accuracy of its own; the trials `failed` end in an error."""
+
+    def __init__(self, failed: range) -> None:
+        super().__init__()
+        self.failed = failed
+
+    def __call__(self, trial: TrialRequest, report: Report) -> None:
+        self.requests.append(trial)
+        if int(trial.trial_id) in self.failed:
+            raise RuntimeError("no luck")
+        for epoch in range(trial.initial_epoch, trial.epochs):
+            report(epoch, {"val_accuracy": self.accuracy(trial)})
+
+    def accuracy(self, trial: TrialRequest) -> float:
+        values = trial.values
+        return 0.1 * ["sgd", "nadam", "adam"].index(values["training.optimizer"]) + values["training.batch_size"] / 1e3
 
 
 class Failing(Runner):

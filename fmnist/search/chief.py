@@ -17,11 +17,11 @@ from collections.abc import Iterator, Mapping
 
 import keras_tuner
 from keras_tuner.engine.trial import Trial, TrialStatus
-from keras_tuner.oracles import BayesianOptimizationOracle
 from keras_tuner.src.engine import oracle as stock
 from keras_tuner.src.engine.metrics_tracking import MetricsTracker
 
 from fmnist.errors import SearchFailed
+from fmnist.files import write_json
 from fmnist.rundir import RunDir
 from fmnist.schema import Recipe
 from fmnist.search import oracles, tables, trials
@@ -71,7 +71,7 @@ class Chief:
         self._rows: dict[str, tables.Row] = {}
         self._tables_due, self._tables_next = False, -math.inf
         self._changed = threading.Condition()
-        self._stopped = False
+        self._stopped = run.used_up.exists()
         if self._unsaved:
             self._save()
 
@@ -231,9 +231,6 @@ class Chief:
 
     def _ask(self, worker_id: str) -> Trial:
         self._release_lapsed()
-        if isinstance(self._oracle, BayesianOptimizationOracle):
-            # Its generator's state is not in oracle.json; without this a search that went on would be another one.
-            self._oracle._random_state.seed((self._oracle.seed + len(self._oracle.trials)) % 2**32)
         with self._calling() as oracle:
             trial = oracle.create_trial(worker_id)
         if trial.status == TrialStatus.STOPPED:
@@ -243,6 +240,8 @@ class Chief:
             else:
                 self._stopped = True
                 self._write_tables()
+                if (tried := len(self._oracle.trials)) < self._oracle.max_trials:
+                    write_json(self._run.used_up, {"trials": tried})
                 self._changed.notify_all()
         return trial
 

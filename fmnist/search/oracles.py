@@ -1,4 +1,4 @@
-"""The stock Keras Tuner oracles: made from a recipe, and brought back from what is on disk."""
+"""Keras Tuner's oracles: made from a recipe, and brought back from what is on disk."""
 
 import logging
 import sys
@@ -6,16 +6,18 @@ from collections.abc import Mapping
 from typing import Any
 
 import keras_tuner
-from keras_tuner import oracles
 from keras_tuner.engine.trial import Trial, TrialStatus
+from keras_tuner.oracles import RandomSearchOracle
 
 from fmnist.schema import Recipe
 from fmnist.search import space
 from fmnist.search.project import Project
+from fmnist.search.unique import ENDED, BayesianOptimizationOracle, HyperbandOracle
 
 logger = logging.getLogger(__name__)
 
-ENDED = (TrialStatus.COMPLETED, TrialStatus.FAILED)
+# Keras Tuner takes a space for used up after 20, which would often leave some of a small one.
+_COLLISIONS = 1000
 
 
 def make(recipe: Recipe, seed: int) -> keras_tuner.Oracle:
@@ -37,12 +39,13 @@ def make(recipe: Recipe, seed: int) -> keras_tuner.Oracle:
     }
     if search.oracle == "hyperband":
         # As many iterations as the trials allow: each has at least one trial.
-        oracle = oracles.HyperbandOracle(max_epochs=search.epochs, hyperband_iterations=search.trials, **settings)
+        oracle = HyperbandOracle(max_epochs=search.epochs, hyperband_iterations=search.trials, **settings)
     elif search.oracle == "bayesian":
-        oracle = oracles.BayesianOptimizationOracle(**settings)
+        oracle = BayesianOptimizationOracle(**settings)
     else:
-        oracle = oracles.RandomSearchOracle(**settings)
+        oracle = RandomSearchOracle(**settings)
     oracle.max_trials = search.trials
+    oracle._max_collisions = _COLLISIONS
     oracle.verbose = 0
     # The stock methods write in place, and before the trial's end is complete.
     oracle.save = lambda: None

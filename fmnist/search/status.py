@@ -56,7 +56,7 @@ def _used_up(run: RunDir, tried: int, recipe: Recipe) -> str:
     wanted = recipe.require_search().trials
     if not run.used_up.exists() or tried >= wanted:
         return ""
-    return f"the space is used up after {tried} of {wanted} trials, more would find nothing new in it"
+    return f"the space is used up after {tried} of {wanted} trials: more would try nothing new"
 
 
 def show(run: RunDir) -> None:

@@ -50,9 +50,10 @@ def best(oracle: keras_tuner.Oracle) -> Best | None:
 
 
 def write(run: RunDir, oracle: keras_tuner.Oracle, rows: Iterable[Row]) -> None:
-    """Bring both files up to date. There is no best.json before a trial has completed.
+    """Bring both files up to date, best.json first: it fits whatever trials.csv says.
 
-    A hyperparameter that a trial does not have (the units of a layer that it does not have) is empty.
+    There is no best.json before a trial has completed. A hyperparameter that a trial does not have (the units of a
+    layer that it does not have) is empty.
     """
     table = list(rows)
     columns = dict.fromkeys([*_ROW, *(hp.name for hp in oracle.hyperparameters.space)])
@@ -62,9 +63,9 @@ def write(run: RunDir, oracle: keras_tuner.Oracle, rows: Iterable[Row]) -> None:
     writer = csv.DictWriter(text, list(columns))
     writer.writeheader()
     writer.writerows(table)
-    write_text(run.trials, text.getvalue())
     if found := best(oracle):
         write_json(run.best, found)
+    write_text(run.trials, text.getvalue())
 
 
 def _history(trial: Trial, metric: str) -> list[Any]:
