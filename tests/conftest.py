@@ -11,7 +11,10 @@ import forked
 import pytest
 from forked import Forked, Prepare
 
-# Before anything imports TensorFlow. CUDA_VISIBLE_DEVICES=0 in the environment puts the tests on a GPU.
+from fmnist import environment
+
+# As in the jobs, before anything imports TensorFlow. CUDA_VISIBLE_DEVICES=0 in the environment puts the tests on a GPU.
+environment.settle()
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 forked.preload_jobs()
