@@ -187,8 +187,8 @@ test: $(DEV_ENVIRONMENT) ## run the tests
 test-faults: $(DEV_ENVIRONMENT) ## run those that take longer: kills, full disks, cut networks
 	$(BIN)/pytest -m faults $(IN_PARALLEL)
 
-test-%: $(DEV_ENVIRONMENT) ## run those that need more: test-containers, test-slurm, test-kubernetes, test-browser
-	$(BIN)/pytest -m $*
+test-%: $(DEV_ENVIRONMENT) ## run those that need more: test-containers, test-slurm, test-kubernetes, test-browser, test-old-keras
+	$(BIN)/pytest -m $(subst -,_,$*)
 
 # Each process of pytest's has two or three that it tests.
 IN_PARALLEL = --numprocesses auto --maxprocesses 4 --dist worksteal
@@ -213,6 +213,7 @@ lock: $(DEV_ENVIRONMENT) ## renew requirements/ with the newest versions that fi
 	$(LOCK) --extra cuda --output-file requirements/cuda.txt pyproject.toml
 	$(LOCK) --constraint requirements/cpu.txt --group export --output-file requirements/export.txt
 	$(LOCK) --constraint requirements/cpu.txt --group dev --output-file requirements/dev.txt
+	$(LOCK) --group old-keras --output-file requirements/old-keras.txt
 
 LOCK = $(BIN)/uv pip compile --no-config --quiet --upgrade --universal --python-version 3.10 --generate-hashes \
 	--custom-compile-command 'make lock'
@@ -239,4 +240,10 @@ $(ENVIRONMENT): requirements/$(TENSORFLOW).txt
 
 $(DEV_ENVIRONMENT): requirements/dev.txt $(ENVIRONMENT)
 	@$(PIP_INSTALL) --require-hashes --requirement $<
+	@touch $@
+
+# The oldest Keras that loads model.keras; its tests make it.
+build/old-keras.stamp: requirements/old-keras.txt $(ENVIRONMENT)
+	@$(BIN)/python -m venv --clear $(basename $@)
+	@$(basename $@)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement $<
 	@touch $@

@@ -1,8 +1,9 @@
 """The dense-layer core: a configuration becomes a Keras model of stock layers; its forward pass in a training step."""
 
+import json
 import zipfile
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -16,6 +17,8 @@ from fmnist.schema import CLASSES, IMAGE_SHAPE, ModelConfig
 _PIXELS = IMAGE_SHAPE[0] * IMAGE_SHAPE[1]
 
 _PREDICTION_BATCH = 2000
+# What versions of Keras after 3.0 write of layers, though it is at its default; the older ones refuse it.
+_LATER = {"optional", "quantization_config", "renorm", "renorm_clipping", "renorm_momentum"}
 
 
 def build(config: ModelConfig, seed: int = 0, policy: str = "float32") -> keras.Model:
@@ -141,6 +144,35 @@ def _over_replicas(value: tf.Tensor) -> tf.Tensor:
     if replica.num_replicas_in_sync == 1:
         return value
     return replica.all_reduce(tf.distribute.ReduceOp.SUM, value)
+
+
+def save(model: keras.Model, path: str) -> None:
+    """Write a final model to a `.keras` file that plain Keras loads, in any version from 3.0 on."""
+    model.save(path)
+    with zipfile.ZipFile(path) as file:
+        members = {name: file.read(name) for name in file.namelist()}
+    members["config.json"] = json.dumps(_plain(json.loads(members["config.json"]))).encode()
+    with zipfile.ZipFile(path, "w") as file:
+        for name, content in members.items():
+            file.writestr(name, content)
+
+
+def _plain(part: Any) -> Any:
+    """A part of a model's configuration as Keras 3.0 spells it."""
+    if isinstance(part, list):
+        return [_plain(element) for element in part]
+    if not isinstance(part, dict):
+        return part
+    if part.get("class_name") == "DTypePolicy":
+        return part["config"]["name"]
+    if part.get("class_name") == "Functional":
+        # One input and one output; later versions leave out the list of one.
+        ends = {end: [part["config"][end]] for end in ("input_layers", "output_layers")}
+        part = part | {"config": part["config"] | ends}
+    # How weights began is spelled in many ways, and has no meaning once they are there.
+    return {
+        name: _plain(value) for name, value in part.items() if name not in _LATER and not name.endswith("_initializer")
+    }
 
 
 def load(path: Path) -> keras.Model:

@@ -144,13 +144,15 @@ def finished(run: RunDir, recipe: Recipe, teachers: Sequence[dict[str, Any]] = (
 
 def save(run: RunDir, recipe: Recipe, result: "FitResult", teachers: Sequence[dict[str, Any]] = ()) -> None:
     """Write model.keras and history.json; `teachers` is what `teachers.describe` says of them."""
+    from fmnist import model
+
     stopping = recipe.training.early_stopping
     best_epoch = result.best_epoch(stopping.monitor) if stopping else len(result.seconds) - 1
     # The figures of the model that is about to go.
     for path in (run.metrics, run.averaged_metrics):
         path.unlink(missing_ok=True)
     with atomic_write(run.model) as file:
-        result.model.save(file.name)
+        model.save(result.model, file.name)
     write_json(
         run.history,
         {

@@ -3,13 +3,14 @@
 import json
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 
-from fmnist.model import build, receptive_fields
+from fmnist.model import build, load, receptive_fields, save
 from fmnist.schema import ModelConfig
 
 IMAGES = np.random.default_rng(0).integers(256, size=(50, 28, 28), dtype=np.uint8)
@@ -25,6 +26,49 @@ def test_square_roots_are_taken_of_pixels_scaled_to_1() -> None:
     np.testing.assert_allclose(
         hidden[1].predict(roots**2, verbose=0), hidden[0].predict(roots, verbose=0) * np.sqrt(255), rtol=1e-4, atol=1e-5
     )
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
+def test_a_saved_model_says_the_same_and_names_nothing_that_older_versions_of_keras_lack(
+    tmp_path: Path, policy: str
+) -> None:
+    model = build(
+        ModelConfig((8,), batch_normalization=True, dropout=0.1, l2=0.1, square_root=True, whitening=0.8), 1, policy
+    )
+    save(model, str(tmp_path / "model.keras"))
+    loaded = load(tmp_path / "model.keras")
+    assert (loaded.predict(IMAGES, verbose=0) == model.predict(IMAGES, verbose=0)).all()
+    dense = next(layer for layer in loaded.layers if layer.trainable_weights)
+    assert (dense.dtype_policy.name, dense.kernel_regularizer.l2) == (policy, np.float32(0.1))
+    with zipfile.ZipFile(tmp_path / "model.keras") as file:
+        written = json.loads(file.read("config.json"))
+    known = {
+        "name",
+        "trainable",
+        "dtype",
+        "units",
+        "activation",
+        "use_bias",
+        "rate",
+        "seed",
+        "noise_shape",
+        "data_format",
+    }
+    known |= {
+        "batch_shape",
+        "sparse",
+        "ragged",
+        "scale",
+        "offset",
+        "axis",
+        "momentum",
+        "epsilon",
+        "center",
+        "synchronized",
+    }
+    for layer in written["config"]["layers"]:
+        others = {key for key in layer["config"] if not key.endswith(("_regularizer", "_constraint"))}
+        assert others <= known
 
 
 def test_a_receptive_field_gathers_the_first_layers_weights_around_places_all_over_the_image() -> None:

@@ -71,6 +71,12 @@ def test_the_environments_hold_all_that_the_package_needs(name: str) -> None:
     assert [package for package in [*needed, "setuptools"] if not re.search(rf"^{package}==", lock, re.MULTILINE)] == []
 
 
+def test_the_readme_names_the_oldest_keras_that_is_tested() -> None:
+    locked = re.search(r"^keras==(\d+\.\d+)\.0 ", (ROOT / "requirements" / "old-keras.txt").read_text(), re.MULTILINE)
+    assert locked
+    assert f"plain Keras loads it, from {locked[1]} on" in (ROOT / "README.md").read_text()
+
+
 def test_every_recipe_that_is_named_exists() -> None:
     files = [ROOT / name for name in ("Makefile", ".ci/run", "README.md")]
     named = {
