@@ -1,19 +1,19 @@
 """What a worker trains: the trials that a search asks for, each from its own checkpoint or its parent's."""
 
-import contextlib
 import dataclasses
+import hashlib
 import logging
+import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from tensorboard.plugins.hparams import api as hparams
 
-from fmnist import config
+from fmnist import config, deaths
 from fmnist.boards import tensorboard
 from fmnist.errors import Restart
-from fmnist.files import atomic_write, utf8_path, write_text
+from fmnist.files import atomic_write, utf8_path
 from fmnist.fit import Trainer
 from fmnist.rundir import RunDir
 from fmnist.schema import Recipe
@@ -26,8 +26,6 @@ logger = logging.getLogger(__name__)
 # TensorFlow frees no program that it ever compiled: about 18 MiB a network shape. After this many a process starts
 # itself anew, so that a search of any length stays below 2 GiB.
 _PROGRAMS_A_PROCESS = 40
-# Below the number of restarts that a search on one machine gives its workers.
-_DEATHS_A_TRIAL = 3
 _NAME_LENGTH = 200  # of a folder; file systems take 255 bytes
 
 
@@ -64,7 +62,7 @@ class Trials:
         told = (f"{value:.2g}" if isinstance(value, float) else str(value) for value in values.values())
         name = "_".join([trial.trial_id, *told])[:_NAME_LENGTH]
         board = Path(utf8_path(self._run.tensorboard), "trials", name)
-        with _counting_deaths(checkpoint):
+        with deaths.counted(checkpoint.with_suffix(".deaths"), _digest(checkpoint)):
             self._trainer.fit(
                 recipe.model,
                 training,
@@ -81,35 +79,23 @@ class Trials:
 
     def _adopt(self, parent: str, checkpoint: Path) -> None:
         """Begin a promoted trial (Hyperband) with its parent's last checkpoint."""
-        attempts = sorted(self._run.checkpoint.glob(f"trial_{parent}_*.npz"), key=lambda path: path.stat().st_mtime)
+        paths = self._run.checkpoint.glob("trial_*.npz")
+        names = (re.fullmatch(rf"trial_{re.escape(parent)}_(\d+)\.npz", path.name) for path in paths)
+        attempts = [int(name[1]) for name in names if name]
         if not attempts:
             logger.warning("the checkpoint of trial %s is gone; the trial promoted from it starts anew", parent)
             return
-        with attempts[-1].open("rb") as source, atomic_write(checkpoint) as copy:
+        # Its last attempt is the one that came to its end.
+        with self._checkpoint(parent, max(attempts)).open("rb") as source, atomic_write(checkpoint) as copy:
             shutil.copyfileobj(source, copy)
 
 
-@contextlib.contextmanager
-def _counting_deaths(checkpoint: Path) -> Iterator[None]:
-    """Count how often the process died of what is done here since its last checkpoint: killed, or a library's fault.
-
-    Raises:
-        RuntimeError: it was too often; nothing else would end a trial that takes its worker with it each time.
-    """
-    # Only a process that died leaves its file; if a checkpoint came after it, that death is the first.
-    path = checkpoint.with_suffix(".deaths")
-    deaths = int(path.read_text(encoding="ascii")) if path.exists() else 0
-    if deaths and checkpoint.exists() and checkpoint.stat().st_mtime_ns > path.stat().st_mtime_ns:
-        deaths = 1
-    if deaths >= _DEATHS_A_TRIAL:
-        path.unlink()
-        raise RuntimeError(f"its process died {deaths} times within an epoch; it may need more memory than there is")
-    write_text(path, str(deaths + 1), durable=False)
+def _digest(path: Path) -> str:
+    """Tells one checkpoint from another; empty without one."""
     try:
-        yield
-    finally:
-        # Whatever Python sees is not a death.
-        path.unlink(missing_ok=True)
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except FileNotFoundError:
+        return ""
 
 
 def _scalar(value: Any) -> str | bool | int | float:

@@ -14,10 +14,10 @@ import os
 import secrets
 import socket
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from fmnist import environment
+from fmnist import deaths, environment
 from fmnist.errors import EXIT_BAD_INPUT, BadInput
 from fmnist.files import check_writable
 from fmnist.revision import revision
@@ -228,7 +228,7 @@ class _Containers:
             Interrupted, SystemExit: as `supervise` does.
         """
         environment = {**os.environ, "FMNIST_TOKEN": secrets.token_urlsafe()}
-        common = [f"--network={self._name}", "--env=FMNIST_TOKEN"]
+        common = [f"--network={self._name}", "--env=FMNIST_TOKEN", f"--env={deaths.LAST_END}"]
         self._engine("network", "create", f"--label={self._label}", self._name)
 
         def member(name: str, share: Share, *options: str) -> Member:
@@ -272,10 +272,14 @@ class _Container(Member):
         code = super().code
         return code if code is None or code <= 128 else 128 - code
 
-    def restart(self) -> None:
+    def start(self) -> None:
         # The engine's command may have died alone.
         self._remove()
-        super().restart()
+        super().start()
+
+    def oom_kills(self) -> Mapping[str, int]:
+        # The container's own count goes with it.
+        return deaths.oom_kills_of_machine()
 
     def terminate(self) -> None:
         # By its name: a signal to the engine's command does not always arrive.

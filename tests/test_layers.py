@@ -14,7 +14,7 @@ PACKAGE = Path(fmnist.__file__).parent
 ROOMS = [
     {"__init__"},
     {"errors", "text", "environment", "chatter"},
-    {"files", "revision", "schema", "config", "rundir", "signals", "progress"},
+    {"files", "revision", "schema", "config", "rundir", "signals", "progress", "deaths"},
     {"idx", "datafiles"},
     {"data"},
     {"augment", "schedule", "model", "whitening", "folding", "pictures"},

@@ -24,7 +24,10 @@ name = os.environ["KERASTUNER_TUNER_ID"]
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))
 facts = {"cores": sorted(os.sched_getaffinity(0)), "gpus": os.environ["CUDA_VISIBLE_DEVICES"]}
 facts |= {"token": os.environ["FMNIST_TOKEN"], "session": os.getsid(0)}
+facts |= {"last end": os.environ.get("FMNIST_LAST_END")}
 (run / "seen" / f"{name}.{os.getpid()}").write_text(json.dumps(facts))
+if plan.get(name, 0) < 0:
+    signal.raise_signal(-plan[name])
 if name in plan:
     sys.exit(plan[name])
 while not (run / "over").exists():
@@ -132,22 +135,43 @@ def test_a_worker_that_keeps_dying_is_given_up_and_the_others_go_on(
 
 
 def test_a_search_without_workers_ends(tmp_path: Path, launched: Callable[..., Any]) -> None:
-    launcher = launched({"worker-0": 3, "worker-1": -1}, restarts=1)
+    launcher = launched({"worker-0": 3, "worker-1": 255}, restarts=1)
     launcher.join(20)
     assert launcher.exitcode == 1
     assert alive(tmp_path) == []
 
 
 @pytest.mark.parametrize("name", ["chief", "worker-0"])
-def test_a_killed_member_is_started_again(tmp_path: Path, launched: Callable[..., Any], name: str) -> None:
-    launcher = launched({})
+def test_a_member_is_started_again_after_however_many_kills(
+    tmp_path: Path, launched: Callable[..., Any], name: str
+) -> None:
+    launcher = launched({}, restarts=0)
     until(all_there(tmp_path))
-    os.kill(seen(tmp_path)[name][0], signal.SIGKILL)
-    until(lambda: len(seen(tmp_path)[name]) == 2)
+    for kills in range(1, 4):
+        (running,) = (pid for pid in seen(tmp_path)[name] if pid in alive(tmp_path))
+        os.kill(running, signal.SIGKILL)
+        until(lambda kills=kills: len(seen(tmp_path)[name]) == kills + 1)  # type: ignore[misc]
     (tmp_path / "run" / "over").touch()
     launcher.join(20)
     assert launcher.exitcode == 0
     assert alive(tmp_path) == []
+
+
+def test_a_worker_is_told_how_it_died_and_a_kill_from_outside_counts_no_restart(
+    tmp_path: Path, launched: Callable[..., Any]
+) -> None:
+    launcher = launched({"worker-0": -signal.SIGABRT, "worker-1": -signal.SIGUSR2}, restarts=2)
+    until(lambda: "worker-0 died (SIGABRT) once too often" in log(tmp_path / "run"))
+    until(lambda: len(seen(tmp_path)["worker-1"]) > 4)
+    told = {"worker-0": [], "worker-1": []}  # type: dict[str, list[Any]]
+    for file in (tmp_path / "run" / "seen").glob("worker-*"):
+        if text := file.read_text():
+            told[file.name.partition(".")[0]].append(json.loads(text)["last end"])
+    assert sorted(told["worker-0"], key=str) == [None, "SIGABRT", "SIGABRT"]
+    assert set(told["worker-1"]) == {None}
+    (tmp_path / "run" / "over").touch()
+    launcher.join(20)
+    assert launcher.exitcode == 0
 
 
 def test_what_no_retry_can_mend_ends_all(tmp_path: Path, launched: Callable[..., Any]) -> None:

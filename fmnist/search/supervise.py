@@ -15,17 +15,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from fmnist import deaths
 from fmnist.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, BadInput, Interrupted
 from fmnist.signals import Stop
 
 logger = logging.getLogger(__name__)
 
 RESTARTS = 3
-"""How often a worker, or the chief, is started again."""
+"""How often a worker, or the chief, is started again after it has died of itself; after kills from outside always."""
 
 _LOOK = 0.1  # seconds between two looks at the processes
 _FAREWELL = 30.0  # seconds for the workers to end after the chief
 _PATIENCE = 60.0  # seconds for a process to end after SIGTERM: an epoch, and its checkpoint
+_PAUSES = (0.1, 5.0)  # seconds before it is started again, the first time and the longest; they double
+_LONG = 60.0  # seconds after which an end has nothing to do with the one before
 
 
 @dataclass(frozen=True)
@@ -88,12 +91,16 @@ class Member:
         self.name = name
         self.given_up = False
         self._command = command
-        self._environment = environment
+        self._environment = dict(environment)
         self._restarts = restarts
         self._log = log
         self._process: subprocess.Popen[bytes] | None = None
+        self._pause = _PAUSES[0]
+        self._began = self._again = 0.0
+        self._oom_kills: Mapping[str, int] = {}
 
     def start(self) -> None:
+        self._began, self._oom_kills = time.monotonic(), self.oom_kills()
         # A session of its own: Ctrl-C on the terminal is for this process, which tells the others in order.
         self._process = subprocess.Popen(
             self._command,
@@ -105,18 +112,40 @@ class Member:
         if self._log:
             threading.Thread(target=_forward, args=(self._process, self._log), daemon=True).start()
 
-    def restart(self) -> None:
-        """Start the process that has died again, unless it has died too often."""
-        if self.given_up:
+    def revive(self) -> None:
+        """Start the process that has died again, after a pause, unless it has died of itself too often."""
+        if self.given_up or self.code is None:
+            return
+        if not self._again:
+            self._judge(self.code)
+        elif time.monotonic() >= self._again:
+            self._again = 0.0
+            self.start()
+
+    def _judge(self, code: int) -> None:
+        """Decide when the process is started again, if at all."""
+        reason = deaths.own_end(code, self._oom_kills, self.oom_kills())
+        self._environment.pop(deaths.LAST_END, None)
+        now = time.monotonic()
+        if now - self._began > _LONG:
+            self._pause = _PAUSES[0]
+        if reason is None:
+            logger.warning("%s was ended from outside (exit %d): starting it again", self.name, code)
+            self._again = now + self._pause
+            self._pause = min(2 * self._pause, _PAUSES[1])
             return
         self.given_up = self._restarts == 0
-        end = f"{self.name} died (exit {self.code})"
         if self.given_up:
-            logger.error("%s once too often", end)
+            logger.error("%s died (%s) once too often", self.name, reason)
             return
-        logger.warning("%s: starting it again", end)
+        logger.warning("%s died (%s): starting it again", self.name, reason)
         self._restarts -= 1
-        self.start()
+        self._environment[deaths.LAST_END] = reason
+        self._again = now
+
+    def oom_kills(self) -> Mapping[str, int]:
+        """What counts the kernel's kills of this process for want of memory."""
+        return deaths.oom_kills()
 
     @property
     def code(self) -> int | None:
@@ -211,7 +240,7 @@ def _watch(chief: Member, workers: Sequence[Member], is_over: Callable[[], bool]
             raise Interrupted
         for member, code in zip(members, codes, strict=True):
             if code:
-                member.restart()
+                member.revive()
         if chief.given_up or all(worker.given_up for worker in workers):
             logger.error("the search ends before its time; the same command goes on from here")
             sys.exit(1)

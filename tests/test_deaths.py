@@ -1,0 +1,144 @@
+"""Only what a trial does to its process counts against it; kills from outside cost nothing but time."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fmnist import deaths
+
+WORK = """
+import ctypes, os, sys
+from pathlib import Path
+from fmnist import deaths
+{before}
+with deaths.counted(Path(sys.argv[1]), sys.argv[2]):
+    {within}
+"""
+RAISE = "getattr(ctypes.CDLL(None), 'raise')(int(sys.argv[3]))"
+
+
+@pytest.fixture
+def marker(tmp_path: Path) -> Path:
+    return tmp_path / "trial_0_0.deaths"
+
+
+@pytest.fixture
+def work(marker: Path) -> Callable[..., "subprocess.CompletedProcess[str]"]:
+    def run(
+        within: str, *arguments: object, state: str = "", before: str = "", **env: str
+    ) -> "subprocess.CompletedProcess[str]":
+        code = WORK.format(within=within, before=before)
+        command = [sys.executable, "-c", code, str(marker), state, *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, env={**os.environ, **env})
+
+    return run
+
+
+Work = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2])
+def test_kills_from_outside_never_count(work: Work, signum: signal.Signals) -> None:
+    for _ in range(4):
+        assert work(RAISE, int(signum)).returncode == -signum
+    assert work("print('done')").stdout == "done\n"
+
+
+@pytest.mark.parametrize("signum", [signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL])
+def test_three_crashes_fail_the_work_by_their_reason(work: Work, marker: Path, signum: signal.Signals) -> None:
+    for _ in range(3):
+        # What comes between is nothing to it.
+        assert work(RAISE, int(signal.SIGKILL)).returncode == -signal.SIGKILL
+        assert work(RAISE, int(signum)).returncode == -signum
+    failed = work("print('done')")
+    assert failed.stdout == ""
+    assert "its process died 3 times" in failed.stderr
+    assert "Fatal Python error" in failed.stderr
+    # A new attempt begins from nothing.
+    assert not marker.exists()
+    assert work("print('done')").stdout == "done\n"
+
+
+def test_a_checkpoint_between_begins_the_count_anew(work: Work) -> None:
+    for state in ("a", "a", "b", "b", "c"):
+        assert work(RAISE, int(signal.SIGABRT), state=state).returncode == -signal.SIGABRT
+    assert work("print('done')", state="c").stdout == "done\n"
+
+
+def test_what_the_supervisor_saw_counts_once(work: Work) -> None:
+    assert work("os._exit(3)").returncode == 3
+    for _ in range(2):
+        assert work("os._exit(3)", FMNIST_LAST_END="exit 3").returncode == 3
+    failed = work("print('done')", FMNIST_LAST_END="exit 3")
+    assert "died 3 times without a checkpoint between: exit 3" in failed.stderr
+
+
+@pytest.mark.parametrize("name", [0, 1], ids=["the cgroup's", "the machine's"])
+def test_the_kernels_kills_for_want_of_memory_count(work: Work, marker: Path, name: int) -> None:
+    counts = list(deaths.oom_kills())
+    if name >= len(counts):
+        pytest.skip("one count alone here")
+    for _ in range(3):
+        work(RAISE, int(signal.SIGKILL))
+        left = json.loads(marker.read_text())
+        # As if the kernel had killed one since.
+        left["oom"] = {counts[name]: left["oom"][counts[name]] - 1}
+        marker.write_text(json.dumps(left) + "\n")
+    failed = work("print('done')")
+    assert "died 3 times without a checkpoint between: the kernel killed it for want of memory" in failed.stderr
+
+
+def test_the_counts_of_another_machine_say_nothing(work: Work, marker: Path) -> None:
+    work(RAISE, int(signal.SIGKILL))
+    left = json.loads(marker.read_text())
+    left["oom"] = {f"another {name}": -9 for name in left["oom"]}
+    marker.write_text(json.dumps(left) + "\n")
+    work(RAISE, int(signal.SIGKILL))
+    assert json.loads(marker.read_text())["own"] == []
+
+
+@pytest.mark.parametrize(
+    "left", [b"", b"3", b"\n", b"\xff\x00", b'{"own": 3}', b'{"own": [], "state": "", "oom": [1]}', b"9" * 5000]
+)
+def test_a_damaged_file_is_no_evidence(work: Work, marker: Path, left: bytes) -> None:
+    marker.write_bytes(left)
+    assert work("print('done')").stdout == "done\n"
+    assert not marker.exists()
+
+
+def test_what_python_sees_is_no_death(work: Work, marker: Path) -> None:
+    for _ in range(4):
+        assert work("sys.exit(75)").returncode == 75
+        assert not marker.exists()
+
+
+@pytest.mark.parametrize(
+    ("code", "oom", "own"),
+    [
+        (3, False, "exit 3"),
+        (255, False, "exit 255"),
+        (75, False, None),
+        (130, False, None),
+        (137, False, None),
+        (137, True, "the kernel killed it for want of memory"),
+        (139, False, "SIGSEGV"),
+        (-signal.SIGKILL, False, None),
+        (-signal.SIGKILL, True, "the kernel killed it for want of memory"),
+        (-signal.SIGTERM, True, None),
+        (-signal.SIGABRT, False, "SIGABRT"),
+        (-signal.SIGBUS, False, "SIGBUS"),
+    ],
+)
+def test_an_exit_code_tells_who_ended_the_process(code: int, oom: bool, own: str | None) -> None:
+    assert deaths.own_end(code, {"boot": 3}, {"boot": 3 + oom}) == own
+
+
+def test_the_cgroup_knows_better_than_the_machine() -> None:
+    assert deaths.own_end(-9, {"group": 0, "boot": 3}, {"group": 0, "boot": 4}) is None
+    assert deaths.own_end(-9, {"group": 0, "boot": 3}, {"another": 0, "boot": 4}) is not None
