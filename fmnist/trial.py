@@ -13,7 +13,7 @@ from tensorboard.plugins.hparams import api as hparams
 from fmnist import config
 from fmnist.boards import tensorboard
 from fmnist.errors import Restart
-from fmnist.files import atomic_write, utf8_path, write_text
+from fmnist.files import atomic_write, open_regular, utf8_path, write_text
 from fmnist.fit import Trainer
 from fmnist.rundir import RunDir
 from fmnist.schema import Recipe
@@ -85,7 +85,7 @@ class Trials:
         if not attempts:
             logger.warning("the checkpoint of trial %s is gone; the trial promoted from it starts anew", parent)
             return
-        with attempts[-1].open("rb") as source, atomic_write(checkpoint) as copy:
+        with open_regular(attempts[-1]) as source, atomic_write(checkpoint) as copy:
             shutil.copyfileobj(source, copy)
 
 

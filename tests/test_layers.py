@@ -14,8 +14,8 @@ PACKAGE = Path(fmnist.__file__).parent
 ROOMS = [
     {"__init__"},
     {"errors", "text", "environment", "chatter"},
-    {"files", "revision", "schema", "config", "rundir", "signals", "progress"},
-    {"idx", "datafiles"},
+    {"files", "revision", "provenance", "schema", "config", "rundir", "signals", "progress"},
+    {"identity", "idx", "datafiles"},
     {"data"},
     {"augment", "schedule", "model", "whitening", "folding", "pictures"},
     {"averaging", "figures"},
