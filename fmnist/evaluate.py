@@ -198,10 +198,11 @@ def _member(run: RunDir) -> _Member:
 
 def _read(data_dir: Path | None) -> tuple[tuple[Images, Images], dict[str, Any]]:
     """The training images and the test images, and what is recorded of them."""
-    train, test, source = data.load_all(data_dir)
+    train, trained_on = data.load_images(data_dir)
+    test, source = data.load_test(data_dir)
     facts = {
-        "is_fashion_mnist": source.is_fashion_mnist,
-        "sha256": source.sha256,
+        "is_fashion_mnist": trained_on.is_fashion_mnist and source.is_fashion_mnist,
+        "sha256": {**trained_on.sha256, **source.sha256},
         "classes": list(data.classes(source)),
     }
     return (train, test), facts
