@@ -85,15 +85,15 @@ def export(run: RunDir, name: str, data_dir: Path | None, choose: Callable[[], o
     sha256 = identity.of_model(run)
     everything, trained_on = data.load_images(data_dir)
     test, source = data.load_test(data_dir)
-    sha256 = {**trained_on.sha256, **source.sha256}
-    run.check_data(sha256)
+    hashes = {**trained_on.sha256, **source.sha256}
+    run.check_data(hashes)
     train, _ = data.split(everything, recipe.data)
     choose()
     from fmnist.folding import folded
     from fmnist.model import load, logits
 
     model = load(run.model)
-    run.record("export", devices=evaluate.devices(), data=sha256, numerics=numerics())
+    run.record("export", devices=evaluate.devices(), data=hashes, numerics=numerics())
     path = run.exports / wanted.file
     if path.is_symlink() or not path.is_dir():
         check_replaceable(path)
