@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from fmnist.errors import BadInput, explain
-from fmnist.files import atomic_write
+from fmnist.files import atomic_write, open_regular
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
@@ -36,7 +36,7 @@ def load(path: Path) -> dict[str, Any] | None:
         OSError: it cannot be read, whatever it holds.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with open_regular(path) as opened, np.load(opened, allow_pickle=False) as file:
 
             def resolve(value: dict[str, Any]) -> Any:
                 return file[f"arr_{value['array'] + 1}"] if value.keys() == {"array"} else value

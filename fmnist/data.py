@@ -18,7 +18,7 @@ import numpy as np
 
 from fmnist import datafiles, environment, idx
 from fmnist.errors import BadInput
-from fmnist.files import atomic_write
+from fmnist.files import atomic_write, open_regular
 from fmnist.progress import folder_bar
 from fmnist.schema import IMAGE_SHAPE, DataConfig
 
@@ -238,7 +238,7 @@ def _keep(source: Source, paths: Mapping[str, Path]) -> Source:
     try:
         for file, path in paths.items():
             # Compressed or not, as it was found; never both.
-            with path.open("rb") as original:
+            with open_regular(path) as original:
                 compressed = original.read(len(idx.GZIP)) == idx.GZIP
                 original.seek(0)
                 with atomic_write(folder / f"{file}{'.gz' * compressed}") as copy:

@@ -14,7 +14,8 @@ _REFUSALS = {
     **dict.fromkeys(FULL, "make room, or choose another place"),
     **dict.fromkeys((errno.EACCES, errno.EPERM), "see to its permissions, or choose another place"),
     **dict.fromkeys(
-        (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ELOOP), "remove what has its name, or choose another place"
+        (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENXIO, errno.EOVERFLOW),
+        "remove what has its name, or choose another place",
     ),
     **dict.fromkeys((errno.EIO, errno.ESTALE, errno.ENOTCONN), "its file system fails: try again when that works"),
     **dict.fromkeys((errno.ENOSYS, errno.EOPNOTSUPP), "its file system cannot do that: choose another place"),

@@ -11,6 +11,7 @@ import tensorflow as tf
 from keras import layers
 
 from fmnist.errors import BadInput, explain
+from fmnist.files import open_regular
 from fmnist.progress import Advance
 from fmnist.schema import CLASSES, IMAGE_SHAPE, ModelConfig
 
@@ -181,8 +182,10 @@ def load(path: Path) -> keras.Model:
     Raises:
         BadInput: it is missing, damaged or of another shape.
     """
-    if not path.exists():
-        raise BadInput(f"{path} is missing; run `fmnist train` first")
+    try:
+        open_regular(path).close()
+    except FileNotFoundError as error:
+        raise BadInput(f"{path} is missing; run `fmnist train` first") from error
     # A GPU multiplies float32 in the shorter TensorFloat-32 by default; a prediction must not depend on the device.
     tf.config.experimental.enable_tensor_float_32_execution(False)
     # Keras would call a truncated file "not found".

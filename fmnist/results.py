@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from fmnist import config
+from fmnist import config, identity
 from fmnist.errors import BadInput, explain
-from fmnist.files import read_json
+from fmnist.files import open_regular, read_json
 from fmnist.rundir import RunDir, read_trials
 from fmnist.schema import Monitor, Recipe, ReferenceConfig
 
@@ -97,7 +97,7 @@ def read(run: RunDir) -> Results:
     """Read a finished run.
 
     Raises:
-        BadInput: no run here, not evaluated yet, or a damaged file.
+        BadInput: no run here, not evaluated yet, a damaged file, or figures of another model.
     """
     recipe, seed = run.recipe()
     for path in (run.metrics, run.predictions):
@@ -106,6 +106,7 @@ def read(run: RunDir) -> Results:
     best = read_json(run.best, ("trial", "score", "values")) if run.best.exists() else None
     metrics = read_json(run.metrics, ("data", "model", "train", "test", "seconds"))
     training = read_json(run.history, ("settings", "history", "best_epoch", "seconds", "images_per_second"))
+    identity.check_shown(run, training, metrics)
     return Results(
         run=run,
         claimed=recipe,
@@ -114,7 +115,7 @@ def read(run: RunDir) -> Results:
         seed=seed,
         jobs=read_json(run.config, ("jobs",))["jobs"],
         metrics=metrics,
-        predictions=_read_predictions(run.predictions),
+        predictions=_read_predictions(run, metrics["model"]["sha256"]),
         averaged=_read_averaged(run.averaged_metrics, metrics["model"]),
         training=training,
         best=best,
@@ -194,10 +195,16 @@ def _read_averaged(path: Path, model: Mapping[str, Any]) -> dict[str, Any] | Non
     return averaged if averaged["model"] == model else None
 
 
-def _read_predictions(path: Path) -> dict[str, np.ndarray]:
+def _read_predictions(run: RunDir, model: str) -> dict[str, np.ndarray]:
+    path = run.predictions
     names = ("labels", "predicted", "confidence", "mistakes", "mistake_images")
     try:
-        with np.load(path) as arrays:
+        with open_regular(path) as file, np.load(file) as arrays:
+            # Older versions did not tell.
+            if "model" in arrays and str(arrays["model"]) != model:
+                raise BadInput(
+                    f"{path} is not of the model that {run.metrics.name} judges; remove it and run `fmnist eval` again"
+                )
             return {name: arrays[name] for name in names}
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         if line := explain(error):

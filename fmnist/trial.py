@@ -13,7 +13,7 @@ from tensorboard.plugins.hparams import api as hparams
 from fmnist import config, deaths
 from fmnist.boards import tensorboard
 from fmnist.errors import Restart
-from fmnist.files import atomic_write, utf8_path
+from fmnist.files import atomic_write, open_regular, utf8_path
 from fmnist.fit import Trainer
 from fmnist.rundir import RunDir
 from fmnist.schema import Recipe
@@ -86,7 +86,7 @@ class Trials:
             logger.warning("the checkpoint of trial %s is gone; the trial promoted from it starts anew", parent)
             return
         # Its last attempt is the one that came to its end.
-        with self._checkpoint(parent, max(attempts)).open("rb") as source, atomic_write(checkpoint) as copy:
+        with open_regular(self._checkpoint(parent, max(attempts))) as source, atomic_write(checkpoint) as copy:
             shutil.copyfileobj(source, copy)
 
 

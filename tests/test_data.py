@@ -340,7 +340,7 @@ REFUSED = {
     a_folder_of_archives: r"no t10k-.* in .*set.npz, which holds archive.zip, b.csv, c.csv, d.csv and 4 more;",
     Path.mkdir: r"set.npz, which is empty;",
     os.mkfifo: r"set.npz is a file, not a folder",
-    a_fifo: rf"{TEST_LABELS}.gz: it is a pipe or a device, not a file",
+    a_fifo: rf"{TEST_LABELS}.gz: it is a pipe, not a file",
     a_broken_link: rf"{TEST_LABELS}.gz: No such file",
     a_folder_in_the_place_of_a_file: rf"no {TEST_LABELS}.gz in .*set.npz, which holds .*{TEST_LABELS}.gz/",
 }

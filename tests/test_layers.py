@@ -14,8 +14,8 @@ PACKAGE = Path(fmnist.__file__).parent
 ROOMS = [
     {"__init__"},
     {"errors", "text", "environment", "chatter"},
-    {"files", "revision", "schema", "config", "rundir", "signals", "progress", "deaths"},
-    {"idx", "datafiles"},
+    {"files", "revision", "provenance", "schema", "config", "rundir", "signals", "progress", "deaths"},
+    {"identity", "idx", "datafiles"},
     {"data"},
     {"augment", "schedule", "model", "whitening", "folding", "pictures"},
     {"averaging", "figures"},

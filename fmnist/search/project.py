@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from keras_tuner.engine.trial import Trial
 
 from fmnist.errors import BadInput
-from fmnist.files import atomic_write
+from fmnist.files import atomic_write, read_bytes
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ def _newest(path: Path, parse: Callable[[dict[str, Any]], _T]) -> _T | None:
     backup = _backup(path)
     for version in (path, backup):
         try:
-            value = parse(json.loads(version.read_bytes()))
+            value = parse(json.loads(read_bytes(version)))
         except FileNotFoundError:
             continue
         except OSError as error:
@@ -84,6 +84,6 @@ def _newest(path: Path, parse: Callable[[dict[str, Any]], _T]) -> _T | None:
             logger.warning("going on from the version before: %s", backup)
             # At once, or the next write would keep the damaged version in place of the good one.
             with atomic_write(path) as file:
-                file.write(backup.read_bytes())
+                file.write(read_bytes(backup))
         return value
     return None

@@ -17,8 +17,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fmnist.errors import BadInput
-from fmnist.files import write_json
+from fmnist.files import read_bytes, write_json
 from fmnist.rundir import RunDir
+
+_MOST = 2**20  # bytes of a token or a certificate
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,7 @@ class Notice:
 def read_notice(run: RunDir) -> Notice | None:
     """The notice in the run folder; None if there is none, or none that can be read."""
     try:
-        found = json.loads(run.chief.read_bytes())
+        found = json.loads(read_bytes(run.chief))
         return Notice(found["address"], int(found["trials"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -122,6 +124,6 @@ def _read(environment: Mapping[str, str], variable: str) -> bytes | None:
     if not path:
         return None
     try:
-        return Path(path).read_bytes()
+        return read_bytes(Path(path), _MOST)
     except OSError as error:
         raise BadInput(f"{variable}={path} cannot be read: {error.strerror}") from error
