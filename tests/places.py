@@ -8,8 +8,6 @@ import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-_MOST_SECONDS = 10
-
 
 def _socket(path: Path) -> None:
     # The name of a socket may have 108 bytes.
@@ -58,14 +56,14 @@ def put(kind: str, path: Path) -> None:
 
 
 @contextlib.contextmanager
-def at_once() -> Iterator[None]:
-    """Fail what takes longer than ten seconds."""
+def at_once(seconds: int = 10) -> Iterator[None]:
+    """Fail what takes longer."""
 
     def late(_signum: int, _frame: object) -> None:
-        raise AssertionError(f"it takes longer than {_MOST_SECONDS} s")
+        raise AssertionError(f"it takes longer than {seconds} s")
 
     before = signal.signal(signal.SIGALRM, late)
-    signal.alarm(_MOST_SECONDS)
+    signal.alarm(seconds)
     try:
         yield
     finally:
