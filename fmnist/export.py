@@ -82,7 +82,7 @@ def export(run: RunDir, name: str, data_dir: Path | None, choose: Callable[[], o
         install = "pip install --requirement requirements/export.txt"
         raise BadInput(f"--format {name} needs {', '.join(missing)}; `{install}` brings them")
     recipe, _ = run.recipe()
-    sha256 = identity.of_model(run)
+    sha256 = identity.of_model(run, stands_alone=True)
     everything, trained_on = data.load_images(data_dir)
     test, source = data.load_test(data_dir)
     hashes = {**trained_on.sha256, **source.sha256}

@@ -155,7 +155,12 @@ def write_output(path: Path, text: str) -> None:
     if not is_stream(path):
         write_text(path.resolve(), text)
         return
-    handle = os.open(path, os.O_WRONLY | _AT_ONCE)
+    try:
+        handle = os.open(path, os.O_WRONLY | _AT_ONCE)
+    except OSError as error:
+        if error.errno == errno.ENXIO:
+            error.strerror = "nobody reads it"
+        raise
     os.set_blocking(handle, True)
     with os.fdopen(handle, "wb") as file:
         file.write(text.encode("utf-8", "backslashreplace"))

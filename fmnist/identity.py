@@ -1,5 +1,6 @@
 """Which model a run holds, by the SHA-256 of its file: what is said of another one is not shown beside it."""
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -7,11 +8,17 @@ from fmnist.errors import BadInput
 from fmnist.files import read_json, sha256
 from fmnist.rundir import RunDir
 
+logger = logging.getLogger(__name__)
 
-def of_model(run: RunDir) -> str:
+
+def of_model(run: RunDir, *, stands_alone: bool = False) -> str:
     """The SHA-256 of the run's model.keras, which is the one that was trained here.
 
     The history.json of older versions does not tell that; there any model will do.
+
+    Args:
+        stands_alone: whether what is made of it will be beside nothing that is said of the one that was trained: that
+            it is another one is then a warning.
 
     Raises:
         BadInput: there is no model, or another one.
@@ -26,10 +33,11 @@ def of_model(run: RunDir) -> str:
             return found
         # Unless a training has just replaced both.
         if trained == _trained(run):
-            raise BadInput(
-                f"{run.model} is not the model that was trained here, which {run.history.name} tells of; put that one "
-                "back, or remove both and run `fmnist train` again"
-            )
+            said = f"{run.model} is not the model that was trained here, which {run.history.name} tells of"
+            if not stands_alone:
+                raise BadInput(f"{said}; put that one back, or remove both and run `fmnist train` again")
+            logger.warning("%s", said)
+            return found
 
 
 def check_unchanged(run: RunDir, model: str) -> None:
@@ -38,7 +46,7 @@ def check_unchanged(run: RunDir, model: str) -> None:
     Raises:
         BadInput: it holds another one.
     """
-    if of_model(run) != model:
+    if sha256(run.model) != model:
         raise BadInput(f"{run.model} was replaced meanwhile, so nothing is written; run the same command again")
 
 

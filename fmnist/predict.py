@@ -62,7 +62,7 @@ def predict(run: RunDir, files: Sequence[Path], choose: Callable[[], object] = l
     choose()
     from fmnist.model import load
 
-    sha256 = identity.of_model(run)
+    sha256 = identity.of_model(run, stands_alone=True)
     model = load(run.model)
     identity.check_unchanged(run, sha256)
     for file, images, several in batches:

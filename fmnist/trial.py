@@ -1,7 +1,6 @@
 """What a worker trains: the trials that a search asks for, each from its own checkpoint or its parent's."""
 
 import dataclasses
-import hashlib
 import logging
 import re
 import shutil
@@ -13,7 +12,7 @@ from tensorboard.plugins.hparams import api as hparams
 from fmnist import config, deaths
 from fmnist.boards import tensorboard
 from fmnist.errors import Restart
-from fmnist.files import atomic_write, open_regular, utf8_path
+from fmnist.files import atomic_write, open_regular, sha256, utf8_path
 from fmnist.fit import Trainer
 from fmnist.rundir import RunDir
 from fmnist.schema import Recipe
@@ -93,7 +92,7 @@ class Trials:
 def _digest(path: Path) -> str:
     """Tells one checkpoint from another; empty without one."""
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        return sha256(path)
     except FileNotFoundError:
         return ""
 
