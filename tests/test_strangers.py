@@ -1,6 +1,7 @@
 """Who is at the chief's port and does not belong there, and who is there in its place."""
 
 import shutil
+import socket
 import subprocess
 from collections.abc import Iterator
 from concurrent import futures
@@ -15,7 +16,7 @@ from strangers import CREATE, PROBE, silent_calls
 from test_search_processes import Search
 
 from fmnist.errors import EXIT_BAD_INPUT, BadInput
-from fmnist.search import proof
+from fmnist.search import peers, proof
 from fmnist.search.roles import Role, from_environment
 
 TOKEN = "a-secret-of-some-length"
@@ -45,6 +46,29 @@ def test_calls_that_say_nothing_stop_nobody(
         search.worker(role=Role("worker-0", token=token))
         search.ends(seconds=20)
     search.is_whole()
+
+
+def test_one_address_may_not_hold_all_connections(search: Search) -> None:
+    search.chief(role=CHIEF)
+    search.worker(role=WORKER, seconds=0.3)
+    until(lambda: search.epochs("worker-0"))
+    with silent_calls(search.address(), CREATE, 1, peers.STRANGERS + 100) as connections:
+        until(lambda: sum(map(is_closed, connections)) >= 100)
+        search.worker(role=Role("worker-1", token=TOKEN))
+        search.ends()
+    search.is_whole()
+    assert "connections of 127.0.0.1" in log(search.path)
+    assert "waiting for the chief" not in log(search.path)
+
+
+def is_closed(connection: socket.socket) -> bool:
+    connection.setblocking(False)
+    try:
+        return not connection.recv(2**16)
+    except ConnectionResetError:
+        return True
+    except BlockingIOError:
+        return False
 
 
 class Impostor(grpc.GenericRpcHandler):

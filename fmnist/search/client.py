@@ -4,6 +4,7 @@ import contextlib
 import logging
 import os
 import random
+import signal
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -32,6 +33,7 @@ PATIENCE_SECONDS = 600.0
 
 _CALL_SECONDS = 10.0  # without an answer for so long, the connection is taken for dead
 _PAUSES = (0.1, 3.0)  # seconds between two tries, the first and the longest
+_LAST_WORDS = 10  # seconds in which a process that ends itself may say so
 _TELL_SECONDS = 30.0  # between two lines about the same problem
 
 
@@ -56,6 +58,7 @@ def join(
 
 def _end_process(trial: str) -> None:
     """End this process, whose training will not: another takes the trial up, from its last checkpoint."""
+    signal.alarm(_LAST_WORDS)  # which nobody handles, should the log hang as well
     logger.error("trial %s has come to a stop; this worker ends, and the trial goes on elsewhere", trial)
     logging.shutdown()
     os._exit(EXIT_INTERRUPTED)

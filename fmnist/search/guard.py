@@ -8,6 +8,7 @@ from typing import Any
 import grpc
 from grpc_health.v1 import health, health_pb2
 
+from fmnist.search.peers import Peers
 from fmnist.search.proof import CHALLENGE, Claim, Verifier
 
 logger = logging.getLogger(__name__)
@@ -24,7 +25,8 @@ class Guard(grpc.aio.ServerInterceptor):
 
     _QUIET_SECONDS = 10.0  # a stranger must not fill the log
 
-    def __init__(self, token: str | None) -> None:
+    def __init__(self, token: str | None, peers: Peers) -> None:
+        self._peers = peers
         self._verifier = Verifier(token) if token else None
         self._refused = 0
         self._logged = -self._QUIET_SECONDS
@@ -43,7 +45,7 @@ class Guard(grpc.aio.ServerInterceptor):
         if not claim.timely:
             return grpc.stream_unary_rpc_method_handler(_Challenge(claim, self._verifier.challenge).answer)
         handler = await continuation(call)
-        return handler and grpc.unary_unary_rpc_method_handler(_Signing(claim, handler))
+        return handler and grpc.unary_unary_rpc_method_handler(_Signing(claim, handler, self._peers))
 
     async def _refuse(self, messages: Any, context: Any) -> None:
         self._refused += 1
@@ -76,11 +78,13 @@ class _Challenge:
 class _Signing:
     """A handler of whole messages over another of parsed ones: checks what comes in, and signs what goes out."""
 
-    def __init__(self, claim: Claim, handler: Any) -> None:
+    def __init__(self, claim: Claim, handler: Any, peers: Peers) -> None:
         self._claim = claim
+        self._peers = peers
         self._handler = handler
 
     def __call__(self, message: bytes, context: Any) -> bytes:
+        self._peers.know(context.peer())
         signing = _SigningContext(self._claim, context)
         if not self._claim.covers(message):
             signing.abort(grpc.StatusCode.UNAVAILABLE, "the message was changed on its way")

@@ -17,6 +17,7 @@ import grpc
 from fmnist.errors import BadInput
 from fmnist.search import roles
 from fmnist.search.guard import Guard
+from fmnist.search.peers import SECONDS, Peers
 from fmnist.search.roles import Role
 
 THREADS = 64
@@ -43,17 +44,27 @@ def serving(role: Role, host: str, register: Callable[[Any], None]) -> Iterator[
         BadInput: the address cannot be had.
     """
     loop = asyncio.new_event_loop()
+    peers = Peers()
+    keeping: list[asyncio.Task[None]] = []  # the loop itself holds its tasks by weak references
 
     def do(coroutine: Coroutine[Any, Any, _T]) -> _T:
         return asyncio.run_coroutine_threadsafe(coroutine, loop).result()
 
     async def start() -> tuple[Any, int]:
         pool = futures.ThreadPoolExecutor(THREADS, thread_name_prefix="chief")
-        server = grpc.aio.server(pool, interceptors=[Guard(role.token)], options=_options())
+        server = grpc.aio.server(pool, interceptors=[Guard(role.token, peers)], options=_options())
         register(server)
         port = _listen(server, roles.join(host, role.port or 0), role)
         await server.start()
+        if role.token:
+            keeping.append(asyncio.create_task(keep_bounds(port)))
         return server, port
+
+    async def keep_bounds(port: int) -> None:
+        while True:
+            await asyncio.sleep(SECONDS)
+            with contextlib.suppress(OSError):
+                peers.close_excess(port)
 
     threading.Thread(target=loop.run_forever, name="server", daemon=True).start()
     try:
@@ -63,6 +74,8 @@ def serving(role: Role, host: str, register: Callable[[Any], None]) -> Iterator[
         finally:
             do(server.stop(_GRACE))
     finally:
+        for task in keeping:
+            loop.call_soon_threadsafe(task.cancel)
         loop.call_soon_threadsafe(loop.stop)
 
 
