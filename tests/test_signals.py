@@ -13,6 +13,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import pytest
 from conftest import Process, Start
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -169,6 +170,21 @@ def test_a_search_that_is_interrupted_in_mid_trial_ends_as_one_that_is_not(tmp_p
     whole, interrupted = tmp_path / "whole", tmp_path / "interrupted"
     assert without_seconds(interrupted / "trials.csv") == without_seconds(whole / "trials.csv")
     assert (interrupted / "best.json").read_text() == (whole / "best.json").read_text()
+
+
+@pytest.mark.parametrize(("job", "epoch"), [("train", "epoch  3/24"), ("tune", "trial 0, epoch  3/10")])
+def test_a_job_that_goes_on_on_other_devices_says_so(tmp_path: Path, start: Start, job: str, epoch: str) -> None:
+    (tmp_path / "own.toml").write_text(TRAIN if job == "train" else TUNE)
+    command = (job, "--recipe", "own.toml", "--run", "run", "--devices")
+    prepare = functools.partial(signal_at, epoch, signal.SIGTERM)
+    assert end(start(tmp_path, *command, "cpu", prepare=prepare)) == 75
+    with start(tmp_path, *command, "cpu:2", prepare=functools.partial(signal_at, "going on", signal.SIGTERM)) as other:
+        _, said = other.communicate(timeout=600)
+    assert f"{job} goes on, but began with other devices (config.json holds both)" in said
+    record = json.loads((tmp_path / "run" / "config.json").read_bytes())["jobs"][job]
+    (before,) = record["went_on_from"]
+    assert before["devices"].startswith("1 CPU")
+    assert record["devices"].startswith("2 CPU")
 
 
 def test_a_second_sigint_ends_in_the_middle_of_an_epoch(tmp_path: Path, start: Start) -> None:
