@@ -222,3 +222,14 @@ def test_a_page_can_be_sent_through_a_pipe(tmp_path: Path, fmnist: Command) -> N
     page, _, summary = done.stdout.partition("</html>")
     assert page.startswith("<!DOCTYPE html>") or page.startswith("<!doctype html>")
     assert "test images are classified correctly" in summary
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_copy_is_written_through_it(tmp_path: Path, kind: str) -> None:
+    """Such as of a recipe, beside the run."""
+    (tmp_path / "recipe.toml").write_text("text")
+    path = tmp_path / "jobs" / "recipe.toml"
+    put(kind, path)
+    assert str(path) in refusal(lambda: files.copy(tmp_path / "recipe.toml", path))
+    if kind == "a link to a file":
+        assert elsewhere(path).read_text() == "precious"
