@@ -28,7 +28,6 @@ PLACES = [
 ]  # fmt: skip
 JOBS = {
     "tune": "tune --recipe tiny.toml",
-    "tune more": "tune --recipe tiny.toml --trials 3",
     "status": f"tune --status {RUN}",
     "train": "train --recipe tiny.toml",
     "eval": f"eval {RUN}",
@@ -38,6 +37,8 @@ JOBS = {
     "comparison": f"report {RUN} other -o comparison.html",
     "predict": f"predict shoe.npy --run {RUN}",
     "export": f"export {RUN} --format savedmodel",
+    # Last: it may find what is better.
+    "tune more": "tune --recipe tiny.toml --trials 3",
 }
 RESULTS = ("best.json", "trials.csv", "history.json", "model.keras", "metrics.json", "predictions.npz")
 
@@ -173,6 +174,9 @@ def test_what_is_no_file_in_a_file_s_place(
         line = end_of(command)
         assert line is None or ("\n" not in line and line), name
         after = made(tmp_path)
+        if name == "tune more" and line is None:
+            for searched in (before, after):
+                searched.pop("trials.csv", None), searched.pop("best.json", None)
         assert before.items() <= after.items(), name
         if kind != "a folder":
             assert (path.lstat().st_ino, path.lstat().st_mode) == (kept.st_ino, kept.st_mode), name
