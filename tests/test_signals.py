@@ -215,7 +215,7 @@ def test_a_second_sigint_ends_in_the_middle_of_an_epoch(tmp_path: Path, start: S
 def test_a_job_without_epochs_ends_with_75_too(
     run: Path, tmp_path: Path, start: Start, job: tuple[str, ...], file: str, signum: signal.Signals
 ) -> None:
-    Image.new("L", (28, 28)).save(tmp_path / "image.png")
+    Image.linear_gradient("L").resize((28, 28)).save(tmp_path / "image.png")
     files = [path for path in (tmp_path / run).rglob("*") if path.is_file() and path.name != "config.json"]
     before = [path.read_bytes() for path in files]
     name, *options = job
@@ -227,9 +227,9 @@ def test_a_job_without_epochs_ends_with_75_too(
     assert not list((tmp_path / run).rglob(".*"))
 
 
-@pytest.mark.parametrize("job", ["train", "tune"])
-def test_a_job_that_waits_for_its_data_heeds_a_signal(tmp_path: Path, job: str) -> None:
-    """The download hangs, as on a network that answers nothing."""
+@pytest.mark.parametrize("job", [("train", "--recipe", "baseline-mlp"), ("tune", "--recipe", "smoke")], ids=" ".join)
+def test_a_job_that_waits_for_its_data_heeds_a_signal(tmp_path: Path, job: tuple[str, ...]) -> None:
+    """The download hangs, as on a network that does not answer."""
     tools, place, told = tmp_path / "bin", tmp_path / "results", tmp_path / "told"
     tools.mkdir()
     (tools / "apt-get").write_text(f"#!/bin/sh\n: >{told}\nexec sleep 600\n")
@@ -241,7 +241,7 @@ def test_a_job_that_waits_for_its_data_heeds_a_signal(tmp_path: Path, job: str) 
     )
     environment = {**os.environ, "HOME": str(tmp_path), "PATH": f"{tools}:{os.environ['PATH']}", "FMNIST_DATA": ""}
     environment.pop("XDG_CACHE_HOME", None)
-    command = [sys.executable, "-c", code, job, "--recipe", "smoke", "--run", str(place)]
+    command = [sys.executable, "-c", code, *job, "--run", str(place)]
     with subprocess.Popen(command, env=environment, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
         until(lambda: told.exists() or process.poll() is not None)
         begin = time.monotonic()
