@@ -265,7 +265,10 @@ def main(stop: Stop | None = None) -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler])
     try:
         # Not standalone, where a command line that cannot be parsed would end in a box of several lines.
-        sys.exit(app(standalone_mode=False, obj=stop or stop_on_signals()))
+        code = app(standalone_mode=False, obj=stop or stop_on_signals())
+        # A disk may be full.
+        print(end="", flush=True)
+        sys.exit(code)
     except typer.TyperException as error:
         sys.exit(_fail(f"{error.format_message()} (see `fmnist --help`)"))
     except BadInput as error:
