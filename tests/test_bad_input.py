@@ -137,7 +137,7 @@ def test_a_truncated_result_is_named_and_can_be_made_again(
     path.write_bytes(path.read_bytes()[:100])
     before = hashes(tmp_path)
     arguments = OWN if job == "train" else [run]
-    refused(fmnist(job, *arguments), str(run / name), "remove ")
+    refused(fmnist(job, *arguments), str(run / name), "remove it")
     assert hashes(tmp_path) == before
     if name in ("best.json", "history.json"):
         path.unlink()
