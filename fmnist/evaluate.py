@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fmnist import averaging, data, pictures
+from fmnist import arrays, averaging, data, pictures, records
 from fmnist.data import Images
 from fmnist.devices import numerics
 from fmnist.errors import BadInput
-from fmnist.files import atomic_write, read_json, utf8_path, write_json
+from fmnist.files import utf8_path, write_json
 from fmnist.progress import bar
 from fmnist.revision import revision
 from fmnist.rundir import RunDir, check_distinct
@@ -50,7 +50,7 @@ def evaluate(run: RunDir, data_dir: Path | None, choose: Callable[[], object] = 
     """
     member = _member(run)
     images, facts = _read(data_dir)
-    if run.predictions.exists() and (known := _known(run.metrics, member.identity | {"data": facts})):
+    if run.predictions.exists() and (known := _known(run.metrics, records.Metrics, member.identity | {"data": facts})):
         return known
     choose()
     made = member.described() | {"data": facts}
@@ -77,7 +77,7 @@ def evaluate_averaged(
     member = _member(run)
     images, facts = _read(data_dir)
     seen = {"data": facts, "views": averaging.VIEWS}
-    if known := _known(run.averaged_metrics, member.identity | seen):
+    if known := _known(run.averaged_metrics, records.Averaged, member.identity | seen):
         return known
     choose()
     made = member.described() | seen
@@ -125,7 +125,7 @@ def evaluate_ensemble(
     named = [{"run": member.run.name, **member.identity} for member in members]
     identity = {"members": named, **seen}
     path = output or runs[0].path.parent / ("ensemble-tta.json" if tta else "ensemble.json")
-    if known := _known(path, identity):
+    if known := _known(path, records.Ensemble, identity):
         return known
     _check_members(path, named)
     choose()
@@ -212,12 +212,12 @@ def _split(images: tuple[Images, Images], recipe: Recipe) -> dict[str, Images]:
     return {name: split for name, split in splits.items() if len(split)}
 
 
-def _known(path: Path, identity: Mapping[str, Any]) -> dict[str, Any] | None:
+def _known(path: Path, kind: type[Any], identity: Mapping[str, Any]) -> dict[str, Any] | None:
     """What the file holds, if that was made from the same models and data in the same way."""
     if not path.exists():
         return None
-    known = read_json(path, (*identity, "test"))
-    if any(_without_parameters(known[key]) != value for key, value in identity.items()):
+    known: dict[str, Any] = records.read(path, kind)
+    if any(_without_parameters(known.get(key)) != value for key, value in identity.items()):
         return None
     logger.info("%s is finished; nothing to do", path)
     return known
@@ -234,7 +234,7 @@ def _check_members(path: Path, members: Sequence[Mapping[str, Any]]) -> None:
     """Or another ensemble's figures would be lost; those of the same runs, trained again, are out of date."""
     if not path.exists():
         return
-    held = [member["run"] for member in read_json(path, ("members",))["members"]]
+    held = [member["run"] for member in records.read(path, records.Ensemble)["members"]]
     if held != [member["run"] for member in members]:
         raise BadInput(f"{path} holds the ensemble of {', '.join(held)}; name another file with --output")
 
@@ -299,12 +299,11 @@ def _write_images(run: RunDir, matrix: np.ndarray, names: Sequence[str]) -> None
 
 def _write_predictions(run: RunDir, test: Images, probabilities: np.ndarray) -> None:
     mistakes = pictures.confident_mistakes(test.labels, probabilities, _MISTAKES)
-    with atomic_write(run.predictions) as file:
-        np.savez_compressed(
-            file,
-            labels=test.labels,
-            predicted=probabilities.argmax(axis=1).astype(np.uint8),
-            confidence=probabilities.max(axis=1).astype(np.float32),
-            mistakes=mistakes,
-            mistake_images=test.images[mistakes],
-        )
+    found = {
+        "labels": test.labels,
+        "predicted": probabilities.argmax(axis=1).astype(np.uint8),
+        "confidence": probabilities.max(axis=1).astype(np.float32),
+        "mistakes": mistakes,
+        "mistake_images": test.images[mistakes],
+    }
+    arrays.save(run.predictions, found, compress=True)

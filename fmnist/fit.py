@@ -16,7 +16,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from fmnist import checkpoint, schedule, whitening
+from fmnist import checkpoint, memory, schedule, whitening
 from fmnist.data import TrainData
 from fmnist.devices import Devices
 from fmnist.errors import BadInput
@@ -101,9 +101,12 @@ class Trainer:
             progress: called with each epoch and its metrics, first those that the checkpoint holds.
 
         Raises:
+            BadInput: it needs more memory than there is.
             Interrupted: a stop was requested; the state is saved.
             Diverged: the loss, in training or validation, became infinite or not a number.
         """
+        if self._devices.kind == "cpu":
+            memory.check(config, training, self._train.size, self._devices.count)
         model = build(config, seed)
         if config.whitening is not None:
             whitening.apply(model, self._components(config.square_root), config.whitening)
@@ -222,11 +225,14 @@ class _Saver:
         except BadInput as error:
             # From the beginning it comes to the same result.
             logger.warning("%s; this training starts anew", error)
-            state = None
+            return []
         if state is None:
             return []
-        if state["identity"] != self._identity:
+        if state.get("identity") != self._identity:
             logger.info("%s belongs to another configuration; starting anew", self._path)
+            return []
+        if not self._fits(state):
+            logger.warning("the checkpoint %s is damaged; this training starts anew", self._path)
             return []
         self._program.model.set_weights(state["weights"])
         self._program.set_optimizer_state(state["optimizer"])
@@ -236,6 +242,34 @@ class _Saver:
             vars(callback).update(values)
         logger.info("going on after epoch %d", len(state["seconds"]))
         return state["seconds"]
+
+    def _fits(self, state: dict[str, Any]) -> bool:
+        """Whether it is as `save` makes it of this training, so that nothing fails half-way."""
+        seconds, callbacks = state.get("seconds"), state.get("callbacks")
+        arrays = {"weights": self._program.model.get_weights(), "optimizer": self._program.optimizer_state()}
+        return (
+            all(_alike(state.get(name), known) for name, known in arrays.items())
+            and isinstance(state.get("stopped"), bool)
+            and isinstance(seconds, list)
+            and all(isinstance(value, float) and value >= 0 for value in seconds)
+            and isinstance(callbacks, list)
+            and len(callbacks) == len(self._callbacks)
+            and all(isinstance(values, dict) for values in callbacks)
+            and all(_told(values["history"], len(seconds)) for values in callbacks if "history" in values)
+        )
+
+
+def _alike(found: Any, known: Sequence[np.ndarray]) -> bool:
+    return isinstance(found, list) and [
+        (getattr(one, "shape", None), getattr(one, "dtype", None)) for one in found
+    ] == [(one.shape, one.dtype) for one in known]
+
+
+def _told(history: Any, epochs: int) -> bool:
+    return isinstance(history, dict) and all(
+        isinstance(values, list) and len(values) == epochs and all(isinstance(value, float) for value in values)
+        for values in history.values()
+    )
 
 
 def _digest(model: keras.Model) -> str:

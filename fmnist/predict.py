@@ -5,14 +5,12 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from fmnist import averaging, data, idx
 from fmnist.errors import BadInput
-from fmnist.files import read_json
 from fmnist.rundir import RunDir
 from fmnist.schema import IMAGE_SHAPE
 from fmnist.text import printable
@@ -107,7 +105,7 @@ def prepare(image: Image.Image) -> np.ndarray:
 
 
 def _names(run: RunDir) -> Sequence[str]:
-    jobs: dict[str, Any] = read_json(run.config, ("jobs",))["jobs"] if run.config.exists() else {}
+    jobs = run.jobs() if run.config.exists() else {}
     if "train" not in jobs:
         raise BadInput(f"{run} holds no trained model; run `fmnist train` first, or name another folder with --run")
     hashes = jobs["train"]["data"]

@@ -5,12 +5,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fmnist import data
+from fmnist import data, memory, records
 from fmnist.config import replace, resolve, to_dict
 from fmnist.data import TrainData
 from fmnist.devices import Devices, numerics
 from fmnist.errors import BadInput
-from fmnist.files import atomic_write, read_json, utf8_path, write_json
+from fmnist.files import atomic_write, utf8_path, write_json
 from fmnist.progress import bar
 from fmnist.rundir import RunDir
 from fmnist.schema import Recipe
@@ -51,7 +51,10 @@ def train(
     chosen = _chosen(run, recipe)
 
     def prepare() -> tuple[TrainData, Devices]:
-        return data.load_train(data_dir, chosen.data), choose()
+        loaded, devices = data.load_train(data_dir, chosen.data), choose()
+        if devices.kind == "cpu":
+            memory.check(chosen.model, chosen.training, len(loaded.train), devices.count)
+        return loaded, devices
 
     # What cannot be begun leaves no folder; a folder that is there may hold the finished training.
     prepared = None if run.config.exists() else prepare()
@@ -123,7 +126,7 @@ def _chosen(run: RunDir, recipe: Recipe) -> Recipe:
         return recipe
     if not run.best.exists():
         raise BadInput(f"{run.best} is missing: recipe {recipe.name} needs a search first; run `fmnist tune`")
-    return replace(recipe, read_json(run.best, ("values",))["values"], str(run.best))
+    return replace(recipe, records.read(run.best, records.Best)["values"], str(run.best))
 
 
 def finished(run: RunDir, recipe: Recipe, teachers: Sequence[dict[str, Any]] = ()) -> bool:
@@ -134,7 +137,7 @@ def finished(run: RunDir, recipe: Recipe, teachers: Sequence[dict[str, Any]] = (
     """
     if not run.trained:
         return False
-    past = read_json(run.history, ("settings",))
+    past = records.read(run.history, records.History)
     if resolve({**to_dict(recipe), **past["settings"]}, str(run.history)) != recipe:
         return False
     if past.get("teachers", []) != list(teachers):

@@ -14,8 +14,8 @@ PACKAGE = Path(fmnist.__file__).parent
 ROOMS = [
     {"__init__"},
     {"errors", "text", "environment", "chatter"},
-    {"files", "revision", "schema", "config", "rundir", "signals", "progress", "deaths"},
-    {"idx", "datafiles"},
+    {"files", "memory", "records", "revision", "schema", "config", "rundir", "signals", "progress", "deaths"},
+    {"arrays", "idx", "datafiles"},
     {"data"},
     {"augment", "schedule", "model", "whitening", "folding", "pictures"},
     {"averaging", "figures"},

@@ -10,12 +10,12 @@ FMNIST_TLS_KEY            the chief: the certificate's private key, a PEM file
 """
 
 import ipaddress
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from fmnist import records
 from fmnist.errors import BadInput
 from fmnist.files import write_json
 from fmnist.rundir import RunDir
@@ -111,9 +111,9 @@ class Notice:
 def read_notice(run: RunDir) -> Notice | None:
     """The notice in the run folder; None if there is none, or none that can be read."""
     try:
-        found = json.loads(run.chief.read_bytes())
-        return Notice(found["address"], int(found["trials"]))
-    except (OSError, ValueError, KeyError, TypeError):
+        found = records.read(run.chief, records.Notice)
+        return Notice(found["address"], found["trials"])
+    except BadInput:
         return None
 
 

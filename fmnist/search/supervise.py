@@ -182,7 +182,7 @@ class Ending:
     def __call__(self) -> bool:
         try:
             return self._identity() != self._before and json.loads(self._notice.read_bytes())["address"] is None
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return False
 
     def _identity(self) -> tuple[int, int] | None:

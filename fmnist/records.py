@@ -1,0 +1,388 @@
+"""What each file of a run holds: its schema, by which it is read. Whatever does not fit it is damaged.
+
+A file may hold more than is named here, as those of other versions do: that is kept, and never an error.
+"""
+
+import functools
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, cast
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
+from typing_extensions import NotRequired, TypedDict
+
+from fmnist.errors import BadInput
+from fmnist.files import read_json
+from fmnist.schema import CLASSES, MOST_SEED
+from fmnist.text import shorten
+
+_T = TypeVar("_T")
+
+_record = with_config(ConfigDict(extra="allow", strict=True, allow_inf_nan=False))
+# A worker of Keras Tuner's own may report a metric that is NaN.
+_keras_tuners = with_config(ConfigDict(extra="allow", strict=True))
+
+Count = Annotated[int, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+# No curve or sum of them may overflow.
+Number = Annotated[float, Field(ge=-1e30, le=1e30)]
+Amount = Annotated[float, Field(ge=0, le=1e30)]
+Curve = Annotated[list[Number], Field(min_length=1)]
+Scalar = str | bool | int | float
+
+
+@_record
+class Job(TypedDict):
+    """What one job ran with."""
+
+    data: dict[str, str]
+    devices: NotRequired[str]
+    revision: NotRequired[str | None]
+    went_on_from: NotRequired[list[dict[str, Any]]]
+
+
+@_record
+class Claimed(TypedDict):
+    """A recipe, of which `config.resolve` says whether it is one."""
+
+    name: str
+
+
+@_record
+class Config(TypedDict):
+    """config.json."""
+
+    recipe: Claimed
+    seed: Annotated[int, Field(ge=0, le=MOST_SEED)]
+    jobs: dict[str, Job]
+
+
+@_record
+class Best(TypedDict):
+    """best.json."""
+
+    trial: str
+    objective: str
+    score: Number
+    values: dict[str, Any]
+
+
+@_record
+class Teacher(TypedDict):
+    """A run that another was distilled from."""
+
+    run: str
+
+
+@_record
+class Settings(TypedDict):
+    """The sections of the recipe that a model was trained with."""
+
+    data: dict[str, Any]
+    model: dict[str, Any]
+    training: dict[str, Any]
+
+
+@_record
+class Curves(TypedDict):
+    """A value an epoch."""
+
+    loss: Curve
+    accuracy: Curve
+    learning_rate: Curve
+    val_loss: NotRequired[Curve]
+    val_accuracy: NotRequired[Curve]
+
+
+@_record
+class History(TypedDict):
+    """history.json."""
+
+    settings: Settings
+    history: Curves
+    best_epoch: Count
+    seconds: Amount
+    images_per_second: Amount
+    teachers: NotRequired[list[Teacher]]
+
+
+@_record
+class Model(TypedDict):
+    """A model that was judged."""
+
+    sha256: str
+    parameters: Count
+
+
+@_record
+class Data(TypedDict):
+    """The data that it was judged on."""
+
+    is_fashion_mnist: bool
+    sha256: dict[str, str]
+    classes: Annotated[list[str], Field(min_length=CLASSES, max_length=CLASSES)]
+
+
+@_record
+class Accuracy(TypedDict):
+    """The short figures of a split."""
+
+    images: Annotated[int, Field(gt=0)]
+    accuracy: Share
+    loss: Number
+
+
+@_record
+class Averages(TypedDict):
+    """Means over the classes."""
+
+    precision: Share
+    recall: Share
+    f1: Share
+
+
+@_record
+class OfClass(Averages):
+    """The figures of one class."""
+
+    name: str
+
+
+@_record
+class Bin(TypedDict):
+    """One of the fifteen of a calibration."""
+
+    bin: Annotated[int, Field(ge=0, lt=15)]
+    images: Count
+    confidence: Share
+    accuracy: Share
+
+
+_Row = Annotated[list[Count], Field(min_length=CLASSES, max_length=CLASSES)]
+
+
+@_record
+class Figures(Accuracy):
+    """All figures, of the test images."""
+
+    accuracy_interval: Annotated[list[Share], Field(min_length=2, max_length=2)]
+    macro: Averages
+    weighted: Averages
+    expected_calibration_error: Share
+    calibration: list[Bin]
+    per_class: Annotated[list[OfClass], Field(min_length=CLASSES, max_length=CLASSES)]
+    confusion_matrix: Annotated[list[_Row], Field(min_length=CLASSES, max_length=CLASSES)]
+
+
+@_record
+class Judged(TypedDict):
+    """What metrics.json, metrics-tta.json and an ensemble's file have in common."""
+
+    data: Data
+    test: Figures
+    validation: NotRequired[Accuracy]
+    seconds: Amount
+    images_per_second: Amount
+
+
+@_record
+class Metrics(Judged):
+    """metrics.json."""
+
+    model: Model
+    train: Accuracy
+
+
+@_record
+class Averaged(Judged):
+    """metrics-tta.json."""
+
+    model: Model
+    views: Annotated[int, Field(gt=0)]
+
+
+@_record
+class Member(TypedDict):
+    """A model of an ensemble."""
+
+    run: str
+    model: Model
+
+
+@_record
+class Ensemble(Judged):
+    """ensemble.json, ensemble-tta.json, and those of `evidence`."""
+
+    members: Annotated[list[Member], Field(min_length=1)]
+    parameters: Count
+    views: Annotated[int, Field(gt=0)]
+
+
+@_record
+class Notice(TypedDict):
+    """search/chief.json."""
+
+    address: str | None
+    trials: Count
+
+
+@_keras_tuners
+class Space(TypedDict):
+    """Keras Tuner's hyperparameters, and the values of one trial."""
+
+    space: list[dict[str, Any]]
+    values: dict[str, Scalar]
+
+
+@_keras_tuners
+class Observation(TypedDict):
+    """What was reported of an epoch."""
+
+    value: list[float]
+    step: Count
+
+
+@_keras_tuners
+class MetricHistory(TypedDict):
+    """What was reported of a metric."""
+
+    observations: list[Observation]
+    direction: Literal["min", "max"]
+
+
+@_keras_tuners
+class MetricHistories(TypedDict):
+    """By metric."""
+
+    metrics: dict[str, MetricHistory]
+
+
+@_keras_tuners
+class Trial(TypedDict):
+    """search/trial_*/trial.json."""
+
+    trial_id: str
+    status: Literal["RUNNING", "COMPLETED", "FAILED", "INVALID", "STOPPED", "IDLE"]
+    hyperparameters: Space
+    metrics: MetricHistories
+    score: float | None
+    best_step: int | None
+    message: str | None
+    worker: str
+
+
+@_keras_tuners
+class Display(TypedDict):
+    """When trials began, as Keras Tuner would print it."""
+
+    search_start: str | None
+    trial_start: dict[str, str]
+    trial_number: dict[str, int]
+
+
+@_keras_tuners
+class Place(TypedDict):
+    """A trial's place in a round of Hyperband."""
+
+    past_id: str | None
+    id: str
+
+
+@_keras_tuners
+class Bracket(TypedDict):
+    """One of Hyperband's."""
+
+    bracket_num: Count
+    rounds: list[list[Place]]
+
+
+@_keras_tuners
+class Oracle(TypedDict):
+    """search/oracle.json; the last lines are Hyperband's and Bayesian optimization's."""
+
+    ongoing_trials: dict[str, str]
+    hyperparameters: Space
+    start_order: list[str]
+    end_order: list[str]
+    run_times: dict[str, int]
+    retry_queue: list[str]
+    seed: int
+    seed_state: int
+    tried_so_far: list[str]
+    id_to_hash: dict[str, str | None]
+    display: Display
+    max_epochs: NotRequired[int]
+    min_epochs: NotRequired[int]
+    factor: NotRequired[int]
+    brackets: NotRequired[list[Bracket]]
+    current_bracket: NotRequired[int]
+    current_iteration: NotRequired[int]
+    num_initial_points: NotRequired[int | None]
+    alpha: NotRequired[float]
+    beta: NotRequired[float]
+
+
+def read(path: Path, kind: type[_T]) -> _T:
+    """Read a JSON file of a run.
+
+    Args:
+        kind: one of the classes above.
+
+    Raises:
+        BadInput: no such file, it cannot be read, or it is damaged.
+    """
+    try:
+        return check(read_json(path), kind)
+    except ValueError as error:
+        raise BadInput(f"{path} is damaged ({error}); remove it and run the job that makes it again") from error
+
+
+def check(value: Mapping[str, Any], kind: type[_T]) -> _T:
+    """Return the value, if it is of that kind.
+
+    Raises:
+        ValueError: it is not; the message says where, and in what.
+    """
+    try:
+        found: Any = _adapter(cast(Any, kind)).validate_python(value)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        raise ValueError(f"{shorten('.'.join(map(str, first['loc'])))}: {first['msg']}") from error
+    if also := _ALSO.get(kind):
+        also(found)
+    return found
+
+
+def check_trial(row: Mapping[Any, Any]) -> dict[str, str]:
+    """Return a line of trials.csv, as the csv module reads it, if it is one.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if None in row:
+        raise ValueError("a line is longer than the first one")
+    for name in ("trial", "status"):
+        if not row.get(name):
+            raise ValueError(f"a line has no {name}")
+    # A diverged one's score may be no number.
+    float(row.get("score") or "nan")
+    if not 0 <= float(row.get("seconds") or 0) < math.inf:
+        raise ValueError(f"trial {shorten(row['trial'])} took {shorten(row['seconds'])} seconds")
+    return dict(row)
+
+
+@functools.cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
+
+
+def _is_whole(history: History) -> None:
+    curves = [curve for name, curve in history["history"].items() if name in Curves.__annotations__]
+    epochs = {len(curve) for curve in curves if isinstance(curve, list)}
+    if len(epochs) > 1 or not history["best_epoch"] < min(epochs):
+        raise ValueError("its curves and best_epoch are of different numbers of epochs")
+
+
+# What goes beyond one field.
+_ALSO: dict[Any, Callable[[Any], None]] = {History: _is_whole}
