@@ -1,6 +1,7 @@
 """What an interrupted training goes on from: one file, replaced whole."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,3 +47,32 @@ def load(path: Path) -> dict[str, Any] | None:
         return None
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise BadInput(f"the checkpoint {path} is damaged ({error})") from error
+
+
+def fits(state: dict[str, Any], weights: Sequence[np.ndarray], optimizer: Sequence[np.ndarray], callbacks: int) -> bool:
+    """Whether a training's state is of such weights and callbacks, so that nothing of it is taken up half-way."""
+    seconds, told = state.get("seconds"), state.get("callbacks")
+    return (
+        _alike(state.get("weights"), weights)
+        and _alike(state.get("optimizer"), optimizer)
+        and isinstance(state.get("stopped"), bool)
+        and _are_numbers(seconds)
+        and isinstance(told, list)
+        and len(told) == callbacks
+        and all(isinstance(values, dict) for values in told)
+        and all(_is_history(values["history"], len(seconds or ())) for values in told if "history" in values)
+    )
+
+
+def _alike(found: Any, known: Sequence[np.ndarray]) -> bool:
+    if not isinstance(found, list) or not all(isinstance(one, np.ndarray) for one in found):
+        return False
+    return [(one.shape, one.dtype) for one in found] == [(one.shape, one.dtype) for one in known]
+
+
+def _is_history(found: Any, epochs: int) -> bool:
+    return isinstance(found, dict) and all(_are_numbers(values) and len(values) == epochs for values in found.values())
+
+
+def _are_numbers(found: Any) -> bool:
+    return isinstance(found, list) and all(isinstance(value, float) for value in found)

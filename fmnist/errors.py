@@ -102,9 +102,9 @@ def _refusal(error: BaseException) -> int | None:
         (
             code
             for code in errno.errorcode
-            # As TensorFlow ends a line on a file. A few words it uses of other things, too.
-            if (text := os.strerror(code).lower())
-            and (first.endswith(f"; {text}") or (code in _ADVICE and text in said))
+            for text in [os.strerror(code).lower()]
+            # As TensorFlow ends a line on a file. Some words it has for other things, too.
+            if first.endswith(f"; {text}") or (code in _ADVICE and text in said)
         ),
         None,
     )

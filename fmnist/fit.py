@@ -231,7 +231,8 @@ class _Saver:
         if state.get("identity") != self._identity:
             logger.info("%s belongs to another configuration; starting anew", self._path)
             return []
-        if not self._fits(state):
+        known = self._program.model.get_weights(), self._program.optimizer_state()
+        if not checkpoint.fits(state, *known, len(self._callbacks)):
             logger.warning("the checkpoint %s is damaged; this training starts anew", self._path)
             return []
         self._program.model.set_weights(state["weights"])
@@ -242,34 +243,6 @@ class _Saver:
             vars(callback).update(values)
         logger.info("going on after epoch %d", len(state["seconds"]))
         return state["seconds"]
-
-    def _fits(self, state: dict[str, Any]) -> bool:
-        """Whether it is as `save` makes it of this training, so that nothing fails half-way."""
-        seconds, callbacks = state.get("seconds"), state.get("callbacks")
-        arrays = {"weights": self._program.model.get_weights(), "optimizer": self._program.optimizer_state()}
-        return (
-            all(_alike(state.get(name), known) for name, known in arrays.items())
-            and isinstance(state.get("stopped"), bool)
-            and isinstance(seconds, list)
-            and all(isinstance(value, float) and value >= 0 for value in seconds)
-            and isinstance(callbacks, list)
-            and len(callbacks) == len(self._callbacks)
-            and all(isinstance(values, dict) for values in callbacks)
-            and all(_told(values["history"], len(seconds)) for values in callbacks if "history" in values)
-        )
-
-
-def _alike(found: Any, known: Sequence[np.ndarray]) -> bool:
-    return isinstance(found, list) and [
-        (getattr(one, "shape", None), getattr(one, "dtype", None)) for one in found
-    ] == [(one.shape, one.dtype) for one in known]
-
-
-def _told(history: Any, epochs: int) -> bool:
-    return isinstance(history, dict) and all(
-        isinstance(values, list) and len(values) == epochs and all(isinstance(value, float) for value in values)
-        for values in history.values()
-    )
 
 
 def _digest(model: keras.Model) -> str:

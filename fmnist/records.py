@@ -7,7 +7,7 @@ import functools
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, cast
+from typing import Annotated, Any, TypeVar, cast
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
 from typing_extensions import NotRequired, TypedDict
@@ -20,8 +20,6 @@ from fmnist.text import shorten
 _T = TypeVar("_T")
 
 _record = with_config(ConfigDict(extra="allow", strict=True, allow_inf_nan=False))
-# A worker of Keras Tuner's own may report a metric that is NaN.
-_keras_tuners = with_config(ConfigDict(extra="allow", strict=True))
 
 Count = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -29,7 +27,6 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Number = Annotated[float, Field(ge=-1e30, le=1e30)]
 Amount = Annotated[float, Field(ge=0, le=1e30)]
 Curve = Annotated[list[Number], Field(min_length=1)]
-Scalar = str | bool | int | float
 
 
 @_record
@@ -227,107 +224,11 @@ class Notice(TypedDict):
     trials: Count
 
 
-@_keras_tuners
-class Space(TypedDict):
-    """Keras Tuner's hyperparameters, and the values of one trial."""
-
-    space: list[dict[str, Any]]
-    values: dict[str, Scalar]
-
-
-@_keras_tuners
-class Observation(TypedDict):
-    """What was reported of an epoch."""
-
-    value: list[float]
-    step: Count
-
-
-@_keras_tuners
-class MetricHistory(TypedDict):
-    """What was reported of a metric."""
-
-    observations: list[Observation]
-    direction: Literal["min", "max"]
-
-
-@_keras_tuners
-class MetricHistories(TypedDict):
-    """By metric."""
-
-    metrics: dict[str, MetricHistory]
-
-
-@_keras_tuners
-class Trial(TypedDict):
-    """search/trial_*/trial.json."""
-
-    trial_id: str
-    status: Literal["RUNNING", "COMPLETED", "FAILED", "INVALID", "STOPPED", "IDLE"]
-    hyperparameters: Space
-    metrics: MetricHistories
-    score: float | None
-    best_step: int | None
-    message: str | None
-    worker: str
-
-
-@_keras_tuners
-class Display(TypedDict):
-    """When trials began, as Keras Tuner would print it."""
-
-    search_start: str | None
-    trial_start: dict[str, str]
-    trial_number: dict[str, int]
-
-
-@_keras_tuners
-class Place(TypedDict):
-    """A trial's place in a round of Hyperband."""
-
-    past_id: str | None
-    id: str
-
-
-@_keras_tuners
-class Bracket(TypedDict):
-    """One of Hyperband's."""
-
-    bracket_num: Count
-    rounds: list[list[Place]]
-
-
-@_keras_tuners
-class Oracle(TypedDict):
-    """search/oracle.json; the last lines are Hyperband's and Bayesian optimization's."""
-
-    ongoing_trials: dict[str, str]
-    hyperparameters: Space
-    start_order: list[str]
-    end_order: list[str]
-    run_times: dict[str, int]
-    retry_queue: list[str]
-    seed: int
-    seed_state: int
-    tried_so_far: list[str]
-    id_to_hash: dict[str, str | None]
-    display: Display
-    max_epochs: NotRequired[int]
-    min_epochs: NotRequired[int]
-    factor: NotRequired[int]
-    brackets: NotRequired[list[Bracket]]
-    current_bracket: NotRequired[int]
-    current_iteration: NotRequired[int]
-    num_initial_points: NotRequired[int | None]
-    alpha: NotRequired[float]
-    beta: NotRequired[float]
-
-
 def read(path: Path, kind: type[_T]) -> _T:
     """Read a JSON file of a run.
 
     Args:
-        kind: one of the classes above.
+        kind: one of the classes above, or of `search.formats`.
 
     Raises:
         BadInput: no such file, it cannot be read, or it is damaged.

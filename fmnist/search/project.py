@@ -15,6 +15,7 @@ from keras_tuner.engine.trial import Trial
 from fmnist import records
 from fmnist.errors import BadInput
 from fmnist.files import atomic_write
+from fmnist.search import formats
 from fmnist.text import shorten
 
 logger = logging.getLogger(__name__)
@@ -44,7 +45,7 @@ class Project:
 
     def load_oracle(self, parse: Callable[[dict[str, Any]], _T]) -> _T | None:
         """`parse` of the newest version that can be read; None if there is none."""
-        return _newest(self.path / "oracle.json", records.Oracle, parse)
+        return _newest(self.path / "oracle.json", formats.Oracle, parse)
 
     def load_trials(self) -> Iterator[tuple[str, tuple[Trial, str] | None]]:
         """Each trial's id with the trial and its worker, or None where neither version can be read; oldest first."""
@@ -53,7 +54,7 @@ class Project:
             path = self._trial(name)
             # A folder without a file is a trial that was never answered: the chief died while it was made.
             if path.exists() or _backup(path).exists():
-                yield name, _newest(path, records.Trial, functools.partial(_trial_of, name))
+                yield name, _newest(path, formats.Trial, functools.partial(_trial_of, name))
 
     def _trial(self, trial_id: str) -> Path:
         return self.path / f"trial_{trial_id}" / "trial.json"
