@@ -78,7 +78,9 @@ def read_json(path: Path, keys: tuple[str, ...] = ()) -> dict[str, Any]:
     except (OSError, ValueError, TypeError, RecursionError) as error:
         if line := explain(error):
             raise BadInput(line) from error
-        raise BadInput(f"{path} is damaged ({error}); remove it and run the job that makes it again") from error
+        raise BadInput(
+            f"{path} is damaged ({shorten(str(error))}); remove it and run the job that makes it again"
+        ) from error
     if missing or not isinstance(value, dict):
         raise BadInput(f"{path} is damaged (no {', '.join(missing) or 'object'}); remove it and run its job again")
     return value

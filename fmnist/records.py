@@ -263,14 +263,14 @@ def check_trial(row: Mapping[Any, Any]) -> dict[str, str]:
     """
     if None in row:
         raise ValueError("a line is longer than the first one")
-    for name in ("trial", "status"):
-        if not row.get(name):
-            raise ValueError(f"a line has no {name}")
+    if missing := [name for name in ("trial", "status", "score") if name not in row]:
+        raise ValueError(f"it has no {', '.join(missing)}")
     # A diverged one's score may be no number.
-    float(row.get("score") or "nan")
-    if not 0 <= float(row.get("seconds") or 0) < math.inf:
+    float(row["score"] or "nan")
+    trial = {"seconds": "", **row}
+    if not 0 <= float(trial["seconds"] or 0) < math.inf:
         raise ValueError(f"trial {shorten(row['trial'])} took {shorten(row['seconds'])} seconds")
-    return dict(row)
+    return trial
 
 
 @functools.cache

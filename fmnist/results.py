@@ -14,6 +14,7 @@ from fmnist.files import read_json
 from fmnist.records import Averaged, Best, History, Metrics
 from fmnist.rundir import RunDir, read_trials
 from fmnist.schema import CLASSES, IMAGE_SHAPE, Monitor, Recipe, ReferenceConfig
+from fmnist.text import shorten
 
 
 @dataclass(frozen=True)
@@ -214,5 +215,5 @@ def _read_predictions(path: Path, images: int) -> dict[str, np.ndarray]:
     except OSError as error:
         raise BadInput(explain(error)) from error
     except (ValueError, KeyError) as error:
-        raise BadInput(f"{path} is damaged ({error}); remove it and run `fmnist eval` again") from error
+        raise BadInput(f"{path} is damaged ({shorten(str(error))}); remove it and run `fmnist eval` again") from error
     return found

@@ -22,7 +22,7 @@ from fmnist.files import write_json as write_json
 from fmnist.records import Config
 from fmnist.revision import revision
 from fmnist.schema import Recipe
-from fmnist.text import printable
+from fmnist.text import printable, shorten
 
 logger = logging.getLogger(__name__)
 
@@ -269,7 +269,7 @@ def read_trials(path: Path) -> list[dict[str, str]]:
     except (OSError, ValueError, csv.Error) as error:
         if line := explain(error):
             raise BadInput(line) from error
-        raise BadInput(f"{path} is damaged ({error}); remove it and run `fmnist tune` again") from error
+        raise BadInput(f"{path} is damaged ({shorten(str(error))}); remove it and run `fmnist tune` again") from error
 
 
 def _identity(settings: Mapping[str, Any]) -> dict[str, Any]:
