@@ -9,8 +9,7 @@ from typing import IO, Any
 import numpy as np
 
 from fmnist import memory
-from fmnist.files import atomic_write
-from fmnist.idx import open_regular
+from fmnist.files import atomic_write, open_regular
 from fmnist.text import shorten
 
 

@@ -16,6 +16,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from fmnist.errors import BadInput
+from fmnist.files import read_bytes
 from fmnist.schema import Recipe, SpaceConfig, keys, nearest
 from fmnist.text import printable, shorten
 
@@ -30,7 +31,7 @@ _HIDDEN = "model.hidden"
 # How values are told: not all of a long one.
 _VALUES = reprlib.Repr()
 _VALUES.maxstring = _VALUES.maxother = _VALUES.maxlong = 80
-_MOST_BYTES = 2**20  # of a recipe
+_MOST = 2**20  # bytes of a recipe
 _EXACT = 2**53  # what a table, TensorBoard or JSON elsewhere has is a double
 
 
@@ -110,11 +111,9 @@ def to_dict(recipe: Recipe) -> dict[str, Any]:
 def _read(path: Path) -> str:
     """Read TOML as editors write it: UTF-8, whatever the locale, with any line ends, with a byte-order mark or not."""
     try:
-        raw = path.read_bytes()
+        raw = read_bytes(path, _MOST)
     except OSError as error:
-        raise BadInput(f"recipe {path}: {error}") from error
-    if len(raw) > _MOST_BYTES:
-        raise BadInput(f"recipe {path} has {len(raw):,} bytes, and no recipe needs more than {_MOST_BYTES:,}")
+        raise BadInput(f"recipe {path}: {error.strerror}") from error
     # Without a mark UTF-16 has zero bytes, which no TOML has.
     if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in raw:
         raise BadInput(f"recipe {path} is UTF-16, or no text at all; save it as UTF-8")

@@ -18,7 +18,7 @@ import numpy as np
 
 from fmnist import datafiles, environment, idx
 from fmnist.errors import BadInput
-from fmnist.files import atomic_write
+from fmnist.files import atomic_write, open_regular
 from fmnist.progress import folder_bar
 from fmnist.schema import IMAGE_SHAPE, DataConfig
 
@@ -79,31 +79,30 @@ class TrainData:
 
 
 def load_train(directory: Path | None, config: DataConfig) -> TrainData:
-    """Read the two train files, and no other, and split them as `config` says.
+    """Read the training images and split them as `config` says.
+
+    The arguments and errors are those of `load_images`, and too few images for the split are a BadInput.
+    """
+    images, source = load_images(directory)
+    train, validation = split(images, config)
+    return TrainData(train, validation, source)
+
+
+def load_images(directory: Path | None = None) -> tuple[Images, Source]:
+    """Read the two train files, and no other: the training images before they are split.
 
     `directory`, or else FMNIST_DATA, is the only place looked in if given; any data set of MNIST's layout will do.
     Without either, Fashion-MNIST is looked for in the cache, on this system, in Keras's cache, and then downloaded.
 
     Raises:
-        BadInput: a file is missing or damaged, no source has the data, or there are too few images for the split.
-    """
-    (images,), source = _load(directory, ("train",))
-    train, validation = split(images, config)
-    return TrainData(train, validation, source)
-
-
-def load_all(directory: Path | None = None) -> tuple[Images, Images, Source]:
-    """Read all four files from where `load_train` would look: the training images, not split, and the test images.
-
-    Raises:
         BadInput: a file is missing or damaged, or no source has the data.
     """
-    (train, test), source = _load(directory, ("train", "t10k"))
-    return train, test, source
+    (images,), source = _load(directory, ("train",))
+    return images, source
 
 
 def load_test(directory: Path | None = None) -> tuple[Images, Source]:
-    """Read the two t10k files, and no other, from where `load_train` would look.
+    """Read the two t10k files, and no other, from where `load_images` would look.
 
     Raises:
         BadInput: a file is missing or damaged, or no source has the data.
@@ -238,7 +237,7 @@ def _keep(source: Source, paths: Mapping[str, Path]) -> Source:
     try:
         for file, path in paths.items():
             # Compressed or not, as it was found; never both.
-            with path.open("rb") as original:
+            with open_regular(path) as original:
                 compressed = original.read(len(idx.GZIP)) == idx.GZIP
                 original.seek(0)
                 with atomic_write(folder / f"{file}{'.gz' * compressed}") as copy:

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from fmnist.errors import EXIT_INTERRUPTED
-from fmnist.files import write_text
+from fmnist.files import read_bytes, write_text
 
 logger = logging.getLogger(__name__)
 
@@ -102,7 +102,7 @@ def _left(path: Path, state: str) -> list[str]:
     """How each process that began from `state` died of itself, the last one included."""
     told = os.environ.pop(LAST_END, None)
     try:
-        first, _, report = path.read_text(encoding="utf-8", errors="replace").partition("\n")
+        first, _, report = read_bytes(path).decode("utf-8", "replace").partition("\n")
     except FileNotFoundError:
         return []
     try:

@@ -1,6 +1,5 @@
 """`eval`: what the test set says about a final model, or about several together. Nothing else reads the test set."""
 
-import hashlib
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -11,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fmnist import arrays, averaging, data, pictures, records
+from fmnist import arrays, averaging, data, identity, pictures, records
 from fmnist.data import Images
 from fmnist.devices import numerics
 from fmnist.errors import BadInput
-from fmnist.files import utf8_path, write_json
+from fmnist.files import is_stream, to_json, utf8_path, write_json, write_output
 from fmnist.progress import bar
 from fmnist.revision import revision
 from fmnist.rundir import RunDir, check_distinct
@@ -35,7 +34,7 @@ def evaluate(run: RunDir, data_dir: Path | None, choose: Callable[[], object] = 
 
     predictions.npz holds, of the test images: `labels` and `predicted`, uint8 [n]; `confidence`, the probability of the
     predicted class, float32 [n]; and the most confident mistakes, the worst first: their `mistakes`, int64 [k], in
-    those arrays, and `mistake_images`, uint8 [k, 28, 28].
+    those arrays, and `mistake_images`, uint8 [k, 28, 28]. `model` is the SHA-256 of the model's file.
 
     Args:
         run: the folder of a finished training.
@@ -58,9 +57,11 @@ def evaluate(run: RunDir, data_dir: Path | None, choose: Callable[[], object] = 
     run.record("eval", devices=devices(), data=facts["sha256"], numerics=numerics())
     probabilities, speed = _ask([member.model], splits, tta=False)
     metrics = made | _judged(splits, probabilities, facts["classes"]) | speed
-    _write_predictions(run, splits["test"], probabilities["test"])
+    with run.changing():
+        identity.check_unchanged(run, member.sha256)
+        _write_predictions(member, splits["test"], probabilities["test"])
+        write_json(run.metrics, metrics)
     _write_images(run, np.asarray(metrics["test"]["confusion_matrix"]), facts["classes"])
-    write_json(run.metrics, metrics)
     return metrics
 
 
@@ -84,7 +85,9 @@ def evaluate_averaged(
     splits = _split(images, member.recipe)
     run.record("eval-tta", devices=devices(), data=facts["sha256"], numerics=numerics())
     metrics = made | _held_back_figures([member.model], splits, facts["classes"], tta=True)
-    write_json(run.averaged_metrics, metrics)
+    with run.changing():
+        identity.check_unchanged(run, member.sha256)
+        write_json(run.averaged_metrics, metrics)
     return metrics
 
 
@@ -123,9 +126,9 @@ def evaluate_ensemble(
         run.check_data(facts["sha256"])
     seen = {"data": facts, "views": averaging.VIEWS if tta else 1}
     named = [{"run": member.run.name, **member.identity} for member in members]
-    identity = {"members": named, **seen}
+    made_from = {"members": named, **seen}
     path = output or runs[0].path.parent / ("ensemble-tta.json" if tta else "ensemble.json")
-    if known := _known(path, records.Ensemble, identity):
+    if known := _known(path, records.Ensemble, made_from):
         return known
     _check_members(path, named)
     choose()
@@ -139,7 +142,7 @@ def evaluate_ensemble(
     splits = _split(images, members[0].recipe)
     models = [member.model for member in members]
     metrics = made | _held_back_figures(models, splits, facts["classes"], tta=tta)
-    write_json(path, metrics)
+    write_output(path, to_json(metrics))
     logger.info("the ensemble's figures are in %s", path)
     return metrics
 
@@ -178,7 +181,10 @@ class _Member:
     def model(self) -> "keras.Model":
         from fmnist.model import load
 
-        return load(self.run.model)
+        model = load(self.run.model)
+        # It was read by its name, twice.
+        identity.check_unchanged(self.run, self.sha256)
+        return model
 
     def described(self) -> dict[str, Any]:
         """What the figures of its model are recorded with."""
@@ -187,19 +193,16 @@ class _Member:
 
 def _member(run: RunDir) -> _Member:
     recipe, seed = run.recipe()
-    try:
-        content = run.model.read_bytes()
-    except FileNotFoundError as error:
-        raise BadInput(f"{run.model} is missing; run `fmnist train` first") from error
-    return _Member(run, recipe, seed, hashlib.sha256(content).hexdigest())
+    return _Member(run, recipe, seed, identity.of_model(run))
 
 
 def _read(data_dir: Path | None) -> tuple[tuple[Images, Images], dict[str, Any]]:
     """The training images and the test images, and what is recorded of them."""
-    train, test, source = data.load_all(data_dir)
+    train, trained_on = data.load_images(data_dir)
+    test, source = data.load_test(data_dir)
     facts = {
-        "is_fashion_mnist": source.is_fashion_mnist,
-        "sha256": source.sha256,
+        "is_fashion_mnist": trained_on.is_fashion_mnist and source.is_fashion_mnist,
+        "sha256": {**trained_on.sha256, **source.sha256},
         "classes": list(data.classes(source)),
     }
     return (train, test), facts
@@ -212,12 +215,12 @@ def _split(images: tuple[Images, Images], recipe: Recipe) -> dict[str, Images]:
     return {name: split for name, split in splits.items() if len(split)}
 
 
-def _known(path: Path, kind: type[Any], identity: Mapping[str, Any]) -> dict[str, Any] | None:
+def _known(path: Path, kind: type[Any], made_from: Mapping[str, Any]) -> dict[str, Any] | None:
     """What the file holds, if that was made from the same models and data in the same way."""
-    if not path.exists():
+    if not path.exists() or is_stream(path):
         return None
     known: dict[str, Any] = records.read(path, kind)
-    if any(_without_parameters(known.get(key)) != value for key, value in identity.items()):
+    if any(_without_parameters(known.get(key)) != value for key, value in made_from.items()):
         return None
     logger.info("%s is finished; nothing to do", path)
     return known
@@ -232,7 +235,7 @@ def _without_parameters(value: Any) -> Any:
 
 def _check_members(path: Path, members: Sequence[Mapping[str, Any]]) -> None:
     """Or another ensemble's figures would be lost; those of the same runs, trained again, are out of date."""
-    if not path.exists():
+    if not path.exists() or is_stream(path):
         return
     held = [member["run"] for member in records.read(path, records.Ensemble)["members"]]
     if held != [member["run"] for member in members]:
@@ -297,13 +300,14 @@ def _write_images(run: RunDir, matrix: np.ndarray, names: Sequence[str]) -> None
     writer.close()
 
 
-def _write_predictions(run: RunDir, test: Images, probabilities: np.ndarray) -> None:
+def _write_predictions(member: _Member, test: Images, probabilities: np.ndarray) -> None:
     mistakes = pictures.confident_mistakes(test.labels, probabilities, _MISTAKES)
     found = {
+        "model": np.array(member.sha256),
         "labels": test.labels,
         "predicted": probabilities.argmax(axis=1).astype(np.uint8),
         "confidence": probabilities.max(axis=1).astype(np.float32),
         "mistakes": mistakes,
         "mistake_images": test.images[mistakes],
     }
-    arrays.save(run.predictions, found, compress=True)
+    arrays.save(member.run.predictions, found, compress=True)

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fmnist import data, evaluate
+from fmnist import data, evaluate, identity
 from fmnist.devices import numerics
 from fmnist.errors import BadInput, ExportFailed
-from fmnist.files import utf8_path
+from fmnist.files import check_replaceable, utf8_path
 from fmnist.rundir import RunDir
 from fmnist.text import printable
 
@@ -82,18 +82,21 @@ def export(run: RunDir, name: str, data_dir: Path | None, choose: Callable[[], o
         install = "pip install --requirement requirements/export.txt"
         raise BadInput(f"--format {name} needs {', '.join(missing)}; `{install}` brings them")
     recipe, _ = run.recipe()
-    if not run.model.exists():
-        raise BadInput(f"{run.model} is missing; run `fmnist train` first")
-    everything, test, source = data.load_all(data_dir)
-    run.check_data(source.sha256)
+    sha256 = identity.of_model(run, stands_alone=True)
+    everything, trained_on = data.load_images(data_dir)
+    test, source = data.load_test(data_dir)
+    hashes = {**trained_on.sha256, **source.sha256}
+    run.check_data(hashes)
     train, _ = data.split(everything, recipe.data)
     choose()
     from fmnist.folding import folded
     from fmnist.model import load, logits
 
     model = load(run.model)
-    run.record("export", devices=evaluate.devices(), data=source.sha256, numerics=numerics())
+    run.record("export", devices=evaluate.devices(), data=hashes, numerics=numerics())
     path = run.exports / wanted.file
+    if path.is_symlink() or not path.is_dir():
+        check_replaceable(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=utf8_path(path.parent), prefix=".") as folder:
         made = os.path.join(folder, wanted.file)
@@ -111,6 +114,7 @@ def export(run: RunDir, name: str, data_dir: Path | None, choose: Callable[[], o
         )
         if check.agreement < wanted.least_agreement or check.keras_accuracy - check.accuracy > wanted.most_loss:
             raise ExportFailed(f"{check}: not enough, so it is not kept")
+        identity.check_unchanged(run, sha256)
         # A folder does not replace one that holds something.
         if path.is_dir():
             shutil.rmtree(path)

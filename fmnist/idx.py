@@ -1,22 +1,21 @@
 """IDX files (http://yann.lecun.com/exdb/mnist/), compressed or not: by what they hold, whatever their names say."""
 
 import contextlib
-import errno
 import gzip
 import hashlib
 import io
 import math
 import os
-import stat
 import struct
 import zlib
 from pathlib import Path
-from typing import IO, cast
+from typing import cast
 
 import numpy as np
 
 from fmnist import memory
 from fmnist.errors import BadInput
+from fmnist.files import open_regular
 
 GZIP = b"\x1f\x8b"
 
@@ -36,22 +35,6 @@ _OTHERS = {
     b"<": "HTML",
     b"version ": "a pointer of Git LFS",
 }
-
-
-def open_regular(path: Path) -> IO[bytes]:
-    """Open a file for reading; on what is none, such as a pipe, this never waits.
-
-    Raises:
-        OSError: it cannot be read, or is no regular file.
-    """
-    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    mode = os.fstat(handle).st_mode
-    if not stat.S_ISREG(mode):
-        os.close(handle)
-        if stat.S_ISDIR(mode):
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-        raise OSError(errno.EINVAL, "it is a pipe or a device, not a file", str(path))
-    return os.fdopen(handle, "rb")
 
 
 def read(path: Path, item: tuple[int, ...]) -> tuple[np.ndarray, str]:

@@ -11,6 +11,7 @@ import tensorflow as tf
 from keras import layers
 
 from fmnist.errors import BadInput, explain
+from fmnist.files import open_regular
 from fmnist.progress import Advance
 from fmnist.schema import CLASSES, IMAGE_SHAPE, ModelConfig
 
@@ -182,7 +183,7 @@ def load(path: Path) -> keras.Model:
         BadInput: it is missing, damaged or of another shape.
     """
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             is_zip = zipfile.is_zipfile(file)
     except FileNotFoundError as error:
         raise BadInput(f"{path} is missing; run `fmnist train` first") from error

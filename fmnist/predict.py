@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from fmnist import averaging, data, idx
+from fmnist import averaging, data, identity, idx
 from fmnist.errors import BadInput
+from fmnist.files import open_regular
 from fmnist.rundir import RunDir
 from fmnist.schema import IMAGE_SHAPE
 from fmnist.text import printable, shorten
@@ -62,7 +63,9 @@ def predict(run: RunDir, files: Sequence[Path], choose: Callable[[], object] = l
     choose()
     from fmnist.model import load
 
+    sha256 = identity.of_model(run, stands_alone=True)
     model = load(run.model)
+    identity.check_unchanged(run, sha256)
     for file, images, several in batches:
         for index, row in enumerate(averaging.probabilities([model], images)):
             top = np.argsort(-row, kind="stable")[:_TOP]
@@ -117,7 +120,7 @@ def _names(run: RunDir) -> Sequence[str]:
 def _read(file: Path) -> tuple[np.ndarray, bool]:
     """Images uint8 [n, 28, 28], and whether the file may hold several."""
     try:
-        with idx.open_regular(file) as opened:
+        with open_regular(file) as opened:
             start = opened.read(8)
     except OSError as error:
         raise BadInput(f"{file}: {error.strerror}") from error
@@ -152,7 +155,7 @@ def _read_picture(file: Path) -> np.ndarray:
     # Its own limit warns in some lines of its own.
     Image.MAX_IMAGE_PIXELS = None
     try:
-        with Image.open(file, formats=("PNG", "JPEG")) as image:
+        with open_regular(file) as opened, Image.open(opened, formats=("PNG", "JPEG")) as image:
             width, height = image.size
             if width * height > _MOST_PIXELS:
                 raise BadInput(

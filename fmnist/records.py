@@ -93,6 +93,13 @@ class Curves(TypedDict):
 
 
 @_record
+class Trained(TypedDict):
+    """The model that a training has written."""
+
+    sha256: str
+
+
+@_record
 class History(TypedDict):
     """history.json."""
 
@@ -102,6 +109,7 @@ class History(TypedDict):
     seconds: Amount
     images_per_second: Amount
     teachers: NotRequired[list[Teacher]]
+    model: NotRequired[Trained]
 
 
 @_record

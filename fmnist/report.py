@@ -10,7 +10,7 @@ from typing import Any
 from PIL import Image
 
 from fmnist import config, page, plots, report_search
-from fmnist.files import write_text
+from fmnist.files import write_output
 from fmnist.results import Results, facts, read, verdict, warning
 from fmnist.rundir import RunDir
 
@@ -50,7 +50,7 @@ def write(run: RunDir, output: Path | None = None) -> Path:
     sections = dict(_sections(results))
     html = page.document(results.title, [_head(results), page.contents(sections), *sections.values()])
     path = output or run.report
-    write_text(path, html)
+    write_output(path, html)
     return path
 
 

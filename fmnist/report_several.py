@@ -6,7 +6,7 @@ from pathlib import Path
 
 from fmnist import page, plots
 from fmnist.comparison import Group, Pair, groups, pairs, read_all
-from fmnist.files import write_text
+from fmnist.files import write_output
 from fmnist.results import Results, warning
 from fmnist.rundir import RunDir
 
@@ -49,7 +49,7 @@ def write(runs: Sequence[RunDir], output: Path | None = None) -> Path:
     parts = [page.section(title, *fragments) for title, fragments in sections.items() if fragments]
     contents = page.contents(title for title, fragments in sections.items() if fragments)
     html = page.document("Comparison of runs", [_head(results, found), contents, *parts])
-    write_text(path, html)
+    write_output(path, html)
     return path
 
 

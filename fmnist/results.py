@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fmnist import arrays, config, records
+from fmnist import arrays, config, identity, records
 from fmnist.errors import BadInput, explain
 from fmnist.files import read_json
 from fmnist.records import Averaged, Best, History, Metrics
@@ -98,7 +98,7 @@ def read(run: RunDir) -> Results:
     """Read a finished run.
 
     Raises:
-        BadInput: no run here, not evaluated yet, or a damaged file.
+        BadInput: no run here, not evaluated yet, a damaged file, or figures of another model.
     """
     recipe, seed = run.recipe()
     for path in (run.metrics, run.predictions):
@@ -107,6 +107,7 @@ def read(run: RunDir) -> Results:
     best = records.read(run.best, Best) if run.best.exists() else None
     metrics = records.read(run.metrics, Metrics)
     training = records.read(run.history, History)
+    identity.check_shown(run, training, metrics)
     return Results(
         run=run,
         claimed=recipe,
@@ -115,7 +116,7 @@ def read(run: RunDir) -> Results:
         seed=seed,
         jobs=run.jobs(),
         metrics=metrics,
-        predictions=_read_predictions(run.predictions, metrics["test"]["images"]),
+        predictions=_read_predictions(run, metrics),
         averaged=_read_averaged(run.averaged_metrics, metrics["model"]),
         training=training,
         best=best,
@@ -195,10 +196,12 @@ def _read_averaged(path: Path, model: records.Model) -> Averaged | None:
     return records.read(path, Averaged) if of_this_model else None
 
 
-def _read_predictions(path: Path, images: int) -> dict[str, np.ndarray]:
-    """The arrays that `evaluate` describes, of so many test images."""
+def _read_predictions(run: RunDir, metrics: Metrics) -> dict[str, np.ndarray]:
+    """The arrays that `evaluate` describes, of the model of `metrics`."""
+    path = run.predictions
     try:
         found = arrays.load(path)
+        images = len(found["labels"])
         shown = found["mistakes"].shape[:1]
         for name, kinds, shape in (
             ("labels", "u", (images,)),
@@ -214,6 +217,11 @@ def _read_predictions(path: Path, images: int) -> dict[str, np.ndarray]:
                 raise ValueError(f"{name} is out of range")
     except OSError as error:
         raise BadInput(explain(error)) from error
-    except (ValueError, KeyError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise BadInput(f"{path} is damaged ({shorten(str(error))}); remove it and run `fmnist eval` again") from error
+    # Older versions did not tell.
+    if "model" in found and str(found["model"]) != metrics["model"]["sha256"]:
+        raise BadInput(
+            f"{path} is not of the model that {run.metrics.name} judges; remove it and run `fmnist eval` again"
+        )
     return found

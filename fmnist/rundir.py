@@ -2,31 +2,25 @@
 
 import contextlib
 import csv
-import importlib.metadata
 import io
 import logging
 import os
-import platform
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fmnist import __version__, environment, records
+from fmnist import environment, provenance, records
 from fmnist.config import resolve, to_dict
 from fmnist.errors import FULL, BadInput, Busy, explain
 from fmnist.files import atomic_write as atomic_write
-from fmnist.files import check_writable, lock
+from fmnist.files import check_replaceable, check_writable, lock, locked, open_lock, read_bytes
 from fmnist.files import read_json as read_json
 from fmnist.files import write_json as write_json
 from fmnist.records import Config
-from fmnist.revision import revision
 from fmnist.schema import Recipe
 from fmnist.text import printable, shorten
 
 logger = logging.getLogger(__name__)
-
-_PACKAGES = ("tensorflow", "tensorflow-cpu", "keras", "keras-tuner", "scikit-learn", "numpy", "tensorboard")
 
 
 class RunDir:
@@ -108,6 +102,14 @@ class RunDir:
     def report(self) -> Path:
         return self.path / "report.html"
 
+    @property
+    def _written(self) -> list[Path]:
+        """The files that jobs replace."""
+        return [
+            *(self.config, self.chief, self.used_up, self.trials, self.best, self.history, self.model),
+            *(self.metrics, self.averaged_metrics, self.predictions, self.report),
+        ]
+
     def check(self, recipe: Recipe, seed: int) -> None:
         """Check that the folder is this recipe's and seed's, or nobody's yet.
 
@@ -131,24 +133,29 @@ class RunDir:
         Raises:
             BadInput: it belongs to another recipe or seed, or cannot be written.
         """
-        settings = to_dict(recipe)
         verb = "made"
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             verb = "written"
             check_writable(self.path)
-            if not self.config.exists():
-                write_json(self.config, {"recipe": settings, "seed": seed, "jobs": {}})
-                return
         except OSError as error:
             room = "make room, or " * (error.errno in FULL)
             raise BadInput(
                 f"the run folder {self} cannot be {verb} ({error.strerror}); {room}choose another with --run"
             ) from error
-        self.check(recipe, seed)
-        held, _ = self.recipe()
-        if held.search and recipe.search and held.search.trials < recipe.search.trials:
-            write_json(self.config, {**records.read(self.config, Config), "recipe": settings})
+        for path in self._written:
+            # Better now than after hours.
+            if not path.is_file():
+                check_replaceable(path)
+        settings = to_dict(recipe)
+        with self.changing():
+            if not self.config.exists():
+                write_json(self.config, {"recipe": settings, "seed": seed, "jobs": {}})
+                return
+            self.check(recipe, seed)
+            held, _ = self.recipe()
+            if held.search and recipe.search and held.search.trials < recipe.search.trials:
+                write_json(self.config, {**records.read(self.config, Config), "recipe": settings})
 
     def recipe(self) -> tuple[Recipe, int]:
         """The recipe and seed that claimed this folder.
@@ -182,41 +189,37 @@ class RunDir:
 
         Args:
             numerics: what else its rounding depends on, as `devices.numerics` tells it.
-            goes_on: whether it takes up what an earlier process left, perhaps of another machine: that is said then.
+            goes_on: whether it takes up what an earlier process left, or works beside one, perhaps of another machine:
+                that is said then.
 
         Raises:
             BadInput: another job of this run read other data.
         """
-        self.check_data(data)
-        recorded: dict[str, Any] = {**records.read(self.config, Config)}
-        facts = {
-            "versions": versions(),
-            "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors",
-            "devices": devices,
-            **(numerics or {}),
-            "environment": environment.recorded(),
-        }
-        began = recorded["jobs"].get(job, {})
+        facts, begins = provenance.decisive(devices, numerics or {}), provenance.now()
         if ignored := environment.ignored():
             logger.info("not used, since they would change the numbers: %s", ", ".join(ignored))
-        elsewhere = began.get("went_on_from", [])
-        if goes_on and (differing := [name for name in facts if name != "machine" and facts[name] != began.get(name)]):
+        with self.changing():
+            self.check_data(data)
+            recorded: dict[str, Any] = {**records.read(self.config, Config)}
+            began = recorded["jobs"].get(job, {}) if goes_on else {}
+            elsewhere = began.get("went_on_from", [])
+            differing = provenance.differences(facts, began) if began else []
+            if differing and (other := {name: began.get(name) for name in facts}) not in elsewhere:
+                elsewhere = [*elsewhere, other]
+            recorded["jobs"][job] = {
+                **begins,
+                **facts,
+                "ignored": ignored,
+                "data": dict(data),
+                **({"went_on_from": elsewhere} if elsewhere else {}),
+            }
+            write_json(self.config, recorded)
+        if differing:
             logger.warning(
                 "%s goes on, but began with other %s (config.json holds both): from here on its numbers may differ",
                 job,
                 " and ".join(", ".join(differing).rsplit(", ", 1)),
             )
-            elsewhere = [*elsewhere, {name: began.get(name) for name in facts}]
-        recorded["jobs"][job] = {
-            "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "revision": revision(),
-            "image": os.environ.get("FMNIST_IMAGE"),
-            **facts,
-            "ignored": ignored,
-            "data": dict(data),
-            **({"went_on_from": elsewhere} if goes_on and elsewhere else {}),
-        }
-        write_json(self.config, recorded)
 
     def check_data(self, data: Mapping[str, str]) -> None:
         """Check that the jobs so far read the same `data` files, hashes by name.
@@ -240,9 +243,22 @@ class RunDir:
             Busy: another process holds it.
         """
         self.checkpoint.mkdir(parents=True, exist_ok=True)
-        with (self.checkpoint / f"{job}.lock").open("wb") as file:
+        with open_lock(self.checkpoint / f"{job}.lock") as file:
             if not lock(file):
                 raise Busy(f"another `{job}` is at work in {self}; wait for it or stop it")
+            yield
+
+    @contextlib.contextmanager
+    def changing(self) -> Iterator[None]:
+        """Hold the folder for a moment, in which what is read still holds when it is written.
+
+        For config.json, and for the model and what is said of it. Never within itself, and only around files.
+
+        Raises:
+            Busy: another process has held it for too long.
+        """
+        self.checkpoint.mkdir(parents=True, exist_ok=True)
+        with locked(self.checkpoint / "config.lock", str(self)):
             yield
 
 
@@ -262,7 +278,7 @@ def read_trials(path: Path) -> list[dict[str, str]]:
         BadInput: it is damaged.
     """
     try:
-        rows = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8-sig")), restval="")
+        rows = csv.DictReader(io.StringIO(read_bytes(path).decode("utf-8-sig"), newline=""), restval="")
         return [records.check_trial(row) for row in rows]
     except FileNotFoundError:
         return []
@@ -282,12 +298,3 @@ def _differences(left: Any, right: Any, prefix: str = "") -> list[str]:
         return [] if left == right else [prefix.rstrip(".")]
     keys = dict.fromkeys([*left, *right])
     return [name for key in keys for name in _differences(left.get(key), right.get(key), f"{prefix}{key}.")]
-
-
-def versions() -> dict[str, str]:
-    """Of what computes the results, by package."""
-    found = {"fmnist": __version__, "python": platform.python_version()}
-    for package in _PACKAGES:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[package] = importlib.metadata.version(package)
-    return found

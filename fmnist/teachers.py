@@ -1,9 +1,9 @@
 """Distillation: the finished models that another one learns from."""
 
-import hashlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from fmnist import identity
 from fmnist.data import Source
 from fmnist.errors import BadInput
 from fmnist.rundir import RunDir, check_distinct
@@ -36,8 +36,7 @@ def describe(teachers: Sequence[RunDir], recipe: Recipe) -> list[dict[str, Any]]
             )
         if not run.trained:
             raise BadInput(f"the teacher {run} has no finished model; run `fmnist train` for it first")
-        sha256 = hashlib.sha256(run.model.read_bytes()).hexdigest()
-        described.append({"run": run.name, "recipe": other.name, "seed": seed, "sha256": sha256})
+        described.append({"run": run.name, "recipe": other.name, "seed": seed, "sha256": identity.of_model(run)})
     return described
 
 

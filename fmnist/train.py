@@ -5,12 +5,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fmnist import data, memory, records
+from fmnist import data, identity, memory, records
 from fmnist.config import replace, resolve, to_dict
 from fmnist.data import TrainData
 from fmnist.devices import Devices, numerics
 from fmnist.errors import BadInput
-from fmnist.files import atomic_write, utf8_path, write_json
+from fmnist.files import atomic_write, sha256, utf8_path, write_json
 from fmnist.progress import bar
 from fmnist.rundir import RunDir
 from fmnist.schema import Recipe
@@ -133,7 +133,7 @@ def finished(run: RunDir, recipe: Recipe, teachers: Sequence[dict[str, Any]] = (
     """Whether the run holds a model of the resolved recipe; `teachers` is what `teachers.describe` says of them.
 
     Raises:
-        BadInput: it holds one of other teachers, or a damaged history.json.
+        BadInput: it holds one of other teachers, one that was not trained here, or a damaged history.json.
     """
     if not run.trained:
         return False
@@ -142,6 +142,7 @@ def finished(run: RunDir, recipe: Recipe, teachers: Sequence[dict[str, Any]] = (
         return False
     if past.get("teachers", []) != list(teachers):
         raise BadInput(f"{run} holds a model that learned from other teachers; choose another folder with --run")
+    identity.of_model(run)
     return True
 
 
@@ -151,22 +152,25 @@ def save(run: RunDir, recipe: Recipe, result: "FitResult", teachers: Sequence[di
 
     stopping = recipe.training.early_stopping
     best_epoch = result.best_epoch(stopping.monitor) if stopping else len(result.seconds) - 1
-    # The figures of the model that is about to go.
-    for path in (run.metrics, run.averaged_metrics):
-        path.unlink(missing_ok=True)
-    with atomic_write(run.model) as file:
-        model.save(result.model, file.name)
-    write_json(
-        run.history,
-        {
-            "settings": {section: to_dict(recipe)[section] for section in ("data", "model", "training")},
-            "teachers": list(teachers),
-            "history": result.history | {"seconds": result.seconds},
-            "best_epoch": best_epoch,
-            "seconds": sum(result.seconds),
-            "images_per_second": result.images_per_second,
-        },
-    )
+    with run.changing():
+        with atomic_write(run.model) as file:
+            model.save(result.model, file.name)
+            # What is said of the model that is about to go, which stays if there is no room for the new one; its
+            # curves too, or a kill would leave them beside the new one.
+            for path in (run.metrics, run.averaged_metrics, run.history):
+                path.unlink(missing_ok=True)
+        write_json(
+            run.history,
+            {
+                "settings": {section: to_dict(recipe)[section] for section in ("data", "model", "training")},
+                "teachers": list(teachers),
+                "model": {"sha256": sha256(run.model)},
+                "history": result.history | {"seconds": result.seconds},
+                "best_epoch": best_epoch,
+                "seconds": sum(result.seconds),
+                "images_per_second": result.images_per_second,
+            },
+        )
     validation = result.history.get("val_accuracy")
     logger.info(
         "epoch %d of %d kept: %s; %s",

@@ -1,7 +1,6 @@
 """What a worker trains: the trials that a search asks for, each from its own checkpoint or its parent's."""
 
 import dataclasses
-import hashlib
 import logging
 import re
 import shutil
@@ -13,7 +12,7 @@ from tensorboard.plugins.hparams import api as hparams
 from fmnist import config, deaths
 from fmnist.boards import tensorboard
 from fmnist.errors import Restart
-from fmnist.files import atomic_write, utf8_path
+from fmnist.files import atomic_write, open_regular, sha256, utf8_path
 from fmnist.fit import Trainer
 from fmnist.rundir import RunDir
 from fmnist.schema import Recipe
@@ -86,14 +85,14 @@ class Trials:
             logger.warning("the checkpoint of trial %s is gone; the trial promoted from it starts anew", parent)
             return
         # Its last attempt is the one that came to its end.
-        with self._checkpoint(parent, max(attempts)).open("rb") as source, atomic_write(checkpoint) as copy:
+        with open_regular(self._checkpoint(parent, max(attempts))) as source, atomic_write(checkpoint) as copy:
             shutil.copyfileobj(source, copy)
 
 
 def _digest(path: Path) -> str:
     """Tells one checkpoint from another; empty without one."""
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        return sha256(path)
     except FileNotFoundError:
         return ""
 

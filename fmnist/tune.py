@@ -49,7 +49,7 @@ def tune(
     run.claim(recipe, seed)
     if role and not role.is_chief:
         assert loaded
-        client.join(run, recipe, role, _trials(run, recipe, seed, loaded, devices, stop), stop)
+        client.join(run, recipe, role, _trials(run, recipe, seed, loaded, devices, stop, joined=True), stop)
         return
     if not run.tensorboard.exists():
         _declare_hyperparameters(run, recipe)
@@ -92,7 +92,9 @@ def _alone(run: RunDir, recipe: Recipe, seed: int, loaded: TrainData, devices: D
             work(chief, "worker-0", _trials(run, recipe, seed, loaded, devices, stop), stop)
 
 
-def _trials(run: RunDir, recipe: Recipe, seed: int, loaded: TrainData, devices: Devices, stop: Stop) -> Any:
+def _trials(
+    run: RunDir, recipe: Recipe, seed: int, loaded: TrainData, devices: Devices, stop: Stop, *, joined: bool = False
+) -> Any:
     """What trains the trials, a `search.worker.RunTrial`."""
     from fmnist.fit import Trainer
     from fmnist.trial import Trials
@@ -102,7 +104,8 @@ def _trials(run: RunDir, recipe: Recipe, seed: int, loaded: TrainData, devices: 
         devices=str(devices),
         data=loaded.source.sha256,
         numerics=numerics(),
-        goes_on=run.trials.exists(),
+        # Or others have recorded it, who work beside this one.
+        goes_on=joined or run.trials.exists(),
     )
     logger.info("tune %s (seed %d) on %s", recipe.name, seed, devices)
     return Trials(run, recipe, seed, Trainer(loaded, devices), stop).run

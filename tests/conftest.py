@@ -4,8 +4,9 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
+from typing import Any
 
 import forked
 import pytest
@@ -46,6 +47,20 @@ epochs = 2
 "model.hidden" = { layers = [1, 2], units = [16, 32] }
 "training.learning_rate" = { min = 1e-3, max = 1e-2, sampling = "log" }
 """
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_report_to_serializable() -> Generator[None, Any, Any]:
+    """What a test logs of a name that is not UTF-8 can go from one of pytest's processes to another."""
+    return _encodable((yield))
+
+
+def _encodable(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode(errors="backslashreplace").decode()
+    if isinstance(value, dict):
+        return {key: _encodable(item) for key, item in value.items()}
+    return type(value)(map(_encodable, value)) if isinstance(value, list | tuple) else value
 
 
 @pytest.fixture(scope="session")

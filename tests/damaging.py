@@ -14,7 +14,7 @@ from typing import Any
 from runs import make_run
 from searching import Runner, recipe, search
 
-from fmnist import evaluate, evidence_table, predict, records, report, report_several, rundir, train
+from fmnist import evaluate, evidence_table, predict, provenance, records, report, report_several, rundir, train
 from fmnist.errors import BadInput, Failed
 from fmnist.evidence_table import Row
 from fmnist.rundir import RunDir
@@ -86,6 +86,7 @@ def readers(run: RunDir, output: Path) -> dict[str, Reader]:
         "worker": lambda: roles.read_notice(run),
         "evidence": evidence,
         "check": lambda: run.check(claimed, 7),
+        "record": lambda: provenance.differences(provenance.decisive("CPU", {}), {**run.jobs()["train"]}),
         "check_data": lambda: run.check_data({}),
     }
 

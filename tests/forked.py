@@ -83,6 +83,10 @@ class Forked:
         assert code is not None, "it runs"
         return code
 
+    @property
+    def ended(self) -> bool:
+        return self._process.exitcode is not None
+
     def wait(self, timeout: float | None = None) -> int:
         self._process.join(timeout)
         if self._process.exitcode is None:

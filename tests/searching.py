@@ -4,6 +4,7 @@ import csv
 import ctypes
 import logging
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
 from multiprocessing.process import BaseProcess
@@ -79,6 +80,10 @@ class Paced(Runner):
 
     def __call__(self, trial: TrialRequest, report: Report) -> None:
         reason, _, until = self.fail.partition(":")
+        if reason == "hang" and int(trial.trial_id) < int(until):
+            report(0, self.metrics(trial, 0))
+            self.note(f"{trial.trial_id} 0 {self.worker}")
+            threading.Event().wait()
         if reason and int(trial.trial_id) < int(until):
             raise {"memory": MemoryError(), "error": RuntimeError("no luck")}.get(reason, ArithmeticError("NaN"))
         checkpoint = _beside(self.path, "checkpoint") / trial.trial_id

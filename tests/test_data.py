@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fmnist import data
+from fmnist import data, environment
 from fmnist.errors import BadInput
 from fmnist.schema import DataConfig
 
@@ -60,6 +60,7 @@ def files_in(directory: Path) -> set[str]:
 def keras_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An own chain of sources that are all empty and cannot download; returns the Keras cache's folder in it."""
     keras_home = tmp_path / "keras"
+    monkeypatch.setattr(environment, "_original", None)
     monkeypatch.delenv("FMNIST_DATA", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("KERAS_HOME", str(keras_home))
@@ -340,7 +341,7 @@ REFUSED = {
     a_folder_of_archives: r"no t10k-.* in .*set.npz, which holds archive.zip, b.csv, c.csv, d.csv and 4 more;",
     Path.mkdir: r"set.npz, which is empty;",
     os.mkfifo: r"set.npz is a file, not a folder",
-    a_fifo: rf"{TEST_LABELS}.gz: it is a pipe or a device, not a file",
+    a_fifo: rf"{TEST_LABELS}.gz: it is a pipe, not a file",
     a_broken_link: rf"{TEST_LABELS}.gz: No such file",
     a_folder_in_the_place_of_a_file: rf"no {TEST_LABELS}.gz in .*set.npz, which holds .*{TEST_LABELS}.gz/",
 }
@@ -382,12 +383,12 @@ def test_a_user_without_a_home_has_a_cache_all_the_same(data_dir: Path) -> None:
         print(data.fetch().directory)
     """
     unset = ("HOME", "FMNIST_DATA", "KERAS_HOME", "XDG_CACHE_HOME")
-    environment = {name: value for name, value in os.environ.items() if name not in unset}
+    environ = {name: value for name, value in os.environ.items() if name not in unset}
     with tempfile.TemporaryDirectory() as folder:
         os.chmod(folder, 0o777)
         shutil.copytree(data_dir, Path(folder, "system"))
         command = [sys.executable, "-c", program, f"{folder}/system"]
-        found = subprocess.run(command, env=environment | {"TMPDIR": folder}, capture_output=True, text=True)
+        found = subprocess.run(command, env=environ | {"TMPDIR": folder}, capture_output=True, text=True)
     assert found.stdout.splitlines() == [f"{folder}/fmnist-12345"] * 2, found.stderr
 
 

@@ -5,13 +5,14 @@ import shutil
 import struct
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 import pytest
 from conftest import Command
 
-from fmnist import averaging, config, data, evaluate, figures, model, rundir
+from fmnist import averaging, config, data, evaluate, figures, files, model, rundir
 from fmnist.errors import BadInput
 from fmnist.rundir import RunDir
 from fmnist.schema import DataConfig, ModelConfig
@@ -192,17 +193,17 @@ def test_averaged_figures_do_without_the_plain_ones(other_run: RunDir, other_dat
 
 def test_what_was_averaged_is_averaged_again_for_another_model_alone(tmp_path: Path, other_data: Path) -> None:
     runs = [trained(tmp_path / f"run{seed}", other_data, seed) for seed in (0, 1)]
-    files: dict[Path, Judge] = {
+    paths: dict[Path, Judge] = {
         runs[0].averaged_metrics: lambda: evaluate.evaluate_averaged(runs[0], other_data),
         tmp_path / "ensemble.json": lambda: evaluate.evaluate_ensemble(runs, other_data),
     }
-    for path, judge in files.items():
+    for path, judge in paths.items():
         first = judge()
         file = path.stat().st_ino
         assert judge() == first
         assert path.stat().st_ino == file
     model.build(ModelConfig(hidden=(4,)), seed=7).save(runs[0].model)
-    for path, judge in files.items():
+    for path, judge in paths.items():
         before = path.read_bytes()
         judge()
         assert path.read_bytes() != before
@@ -283,3 +284,42 @@ def test_the_command_line_says_what_was_averaged(tmp_path: Path, other_data: Pat
     said = r"test accuracy of an ensemble of 2 with test-time averaging over 10 views 0\.\d{4} \(95% interval .*\)\n"
     assert re.fullmatch(said, result.stdout)
     assert "ensemble-tta.json" in result.stderr
+
+
+def replace_model(run: RunDir, seed: int) -> None:
+    with rundir.atomic_write(run.model) as file:
+        model.build(ModelConfig(hidden=(4,)), seed=seed).save(file.name)
+
+
+@pytest.mark.parametrize("judge", [evaluate.evaluate, evaluate.evaluate_averaged])
+def test_figures_of_a_model_that_was_replaced_meanwhile_are_not_written(
+    other_run: RunDir, other_data: Path, monkeypatch: pytest.MonkeyPatch, judge: Callable[..., dict[str, Any]]
+) -> None:
+    """Such as by a training that ended before the `eval` did."""
+    ask = averaging.probabilities
+
+    def ask_slowly(*args: Any, **kwargs: Any) -> np.ndarray:
+        replace_model(other_run, seed=1)
+        return ask(*args, **kwargs)
+
+    monkeypatch.setattr(averaging, "probabilities", ask_slowly)
+    with pytest.raises(BadInput, match=r"model\.keras was replaced meanwhile, so nothing is written; run the same"):
+        judge(other_run, other_data)
+    for path in (other_run.metrics, other_run.averaged_metrics, other_run.predictions):
+        assert not path.exists()
+    monkeypatch.undo()
+    assert judge(other_run, other_data)["model"]["sha256"] == files.sha256(other_run.model)
+
+
+def test_a_model_that_is_replaced_while_it_is_read_is_not_taken_for_the_one_before(
+    other_run: RunDir, other_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load = model.load
+
+    def load_late(path: Path) -> keras.Model:
+        replace_model(other_run, seed=1)
+        return load(path)
+
+    monkeypatch.setattr(model, "load", load_late)
+    with pytest.raises(BadInput, match="was replaced meanwhile"):
+        evaluate.evaluate(other_run, other_data)

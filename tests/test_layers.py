@@ -14,8 +14,20 @@ PACKAGE = Path(fmnist.__file__).parent
 ROOMS = [
     {"__init__"},
     {"errors", "text", "environment", "chatter"},
-    {"files", "memory", "records", "revision", "schema", "config", "rundir", "signals", "progress", "deaths"},
-    {"arrays", "idx", "datafiles"},
+    {
+        "files",
+        "memory",
+        "records",
+        "revision",
+        "provenance",
+        "schema",
+        "config",
+        "rundir",
+        "signals",
+        "progress",
+        "deaths",
+    },
+    {"arrays", "identity", "idx", "datafiles"},
     {"data"},
     {"augment", "schedule", "model", "whitening", "folding", "pictures"},
     {"averaging", "figures"},
@@ -83,7 +95,11 @@ def test_only_search_imports_keras_tuner() -> None:
 
 
 def test_only_what_judges_a_finished_model_reads_the_test_set() -> None:
-    assert {room_of(module) for module in MODULES if mentions(module, "load_test")} == {"evaluate", "export"}
+    # The teachers have a `load_all` too.
+    readers = {
+        room_of(module) for module in MODULES if mentions(module, "load_test") or "data.load_all" in module.read_text()
+    }
+    assert readers == {"evaluate", "export"}
 
 
 def test_the_command_line_imports_nothing_heavy() -> None:

@@ -174,7 +174,7 @@ def write_damaged_header(path: Path) -> None:
         ("wide.npy", lambda path: np.save(path, np.zeros((2, 32, 32), np.uint8)), "wide.npy holds uint8 [2, 32, 32]"),
         ("archive.npz", lambda path: np.savez(path, np.zeros((2, 28, 28), np.uint8)), "archive.npz is no image that"),
         ("long.npy", write_long_header, "long.npy cannot be read (Header info length"),
-        ("pipe.png", os.mkfifo, "pipe.png: it is a pipe or a device, not a file"),
+        ("pipe.png", os.mkfifo, "pipe.png: it is a pipe, not a file"),
         ("link.png", lambda path: path.symlink_to("nowhere"), "link.png: No such file or directory"),
         ("npy.gz", lambda path: path.write_bytes(gzip.compress(b"\x93NUMPY" + bytes(99))), "it is NPY, not IDX"),
         ("header.npy", write_damaged_header, "header.npy cannot be read"),

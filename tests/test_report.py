@@ -13,7 +13,6 @@ from fmnist.errors import BadInput
 
 def test_summary_of_a_search(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
-    run.model.touch()
     text = report.summary(run)
     assert max(map(len, text.replace(str(tmp_path), "").splitlines())) <= 80
     accuracy = results.read(run).metrics["test"]["accuracy"]

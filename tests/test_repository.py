@@ -99,11 +99,6 @@ def test_what_a_command_prints_is_read_in_a_named_encoding() -> None:
     assert not any({"text", "universal_newlines"} & names for names in given)
 
 
-def test_no_module_passes_300_lines() -> None:
-    lines = {path.name: len(path.read_text().splitlines()) for path in (ROOT / "fmnist").rglob("*.py")}
-    assert {name: count for name, count in lines.items() if count > 300} == {}
-
-
 def test_make_alone_lists_every_target_and_variable() -> None:
     text = (ROOT / "Makefile").read_text()
     phony = re.search(r"^\.PHONY: (.*)$", text, re.MULTILINE)

@@ -1,16 +1,21 @@
 """The run folder: whole files, one owner, and a record of what made it."""
 
 import dataclasses
+import functools
 import json
 import subprocess
 import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO
 
 import pytest
 
+import fmnist.files
 from fmnist import config
-from fmnist.errors import BadInput
+from fmnist.errors import BadInput, Busy
 from fmnist.rundir import RunDir, atomic_write, read_json, write_json
 from fmnist.schema import Recipe, SearchConfig, SpaceConfig
 
@@ -158,3 +163,51 @@ def test_a_lock_keeps_others_out_for_as_long_as_its_process_lives(tmp_path: Path
         holder.kill()
     with run.lock("train"):
         pass
+
+
+def at_once(*acts: Callable[[], object]) -> list[BaseException | None]:
+    """Call them side by side, and tell what each raised."""
+    barrier = threading.Barrier(len(acts))
+
+    def call(act: Callable[[], object]) -> BaseException | None:
+        barrier.wait()
+        try:
+            act()
+        except BadInput as error:
+            return error
+        return None
+
+    with ThreadPoolExecutor(len(acts)) as pool:
+        return list(pool.map(call, acts))
+
+
+@pytest.mark.parametrize("number", range(20))
+def test_of_two_claims_at_once_one_is_granted(tmp_path: Path, number: int) -> None:
+    run = RunDir(tmp_path / str(number))
+    raised = at_once(lambda: run.claim(RECIPE, 0), lambda: run.claim(RECIPE, 1))
+    (granted,) = (seed for seed, error in enumerate(raised) if error is None)
+    assert run.recipe() == (RECIPE, granted)
+    assert f"holds another run (recipe mine, seed {granted}" in str(raised[1 - granted])
+
+
+def test_no_record_is_lost_that_others_make_at_once(tmp_path: Path) -> None:
+    run = RunDir(tmp_path)
+    run.claim(RECIPE, 0)
+    jobs = [f"job-{number}" for number in range(20)]
+    records = [functools.partial(run.record, job, devices="1 CPU", data=DATA) for job in jobs]
+    assert at_once(*records, lambda: run.claim(with_trials(9), 0)) == [None] * 21
+    assert read_json(run.config)["jobs"].keys() == set(jobs)
+    assert run.recipe() == (with_trials(9), 0)
+
+
+def test_a_folder_that_is_held_is_waited_for_but_not_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = RunDir(tmp_path)
+    with run.changing():
+        held = threading.Thread(target=run.claim, args=(RECIPE, 0))
+        held.start()
+        assert not run.config.exists()
+    held.join()
+    assert run.config.exists()
+    monkeypatch.setattr(fmnist.files, "_LOCK_SECONDS", 0.05)
+    with run.changing(), pytest.raises(Busy, match="another process has held .* stop it, and try again"):
+        run.claim(RECIPE, 0)

@@ -454,27 +454,6 @@ def test_a_second_chief_is_refused(search: Search, tmp_path: Path) -> None:
     search.is_whole()
 
 
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl to make a certificate with")
-def test_tls(search: Search, tmp_path: Path) -> None:
-    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
-    subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", *subject]
-        + ["-keyout", key, "-out", certificate],
-        check=True,
-        capture_output=True,
-    )
-    chief = Role("chief", "localhost", None, "secret", certificate.read_bytes(), key.read_bytes())
-    search.chief(role=chief)
-    plain = search.worker(role=Role("worker-1", token="secret"), patience=1.0)
-    plain.join(20)
-    assert plain.exitcode == EXIT_INTERRUPTED
-    search.running.remove(plain)
-    search.worker(role=Role("worker-0", token="secret", certificate=certificate.read_bytes()))
-    search.ends()
-    search.is_whole()
-
-
 def test_a_stock_keras_tuner_worker_completes_trials(tmp_path: Path) -> None:
     search = Search(tmp_path, recipe(trials=3))
     chief = search.chief()

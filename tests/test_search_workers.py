@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import signal
 from pathlib import Path
 
@@ -27,9 +28,10 @@ def trials(run: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def children(process: Process) -> list[int]:
-    """The processes that it has started and that still live."""
-    return [int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
+def members(process: Process) -> list[int]:
+    """The processes that it has started, each in a session of its own, and that still live."""
+    children = map(int, Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split())
+    return [pid for pid in children if os.getsid(pid) == pid]
 
 
 def test_two_workers_find_what_one_finds_also_after_an_interruption(
@@ -40,7 +42,7 @@ def test_two_workers_find_what_one_finds_also_after_an_interruption(
         # Both have a trial, and one is through.
         until(lambda: {"worker-0", "worker-1"} <= {row["worker"] for row in trials(two)}, 120)
         until(lambda: "COMPLETED" in {row["status"] for row in trials(two)}, 120)
-        started = children(launcher)
+        started = members(launcher)
         assert len(started) == 3
         launcher.send_signal(signal.SIGINT)
         _, stderr = launcher.communicate(timeout=60)

@@ -76,6 +76,8 @@ def wait_for(process: Process, text: str) -> None:
 
 def signal_at(text: str, signum: signal.Signals) -> None:
     """Let the signal come when the log says `text`: while that epoch ends, however slow whoever reads the log is."""
+    # nohup means what it says, but not of these tests.
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     make = logging.getLogRecordFactory()
 
     def make_and_signal(*args: Any, **kwargs: Any) -> logging.LogRecord:

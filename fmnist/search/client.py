@@ -2,11 +2,11 @@
 
 import contextlib
 import logging
+import os
 import random
-import threading
+import signal
 import time
-import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import grpc
@@ -14,14 +14,15 @@ from keras_tuner import HyperParameters
 from keras_tuner.engine.trial import Trial, TrialStatus
 from keras_tuner.src import protos
 
-from fmnist.errors import BadInput, Interrupted
+from fmnist.errors import EXIT_INTERRUPTED, Interrupted
 from fmnist.rundir import RunDir
 from fmnist.schema import Recipe
-from fmnist.search import roles
 from fmnist.search.chief import NotYours
-from fmnist.search.guard import TOKEN
+from fmnist.search.connection import SAID, Connection, Finder, NotFound, SearchOver
+from fmnist.search.heart import Heart
 from fmnist.search.roles import Role
-from fmnist.search.service import INSTANCE, LEASE, MESSAGE, WAIT_SECONDS, WORKER
+from fmnist.search.service import LEASE, MESSAGE, WAIT_SECONDS
+from fmnist.search.tables import SECONDS
 from fmnist.search.worker import RunTrial, work
 from fmnist.signals import Stop
 
@@ -32,15 +33,8 @@ PATIENCE_SECONDS = 600.0
 
 _CALL_SECONDS = 10.0  # without an answer for so long, the connection is taken for dead
 _PAUSES = (0.1, 3.0)  # seconds between two tries, the first and the longest
+_LAST_WORDS = 10  # seconds in which a process that ends itself may say so
 _TELL_SECONDS = 30.0  # between two lines about the same problem
-_BEATS = 3  # signs of life a lease
-_CODES = {
-    grpc.StatusCode.FAILED_PRECONDITION: NotYours,
-    grpc.StatusCode.NOT_FOUND: NotYours,
-    grpc.StatusCode.INVALID_ARGUMENT: ValueError,
-    grpc.StatusCode.ABORTED: BadInput,
-    grpc.StatusCode.UNAUTHENTICATED: BadInput,
-}
 
 
 def join(
@@ -55,40 +49,53 @@ def join(
         Interrupted: a stop was requested, or there was no chief for too long.
         BadInput: the chief refuses this worker.
     """
-    chief = RemoteChief(run, role, recipe.require_search().trials, stop, patience)
+    chief = RemoteChief(run, role, recipe.require_search().trials, stop, patience, _end_process)
     try:
         work(chief, role.id, run_trial, stop)
     finally:
         chief.close()
 
 
-class SearchOver(Exception):
-    """The chief has left, and the run folder says that the search is finished."""
+def _end_process(trial: str) -> None:
+    """End this process, whose training will not: another takes the trial up, from its last checkpoint."""
+    signal.alarm(_LAST_WORDS)  # which nobody handles, should the log hang as well
+    logger.error("trial %s has come to a stop; this worker ends, and the trial goes on elsewhere", trial)
+    logging.shutdown()
+    os._exit(EXIT_INTERRUPTED)
 
 
 class RemoteChief:
     """What a worker needs of a `Chief` (`worker.ChiefLike`), for the worker `role.id` alone.
 
-    While a trial is in hand a thread tells the chief that this process lives, so that an epoch may take any time.
+    While a trial is in hand a thread tells the chief that its training goes on, so that an epoch may take its time.
     Every call may raise
 
         Interrupted: a stop was requested, or the chief could not be reached within `patience` seconds.
         BadInput: the chief refuses this worker.
     """
 
-    def __init__(self, run: RunDir, role: Role, trials: int, stop: Stop, patience: float = PATIENCE_SECONDS) -> None:
+    def __init__(
+        self,
+        run: RunDir,
+        role: Role,
+        trials: int,
+        stop: Stop,
+        patience: float = PATIENCE_SECONDS,
+        stalled: Callable[[str], None] = lambda _trial: None,
+    ) -> None:
         """Nothing is connected yet.
 
         Args:
             trials: of the search that is wanted; an ended one with fewer is not it.
+            stalled: called, from another thread, with a trial that has come to a stop and so is not this worker's.
         """
-        self._find = _Finder(run, role, trials)
+        self._find = Finder(run, role, trials)
         self._messages = protos.get_service()
         self._trials = protos.get_proto()
         self._stop = stop
         self._patience = patience
-        self._calls = _Connection(self._find)
-        self._heart = _Heart(_Connection(self._find))
+        self._calls = Connection(self._find)
+        self._heart = Heart(Connection(self._find), stalled)
 
     def create_trial(self, worker_id: str, wait: float = 0.0) -> Trial:
         begin = time.monotonic()
@@ -98,7 +105,7 @@ class RemoteChief:
             return Trial(HyperParameters(), trial_id="", status=TrialStatus.STOPPED)
         trial = Trial.from_proto(answer.trial)
         if trial.status == TrialStatus.RUNNING:
-            self._heart.start(trial.trial_id, float(metadata[LEASE]) / _BEATS)
+            self._heart.start(trial.trial_id, float(metadata[LEASE]))
         elif trial.status == TrialStatus.IDLE:
             # A chief with many waiting workers answers at once. Not all of them should come back together.
             self._stop.wait(max(0.0, wait * random.uniform(0.5, 1.5) - (time.monotonic() - begin)))
@@ -107,7 +114,11 @@ class RemoteChief:
     def update_trial(self, worker_id: str, trial_id: str, metrics: Mapping[str, float], step: int) -> Trial:
         with self._losing():
             request = self._messages.UpdateTrialRequest(trial_id=trial_id, metrics=metrics, step=step)
-            return Trial.from_proto(self._call("UpdateTrial", request)[0].trial)
+            trial = Trial.from_proto(self._call("UpdateTrial", request)[0].trial)
+        # As the chief knows them: what is read from a checkpoint is reported again, in no time.
+        seconds = [seen.value[0] for seen in trial.metrics.get_history(SECONDS)]
+        self._heart.progress(max(seconds, default=0.0))
+        return trial
 
     def end_trial(self, worker_id: str, trial_id: str, status: str, message: str | None = None) -> None:
         ended = self._trials.Trial(trial_id=trial_id, status=TrialStatus.to_proto(status))
@@ -129,19 +140,21 @@ class RemoteChief:
             try:
                 return self._calls.call(method, request, metadata, _CALL_SECONDS + WAIT_SECONDS)
             except grpc.RpcError as error:
-                if error.code() in _CODES:
-                    raise _CODES[error.code()](error.details()) from None
+                if error.code() in SAID:
+                    raise SAID[error.code()](error.details()) from None
                 problem = f"{error.code().name}, {error.details()}"
-            except _NotFound as error:
+            except NotFound as error:
                 problem = str(error)
             self._find.check_over()
+            # It is the chief that is waited for, not the training.
+            self._heart.progress()
             if time.monotonic() > deadline:
                 logger.error(
                     "no chief for %.0f s (%s); start this worker again when there is one", self._patience, problem
                 )
                 raise Interrupted
             if problem != told or time.monotonic() > tell_again:
-                logger.info("waiting for the chief (%s)", problem)
+                logger.warning("waiting for the chief (%s)", problem)
                 told, tell_again = problem, time.monotonic() + _TELL_SECONDS
             if self._stop.wait(pause * random.uniform(0.5, 1.0)):
                 raise Interrupted
@@ -158,120 +171,3 @@ class RemoteChief:
         except SearchOver as error:
             self._heart.stop()
             raise NotYours(str(error)) from None
-
-
-class _NotFound(Exception):
-    """There is no chief yet."""
-
-
-class _Finder:
-    """Where the chief is, and how to call it."""
-
-    def __init__(self, run: RunDir, role: Role, trials: int) -> None:
-        self._run = run
-        self._role = role
-        self._wanted = trials
-        self.metadata: tuple[tuple[str, str], ...] = ((WORKER, role.id), (INSTANCE, uuid.uuid4().hex))
-        if role.token:
-            self.metadata += ((TOKEN, f"Bearer {role.token}"),)
-
-    def check_over(self) -> None:
-        """Raise SearchOver if the run folder says that the search is finished."""
-        notice = roles.read_notice(self._run)
-        if notice and notice.address is None and notice.trials >= self._wanted:
-            raise SearchOver(f"the search in {self._run} is finished")
-
-    def channel(self) -> grpc.Channel:
-        address = self._address()
-        options = [
-            # Its own connection, with no memory of how long the last one has been failing.
-            ("grpc.use_local_subchannel_pool", 1),
-            # A site's proxy leads out of the site; the chief is within.
-            ("grpc.enable_http_proxy", 0),
-        ]
-        if self._role.certificate:
-            return grpc.secure_channel(address, grpc.ssl_channel_credentials(self._role.certificate), options)
-        return grpc.insecure_channel(address, options)
-
-    def _address(self) -> str:
-        if self._role.host and self._role.port:
-            return roles.join(self._role.host, self._role.port)
-        notice = roles.read_notice(self._run)
-        if notice is None or notice.address is None:
-            raise _NotFound(f"none has written {self._run.chief}")
-        return notice.address
-
-
-class _Connection:
-    """Calls, each over the connection of the one before as long as that works."""
-
-    def __init__(self, find: _Finder) -> None:
-        self._find = find
-        self._channel: grpc.Channel | None = None
-
-    def call(self, method: str, request: Any, metadata: tuple[Any, ...], timeout: float) -> tuple[Any, dict[str, Any]]:
-        """The answer, and its trailing metadata.
-
-        Raises:
-            grpc.RpcError: as gRPC says.
-            _NotFound: nobody to call.
-        """
-        if self._channel is None:
-            self._channel = self._find.channel()
-        stub = getattr(protos.get_service_grpc().OracleStub(self._channel), method)
-        try:
-            answer, call = stub.with_call(request, metadata=self._find.metadata + metadata, timeout=timeout)
-        except grpc.RpcError as error:
-            if error.code() not in _CODES:
-                self.close()
-            raise
-        return answer, dict(call.trailing_metadata())
-
-    def close(self) -> None:
-        if self._channel:
-            self._channel.close()
-            self._channel = None
-
-
-class _Heart:
-    """A thread that renews the lease of the trial in hand."""
-
-    def __init__(self, connection: _Connection) -> None:
-        self._connection = connection
-        self._changed = threading.Condition()
-        self._trial: str | None = None
-        self._interval = 1.0
-        self._closed = False
-        threading.Thread(target=self._run, name="heartbeat", daemon=True).start()
-
-    def start(self, trial_id: str, interval: float) -> None:
-        with self._changed:
-            self._trial, self._interval = trial_id, interval
-            self._changed.notify_all()
-
-    def stop(self) -> None:
-        with self._changed:
-            self._trial = None
-
-    def close(self) -> None:
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
-
-    def _run(self) -> None:
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._closed or self._trial)
-                self._changed.wait_for(lambda: self._closed, self._interval)
-                trial, interval = self._trial, self._interval
-                if self._closed:
-                    self._connection.close()
-                    return
-            if trial:
-                self._beat(trial, interval)
-
-    def _beat(self, trial: str, timeout: float) -> None:
-        request = protos.get_service().GetTrialRequest(trial_id=trial)
-        # Whether it was heard, the next report will tell.
-        with contextlib.suppress(grpc.RpcError, _NotFound):
-            self._connection.call("GetTrial", request, (), timeout)

@@ -14,7 +14,7 @@ from keras_tuner.engine.trial import Trial
 
 from fmnist import records
 from fmnist.errors import BadInput
-from fmnist.files import atomic_write
+from fmnist.files import atomic_write, read_bytes
 from fmnist.search import formats
 from fmnist.text import shorten
 
@@ -95,7 +95,7 @@ def _newest(path: Path, kind: type[Any], parse: Callable[[dict[str, Any]], _T]) 
     backup = _backup(path)
     for version in (path, backup):
         try:
-            value = parse(_checked(json.loads(version.read_bytes()), kind))
+            value = parse(_checked(json.loads(read_bytes(version)), kind))
         except FileNotFoundError:
             continue
         except OSError as error:
@@ -107,6 +107,6 @@ def _newest(path: Path, kind: type[Any], parse: Callable[[dict[str, Any]], _T]) 
             logger.warning("going on from the version before: %s", backup)
             # At once, or the next write would keep the damaged version in place of the good one.
             with atomic_write(path) as file:
-                file.write(backup.read_bytes())
+                file.write(read_bytes(backup))
         return value
     return None

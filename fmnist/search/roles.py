@@ -3,22 +3,33 @@
 KERASTUNER_TUNER_ID       the process's id; the chief's contains "chief"
 KERASTUNER_ORACLE_IP      the chief: the address to listen on [127.0.0.1]; a worker: where the chief is
 KERASTUNER_ORACLE_PORT    [the chief takes a free one, and says in the run folder where it is; workers look there]
-FMNIST_TOKEN              the secret that chief and workers share; or
+FMNIST_TOKEN              the secret that chief and workers share, which is never sent; or
 FMNIST_TOKEN_FILE         a file that holds it
 FMNIST_TLS_CERTIFICATE    a PEM file; with it the chief serves TLS, and workers trust this certificate alone
 FMNIST_TLS_KEY            the chief: the certificate's private key, a PEM file
 """
 
+import contextlib
 import ipaddress
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from fmnist import records
 from fmnist.errors import BadInput
-from fmnist.files import write_json
+from fmnist.files import read_bytes, write_json
 from fmnist.rundir import RunDir
+from fmnist.search import tls
+
+ID_CHARACTERS = 128
+
+_LABEL = "[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+# A DNS name; one whose last label is a number could only be a misspelt address.
+_HOST = re.compile(rf"(?=.{{1,253}}\Z)({_LABEL}\.)*(?![0-9]+\.?\Z){_LABEL}\.?")
+
+_MOST = 2**20  # bytes of a token or a certificate
 
 
 @dataclass(frozen=True)
@@ -29,6 +40,9 @@ class Role:
         host: as the environment gives it; None for the default.
         port: likewise.
         certificate, key: PEM.
+
+    Raises:
+        BadInput: a value that cannot work, whoever answers.
     """
 
     id: str
@@ -37,6 +51,25 @@ class Role:
     token: str | None = field(default=None, repr=False)
     certificate: bytes | None = None
     key: bytes | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        if not (_is_visible(self.id.replace(" ", "-")) and self.id == self.id.strip()):
+            raise BadInput(f"KERASTUNER_TUNER_ID={self.id!r} cannot be sent; use ASCII letters and digits")
+        if len(self.id) > ID_CHARACTERS:
+            raise BadInput(f"KERASTUNER_TUNER_ID has {len(self.id)} characters, more than {ID_CHARACTERS}")
+        if self.host is not None and not _is_host(self.host):
+            raise BadInput(f"KERASTUNER_ORACLE_IP={self.host!r} is neither an IP address nor a host's name")
+        if self.token is not None and not _is_visible(self.token):
+            raise BadInput("the token (FMNIST_TOKEN_FILE or FMNIST_TOKEN) is not one line of ASCII without blanks")
+        if self.key is not None and self.certificate is None:
+            raise BadInput("FMNIST_TLS_KEY is set, but not FMNIST_TLS_CERTIFICATE: TLS needs it")
+        if self.certificate is not None and self.is_chief:
+            if self.key is None:
+                # Without it the chief would serve in the clear.
+                raise BadInput("FMNIST_TLS_CERTIFICATE is set, but not FMNIST_TLS_KEY: the chief needs both")
+            tls.check_pair(self.certificate, self.key)
+        elif self.certificate is not None:
+            tls.check_trusted(self.certificate)
 
     @property
     def is_chief(self) -> bool:
@@ -53,26 +86,25 @@ def from_environment(environment: Mapping[str, str] = os.environ) -> Role | None
     identity = environment.get("KERASTUNER_TUNER_ID")
     if not identity:
         return None
-    if not (identity.isascii() and identity.isprintable()):
-        raise BadInput(f"KERASTUNER_TUNER_ID={identity!r} cannot be sent; use ASCII letters and digits")
+    for variable in ("FMNIST_TOKEN", "FMNIST_TOKEN_FILE", "FMNIST_TLS_CERTIFICATE", "FMNIST_TLS_KEY"):
+        if environment.get(variable) == "":
+            # Somebody wanted to be safe, and is not.
+            raise BadInput(f"{variable} is set, but empty: give it its value, or unset it")
     port = environment.get("KERASTUNER_ORACLE_PORT")
-    if port and not (port.isdecimal() and int(port) < 2**16):
+    if port and not (re.fullmatch("[0-9]{1,5}", port) and int(port) < 2**16):
         raise BadInput(f"KERASTUNER_ORACLE_PORT={port} is no port")
-    token, certificate, key = (
+    secret, certificate, key = (
         _read(environment, name) for name in ("FMNIST_TOKEN_FILE", "FMNIST_TLS_CERTIFICATE", "FMNIST_TLS_KEY")
     )
-    if token is not None and not (token.strip() and token.isascii()):
+    if secret is not None and not secret.strip():
         raise BadInput(f"FMNIST_TOKEN_FILE={environment['FMNIST_TOKEN_FILE']} holds no token")
-    if not environment.get("FMNIST_TOKEN", "").isascii():
-        raise BadInput("FMNIST_TOKEN cannot be sent; use ASCII characters")
-    if certificate and not key and "chief" in identity:
-        # Without it the chief would serve in the clear.
-        raise BadInput("FMNIST_TLS_CERTIFICATE is set, but not FMNIST_TLS_KEY: the chief needs both")
+    # What is no ASCII is refused below.
+    token = environment.get("FMNIST_TOKEN") if secret is None else secret.decode(errors="replace").strip()
     return Role(
         id=identity,
         host=environment.get("KERASTUNER_ORACLE_IP") or None,
         port=int(port) if port else None,
-        token=token.decode().strip() if token else environment.get("FMNIST_TOKEN") or None,
+        token=token,
         certificate=certificate,
         key=key,
     )
@@ -84,6 +116,17 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def _is_visible(text: str) -> bool:
+    return re.fullmatch("[!-~]+", text) is not None
+
+
+def _is_host(host: str) -> bool:
+    """Whether `host` may be one's name or address, by its form."""
+    with contextlib.suppress(ValueError):
+        return bool(ipaddress.ip_address(host))
+    return _HOST.fullmatch(host) is not None
 
 
 def join(host: str, port: int) -> str:
@@ -122,6 +165,6 @@ def _read(environment: Mapping[str, str], variable: str) -> bytes | None:
     if not path:
         return None
     try:
-        return Path(path).read_bytes()
+        return read_bytes(Path(path), _MOST)
     except OSError as error:
         raise BadInput(f"{variable}={path} cannot be read: {error.strerror}") from error

@@ -1,37 +1,35 @@
 """The chief's gRPC service: Keras Tuner's own messages, so that stock workers connect, made safe by metadata of ours.
 
 Our workers say in each call's metadata who they are (`fmnist-worker`), which of the processes that ever had this id
-(`fmnist-instance`), and the secret (`authorization`). A stock worker names itself in CreateTrial alone; what it says of
-a trial is taken for the word of whoever has it, and it sends no sign of life, so it has its trial for longer.
+(`fmnist-instance`), and prove that they know the token (`proof`). A stock worker names itself in CreateTrial alone;
+what it says of a trial is taken for the word of whoever has it, and for want of signs of life it has it for longer.
 """
 
 import contextlib
+import functools
 import logging
-import resource
 import socket
 import threading
 import time
 from collections.abc import Iterator
-from concurrent import futures
 from typing import Any
 
 import grpc
-from grpc_health.v1 import health, health_pb2_grpc
 from keras_tuner.engine.trial import TrialStatus
 from keras_tuner.src import protos
 
 from fmnist.errors import BadInput
 from fmnist.rundir import RunDir
 from fmnist.schema import Recipe
-from fmnist.search import roles
+from fmnist.search import roles, server
 from fmnist.search.chief import Chief, NotYours
-from fmnist.search.guard import Guard
 from fmnist.search.roles import Notice, Role
 from fmnist.signals import Stop
 
 logger = logging.getLogger(__name__)
 # A message of the wrong shape is answered; it is not worth a traceback in the chief's log.
-logging.getLogger("grpc._common").setLevel(logging.CRITICAL)
+for _name in ("grpc._common", "grpc._cython.cygrpc"):
+    logging.getLogger(_name).setLevel(logging.CRITICAL)
 
 WORKER, INSTANCE = "fmnist-worker", "fmnist-instance"
 """A worker's metadata."""
@@ -44,16 +42,8 @@ STOCK_LEASE_SECONDS = 3600.0  # the longest that Keras Tuner's own client waits
 WAIT_SECONDS = 1.0
 """How long a worker waits in CreateTrial for a trial."""
 
-_THREADS = 64
-_WAITING = _THREADS // 2  # more would leave no thread to the workers that have something to say
+_WAITING = server.THREADS // 2  # more would leave no thread to the workers that have something to say
 _FAREWELL = 1.0  # seconds in which workers may still ask, and hear that the search is over
-_MESSAGE_BYTES = 2**18
-_OPTIONS = [
-    ("grpc.so_reuseport", 0),  # a second chief on this port must fail
-    ("grpc.max_receive_message_length", _MESSAGE_BYTES),
-    ("grpc.max_metadata_size", 2**14),
-]
-_ID_CHARACTERS = 128
 
 
 def serve(run: RunDir, recipe: Recipe, seed: int, role: Role, stop: Stop, lease: float = LEASE_SECONDS) -> Chief:
@@ -74,25 +64,17 @@ def _serve(run: RunDir, recipe: Recipe, seed: int, role: Role, stop: Stop, lease
     host = role.host or "127.0.0.1"
     if not roles.is_loopback(host) and not role.token:
         raise BadInput(f"the chief on {host} can be reached by others: give it and its workers FMNIST_TOKEN_FILE")
-    _allow_connections()
     chief = Chief(run, recipe, seed, grace=lease)
     servicer = Servicer(chief, lease)
-    pool = futures.ThreadPoolExecutor(_THREADS, thread_name_prefix="chief")
-    server = grpc.server(pool, interceptors=[Guard(role.token)], options=_OPTIONS)
-    protos.get_service_grpc().add_OracleServicer_to_server(servicer, server)
-    # For the probes of whoever runs this process: it serves as long as it answers.
-    health_pb2_grpc.add_HealthServicer_to_server(health.HealthServicer(), server)
-    address = roles.join(_reachable(host), _listen(server, host, role))
-    server.start()
     trials = recipe.require_search().trials
-    Notice(address, trials).write(run)
-    logger.info("the chief of %s listens on %s", run, address)
-    try:
+    register = functools.partial(protos.get_service_grpc().add_OracleServicer_to_server, servicer)
+    with server.serving(role, host, register) as port:
+        address = roles.join(_reachable(host), port)
+        Notice(address, trials).write(run)
+        logger.info("the chief of %s listens on %s", run, address)
         while not _is_over(chief, Notice(None, trials), run):
             stop.check()
         servicer.farewell(_FAREWELL)
-    finally:
-        server.stop(grace=0.2).wait()
     return chief
 
 
@@ -136,8 +118,8 @@ class Servicer(protos.get_service_grpc().OracleServicer):  # type: ignore[misc]
         with _answering(context):
             instance = self._instance(context)
             worker = self._worker(context) or request.tuner_id
-            if not 0 < len(worker) <= _ID_CHARACTERS:
-                raise ValueError(f"a worker's id has 1 to {_ID_CHARACTERS} characters")
+            if not 0 < len(worker) <= roles.ID_CHARACTERS:
+                raise ValueError(f"a worker's id has 1 to {roles.ID_CHARACTERS} characters")
             self._callers.add(worker)
             lease = self._lease if instance else STOCK_LEASE_SECONDS
             may_wait = self._waiting.acquire(blocking=False)
@@ -253,22 +235,6 @@ class _Callers:
                 self._superseded.add(before)
                 self._newest[worker] = instance
             return True
-
-
-def _allow_connections() -> None:
-    """Allow this process as many files as it may have: each worker has two connections, and 1024 is a usual limit."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-
-
-def _listen(server: grpc.Server, host: str, role: Role) -> int:
-    address = roles.join(host, role.port or 0)
-    try:
-        if role.certificate and role.key:
-            return server.add_secure_port(address, grpc.ssl_server_credentials([(role.key, role.certificate)]))
-        return server.add_insecure_port(address)
-    except RuntimeError as error:
-        raise BadInput(f"the chief cannot listen on {address}: another process has it, or it is not ours") from error
 
 
 def _reachable(host: str) -> str:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from fmnist import deaths
 from fmnist.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, BadInput, Interrupted
+from fmnist.files import read_bytes
 from fmnist.signals import Stop
 
 logger = logging.getLogger(__name__)
@@ -181,7 +182,7 @@ class Ending:
 
     def __call__(self) -> bool:
         try:
-            return self._identity() != self._before and json.loads(self._notice.read_bytes())["address"] is None
+            return self._identity() != self._before and json.loads(read_bytes(self._notice))["address"] is None
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return False
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from fmnist.errors import EXIT_FAILED, BadInput
-from fmnist.files import write_json
+from fmnist.files import read_bytes, write_json
 from fmnist.rundir import RunDir
 from jobs.pipeline import Pipeline, Site, need, write_secret
 
@@ -78,7 +78,7 @@ def render(pipeline: Pipeline, site: Site, folder: Path) -> None:
     # Not shutil.copy, which sets the permissions too: some file systems refuse that.
     shutil.copyfile(_HERE / "references.yaml", folder / "references.yaml")
     (folder / "token").unlink(missing_ok=True)
-    write_secret(folder / "token", pipeline.token.read_text(encoding="ascii"))
+    write_secret(folder / "token", read_bytes(pipeline.token).decode("ascii"))
     labels = {"app.kubernetes.io/name": "fmnist", "app.kubernetes.io/instance": pipeline.name}
     kustomization: dict[str, Any] = {
         "resources": [_relative(_HERE / "overlays" / site.overlay, folder)],

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from fmnist import data, environment
 from fmnist.errors import BadInput
-from fmnist.files import write_json
+from fmnist.files import open_regular, read_bytes, write_json
 from fmnist.rundir import RunDir
 from fmnist.search.status import show
 from jobs.pipeline import Pipeline, Site, need
@@ -142,7 +142,8 @@ def logs(run: RunDir, _site: Site) -> None:
     """Print the end of each log."""
     for path in sorted(run.path.glob("logs/*.log")):
         print(f"== {path}")
-        print("\n".join(path.read_text(encoding="utf-8", errors="replace").splitlines()[-_LINES:]))
+        with open_regular(path) as file:
+            print("\n".join(file.read().decode("utf-8", "replace").splitlines()[-_LINES:]))
 
 
 def cancel(run: RunDir, _site: Site) -> None:
@@ -166,7 +167,7 @@ def _ids(run: RunDir) -> Path:
 
 def _read(run: RunDir) -> Mapping[str, str]:
     try:
-        return dict(json.loads(_ids(run).read_bytes()))
+        return dict(json.loads(read_bytes(_ids(run))))
     except FileNotFoundError as error:
         raise BadInput(f"{run} was not submitted to Slurm; `make submit` does that") from error
 

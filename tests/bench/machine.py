@@ -22,8 +22,8 @@ def describe() -> dict[str, Any]:
 
 def _describe() -> dict[str, Any]:
     from fmnist.devices import choose, cpuinfo
+    from fmnist.provenance import versions
     from fmnist.revision import revision
-    from fmnist.rundir import versions
 
     devices = choose()
     cpu, flags = cpuinfo()

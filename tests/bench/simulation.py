@@ -14,10 +14,10 @@ from typing import Any
 import searching
 from searching import process, recipe, until
 
-from fmnist import rundir
+from fmnist import files, rundir
 from fmnist.rundir import RunDir
 from fmnist.schema import Recipe
-from fmnist.search import client, project, service, tables
+from fmnist.search import client, project, service
 from fmnist.search.roles import Role, read_notice
 from fmnist.search.worker import Report, RunTrial, TrialRequest
 from fmnist.signals import Stop
@@ -107,7 +107,7 @@ def counted_chief(path: Path, of: Recipe) -> None:
 
     # Every call and every file passes through one of these.
     service._answering = counting("calls", service._answering)
-    for module in (project, rundir, tables):
+    for module in (files, project, rundir):
         module.atomic_write = counting("files", module.atomic_write)  # type: ignore[attr-defined]
     searching.chief(path, of)
     counts["memory"] = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
