@@ -1,31 +1,32 @@
 """What an interrupted training goes on from: one file, replaced whole."""
 
 import json
-import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from fmnist.errors import BadInput, explain
-from fmnist.files import atomic_write, open_regular
+from fmnist import arrays
+from fmnist.errors import BadInput
+
+_TREE = "arr_0"
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
     """Write nested dicts and lists of plain values and NumPy arrays; `load` gives them back bit for bit."""
-    arrays: list[np.ndarray] = []
+    leaves: list[np.ndarray] = []
 
     def reference(value: Any) -> Any:
         if isinstance(value, np.ndarray):
-            arrays.append(value)
-            return {"array": len(arrays) - 1}
+            leaves.append(value)
+            return {"array": len(leaves) - 1}
         if isinstance(value, np.generic):
             return value.item()
         raise TypeError(f"{type(value).__name__} cannot be kept in a checkpoint")
 
     tree = json.dumps(state, default=reference)
-    with atomic_write(path) as file:
-        np.savez(file, np.array(tree), *arrays)
+    arrays.save(path, {_TREE: np.array(tree), **{f"arr_{number}": leaf for number, leaf in enumerate(leaves, 1)}})
 
 
 def load(path: Path) -> dict[str, Any] | None:
@@ -36,15 +37,42 @@ def load(path: Path) -> dict[str, Any] | None:
         OSError: it cannot be read, whatever it holds.
     """
     try:
-        with open_regular(path) as opened, np.load(opened, allow_pickle=False) as file:
+        found = arrays.load(path)
 
-            def resolve(value: dict[str, Any]) -> Any:
-                return file[f"arr_{value['array'] + 1}"] if value.keys() == {"array"} else value
+        def resolve(value: dict[str, Any]) -> Any:
+            return found[f"arr_{value['array'] + 1}"] if value.keys() == {"array"} else value
 
-            return json.loads(str(file["arr_0"]), object_hook=resolve)
+        return dict(json.loads(str(found[_TREE]), object_hook=resolve))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        if explain(error):
-            raise
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise BadInput(f"the checkpoint {path} is damaged ({error})") from error
+
+
+def fits(state: dict[str, Any], weights: Sequence[np.ndarray], optimizer: Sequence[np.ndarray], callbacks: int) -> bool:
+    """Whether a training's state is of such weights and callbacks, so that nothing of it is taken up half-way."""
+    seconds, told = state.get("seconds"), state.get("callbacks")
+    return (
+        _alike(state.get("weights"), weights)
+        and _alike(state.get("optimizer"), optimizer)
+        and isinstance(state.get("stopped"), bool)
+        and _are_numbers(seconds)
+        and isinstance(told, list)
+        and len(told) == callbacks
+        and all(isinstance(values, dict) for values in told)
+        and all(_is_history(values["history"], len(seconds or ())) for values in told if "history" in values)
+    )
+
+
+def _alike(found: Any, known: Sequence[np.ndarray]) -> bool:
+    if not isinstance(found, list) or not all(isinstance(one, np.ndarray) for one in found):
+        return False
+    return [(one.shape, one.dtype) for one in found] == [(one.shape, one.dtype) for one in known]
+
+
+def _is_history(found: Any, epochs: int) -> bool:
+    return isinstance(found, dict) and all(_are_numbers(values) and len(values) == epochs for values in found.values())
+
+
+def _are_numbers(found: Any) -> bool:
+    return isinstance(found, list) and all(isinstance(value, float) for value in found)

@@ -10,7 +10,7 @@ import typer
 
 from fmnist import __version__, chatter, config, environment
 from fmnist.devices import inventory, request
-from fmnist.errors import EXIT_BAD_INPUT, EXIT_FAILED, BadInput, Failed, Restart, explain
+from fmnist.errors import EXIT_BAD_INPUT, EXIT_FAILED, BadInput, Failed, Restart, explain, out_of_memory
 from fmnist.options import (
     DataOption,
     DevicesOption,
@@ -23,9 +23,9 @@ from fmnist.options import (
     SetOption,
 )
 from fmnist.rundir import RunDir
-from fmnist.schema import Recipe
+from fmnist.schema import MOST_TRIALS, Recipe
 from fmnist.signals import Stop, stop_on_signals
-from fmnist.text import file_name, print_anything, printable
+from fmnist.text import file_name, print_anything, printable, shorten
 
 app = typer.Typer(
     help="Find, train and judge dense-only networks on Fashion-MNIST.",
@@ -74,11 +74,13 @@ def tune(
     seed: SeedOption = 0,
     run: RunOption = None,
     overrides: SetOption = None,
-    trials: Annotated[int | None, typer.Option(metavar="N", min=1, help="Trials in all; raise it to add some.")] = None,
-    workers: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="Processes that train; else 1, or one a GPU.")
+    trials: Annotated[
+        int | None, typer.Option(metavar="N", min=1, max=MOST_TRIALS, help="Trials in all; raise it to add some.")
     ] = None,
-    gpus_per_worker: Annotated[int, typer.Option(metavar="N", min=1, help="Each trial on so many GPUs.")] = 1,
+    workers: Annotated[
+        int | None, typer.Option(metavar="N", min=1, max=1000, help="Processes that train; else 1, or one a GPU.")
+    ] = None,
+    gpus_per_worker: Annotated[int, typer.Option(metavar="N", min=1, max=1000, help="Each trial on so many GPUs.")] = 1,
     status: Annotated[Path | None, typer.Option(metavar="RUN", help="Only print how far that search is.")] = None,
     data: DataOption = None,
     devices: DevicesOption = "auto",
@@ -224,11 +226,11 @@ def export(
 def evidence(
     context: typer.Context,
     recipe: RecipeOption = "wide-mlp",
-    seeds: Annotated[int, typer.Option(metavar="N", min=1, help="Of the recipe.")] = 10,
+    seeds: Annotated[int, typer.Option(metavar="N", min=1, max=1000, help="Of the recipe.")] = 10,
     distilled_seeds: Annotated[
-        int, typer.Option(metavar="N", min=0, help="Of its network, taught by the first five seeds; 0: none.")
+        int, typer.Option(metavar="N", min=0, max=1000, help="Of its network, taught by the first five seeds; 0: none.")
     ] = 3,
-    reference_seeds: Annotated[int, typer.Option(metavar="N", min=0, help="Of each reference; 0: none.")] = 3,
+    reference_seeds: Annotated[int, typer.Option(metavar="N", min=0, max=1000, help="Of each reference; 0: none.")] = 3,
     results: Annotated[Path, typer.Option(metavar="DIR", help="Where the run folders are.")] = Path("results"),
     data: DataOption = None,
     devices: DevicesOption = "auto",
@@ -280,6 +282,11 @@ def main(stop: Stop | None = None) -> None:
         sys.exit(_fail(str(error), EXIT_FAILED))
     except Exception as error:
         line = explain(error)
+        if out_of_memory(error):
+            line = "out of memory; choose fewer units or a smaller batch, or a larger machine"
+        elif line is None and isinstance(error, OSError) and error.errno is None:
+            # A library's own, such as HDF5's: it has no number.
+            line = shorten(str(error))
         if line is None:
             raise
         sys.exit(_fail(line))

@@ -85,6 +85,8 @@ def read_all(runs: Sequence[RunDir]) -> list[Results]:
         results = read(run)
         if found and results.metrics["data"]["sha256"] != found[0].metrics["data"]["sha256"]:
             raise BadInput(f"{run} and {found[0].run} were trained or judged on different data; compare them apart")
+        if found and len(results.predictions["labels"]) != len(found[0].predictions["labels"]):
+            raise BadInput(f"{run.predictions} is of other images than {found[0].run.predictions}; eval both again")
         found.append(results)
     return found
 

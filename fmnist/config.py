@@ -6,6 +6,7 @@ import functools
 import itertools
 import math
 import re
+import reprlib
 import sys
 from collections.abc import Mapping, Sequence
 from importlib import resources
@@ -17,7 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 from fmnist.errors import BadInput
 from fmnist.files import read_bytes
 from fmnist.schema import Recipe, SpaceConfig, keys, nearest
-from fmnist.text import printable
+from fmnist.text import printable, shorten
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -27,6 +28,9 @@ else:
 RECIPES = resources.files("fmnist") / "recipes"
 _RECIPE = TypeAdapter(Recipe)
 _HIDDEN = "model.hidden"
+# How values are told: not all of a long one.
+_VALUES = reprlib.Repr()
+_VALUES.maxstring = _VALUES.maxother = _VALUES.maxlong = 80
 _MOST = 2**20  # bytes of a recipe
 _EXACT = 2**53  # what a table, TensorBoard or JSON elsewhere has is a double
 
@@ -63,11 +67,11 @@ def load(recipe: str, overrides: Sequence[str] = ()) -> Recipe:
     elif path.suffix == ".toml":
         text = _read(path)
     else:
-        raise BadInput(f"unknown recipe {recipe!r}{nearest(recipe, names())}; known: {', '.join(names())}")
+        raise BadInput(f"unknown recipe {shorten(repr(recipe))}{nearest(recipe, names())}; known: {', '.join(names())}")
     try:
         settings = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise BadInput(f"recipe {recipe} is not valid TOML: {error}") from error
+    except (ValueError, RecursionError) as error:  # also of numbers of too many digits, and of too deep a nesting
+        raise BadInput(f"recipe {recipe} is not valid TOML: {shorten(str(error))}") from error
     for override in overrides:
         _override(settings, override)
     if "name" in settings:
@@ -178,10 +182,10 @@ def _get(recipe: Recipe, key: str) -> Any:
 def _override(settings: dict[str, Any], override: str) -> None:
     key, equals, text = printable(override).partition("=")
     if not equals:
-        raise BadInput(f"--set {override}: write key=value, for example training.batch_size=256")
+        raise BadInput(f"--set {shorten(override)}: write key=value, for example training.batch_size=256")
     try:
         value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         value = text
     _set(settings, key.strip(), value)
 
@@ -193,7 +197,7 @@ def _set(settings: dict[str, Any], key: str, value: Any) -> None:
             settings[section] = {}
         settings = settings[section]
         if not isinstance(settings, dict):
-            raise BadInput(f"{key}: {section!r} is a value, not a section")
+            raise BadInput(f"{shorten(key)}: {shorten(repr(section))} is a value, not a section")
     settings[name] = value
 
 
@@ -203,10 +207,10 @@ def _explain(error: ValidationError) -> str:
     place = [str(part) for part in first["loc"]]
     if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
         key = ".".join(place)
-        return f"unknown key {key!r}{nearest(key, list(keys()))}"
+        return f"unknown key {shorten(repr(key))}{nearest(key, list(keys()))}"
     # A union of types reports one error a member, with the member's name (`tuple[...]`, `constrained-float`, `str`) in
     # the place; a dotted key of `search.space` is a name too, so only what looks like a type is left out.
     key = ".".join(part for part in place if not re.search(r"[\[-]|^(str|bool|int|float)$", part))
     message = first["msg"].removeprefix("Value error, ")
-    value = f", not {first['input']!r}" if key and not isinstance(first["input"], dict) else ""
-    return f"{key}: {message}{value}" if key else message
+    value = f", not {_VALUES.repr(first['input'])}" if key and not isinstance(first["input"], dict) else ""
+    return f"{shorten(key)}: {message}{value}" if key else shorten(message, 400)

@@ -102,7 +102,7 @@ def request(devices: str = "auto", precision: str = "auto") -> Callable[[], Devi
     """
     if precision not in PRECISIONS:
         raise BadInput(f"--precision {precision}: choose one of {', '.join(PRECISIONS)}")
-    if not re.fullmatch(r"auto|cpu(:[1-9][0-9]*)?|gpu|[1-9][0-9]*", devices):
+    if not re.fullmatch(r"auto|cpu(:[1-9][0-9]{0,2})?|gpu|[1-9][0-9]{0,2}", devices):
         raise BadInput(f"--devices {devices}: write auto, cpu, gpu, a number of GPUs, or cpu:N")
     return partial(choose, devices, precision)
 

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 
 EXIT_FAILED = 1
 EXIT_BAD_INPUT = 64
@@ -9,19 +10,28 @@ EXIT_INTERRUPTED = 75
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """What a disk without room says."""
-# What to do about what a file system may refuse, as opposed to a bug of ours.
-_REFUSALS = {
+# What the system would say of a fault of ours. All else that it may say is its own affair, or its user's.
+_OURS = (errno.EBADF, errno.EFAULT, errno.ENOTSOCK, errno.ECHILD, errno.ESRCH)
+_ADVICE = {
     **dict.fromkeys(FULL, "make room, or choose another place"),
     **dict.fromkeys((errno.EACCES, errno.EPERM), "see to its permissions, or choose another place"),
     **dict.fromkeys(
         (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENXIO, errno.EOVERFLOW),
         "remove what has its name, or choose another place",
     ),
-    **dict.fromkeys((errno.EIO, errno.ESTALE, errno.ENOTCONN), "its file system fails: try again when that works"),
+    **dict.fromkeys(
+        (errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EREMOTEIO, errno.ENOLINK),
+        "its file system fails: try again when that works",
+    ),
     **dict.fromkeys((errno.ENOSYS, errno.EOPNOTSUPP), "its file system cannot do that: choose another place"),
+    **dict.fromkeys((errno.EBUSY, errno.ETXTBSY, errno.EDEADLK), "wait for what has it, or choose another place"),
+    **dict.fromkeys((errno.EMFILE, errno.ENFILE), "raise the limit of open files, or run fewer processes"),
+    **dict.fromkeys((errno.ENOMEM, errno.EAGAIN), "run fewer processes, or take a larger machine"),
+    errno.ENOENT: "make it again, or choose another place",
     errno.EROFS: "choose another place",
     errno.ENAMETOOLONG: "choose a shorter name",
 }
+_ANY_ADVICE = "try again when the system is well, or choose another place"
 
 
 class BadInput(Exception):
@@ -57,26 +67,47 @@ class Interrupted(SystemExit):
         super().__init__(EXIT_INTERRUPTED)
 
 
-def explain(error: Exception) -> str | None:
-    """Return the line for a person on what the file system refused; None for any other error."""
+def explain(error: BaseException) -> str | None:
+    """Return the line for a person on what the system refused; None for any other error."""
     code = _refusal(error)
     if code is None:
         return None
     if isinstance(error, OSError) and error.filename is not None:
-        reason = f"{error.filename}: {error.strerror}"
+        name = error.filename if isinstance(error.filename, str) else os.fsdecode(error.filename)
+        reason = f"{name}: {error.strerror or os.strerror(code)}"
+    elif isinstance(error, OSError) and error.strerror:
+        reason = error.strerror
     else:
         # TensorFlow puts the operation's name before the file's and behind it, and a trace below.
         reason = str(error).splitlines()[0].rpartition("}} ")[2].partition(" [Op:")[0]
-    return f"{reason}; {_REFUSALS[code]}"
+    return f"{reason}; {_ADVICE.get(code, _ANY_ADVICE)}"
 
 
-def _refusal(error: Exception) -> int | None:
-    if isinstance(error, OSError) and error.errno in _REFUSALS:
-        return error.errno
+def out_of_memory(error: BaseException) -> bool:
+    """Whether memory, the machine's or a device's, could not be had."""
+    return isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError"
+
+
+def _refusal(error: BaseException) -> int | None:
+    if isinstance(error, OSError) and error.errno is not None:
+        return None if error.errno in _OURS else error.errno
     said = str(error).lower()
     # TensorFlow and HDF5 tell it by exceptions of their own; a full disk others do too.
-    theirs = isinstance(error, OSError) or type(error).__module__.startswith("tensorflow.")
-    return next((code for code in (_REFUSALS if theirs else FULL) if os.strerror(code).lower() in said), None)
+    if not (isinstance(error, OSError) or type(error).__module__.startswith("tensorflow.")):
+        return next((code for code in FULL if os.strerror(code).lower() in said), None)
+    if number := re.search(r"errno = (\d+)", said):
+        return int(number[1])
+    first = said.partition("\n")[0]
+    return next(
+        (
+            code
+            for code in errno.errorcode
+            for text in [os.strerror(code).lower()]
+            # As TensorFlow ends a line on a file. Some words it has for other things, too.
+            if first.endswith(f"; {text}") or (code in _ADVICE and text in said)
+        ),
+        None,
+    )
 
 
 class Restart(Interrupted):

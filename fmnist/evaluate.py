@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fmnist import averaging, data, identity, pictures
+from fmnist import arrays, averaging, data, identity, pictures, records
 from fmnist.data import Images
 from fmnist.devices import numerics
 from fmnist.errors import BadInput
-from fmnist.files import atomic_write, is_stream, read_json, to_json, utf8_path, write_json, write_output
+from fmnist.files import is_stream, to_json, utf8_path, write_json, write_output
 from fmnist.progress import bar
 from fmnist.revision import revision
 from fmnist.rundir import RunDir, check_distinct
@@ -49,7 +49,7 @@ def evaluate(run: RunDir, data_dir: Path | None, choose: Callable[[], object] = 
     """
     member = _member(run)
     images, facts = _read(data_dir)
-    if run.predictions.exists() and (known := _known(run.metrics, member.identity | {"data": facts})):
+    if run.predictions.exists() and (known := _known(run.metrics, records.Metrics, member.identity | {"data": facts})):
         return known
     choose()
     made = member.described() | {"data": facts}
@@ -78,7 +78,7 @@ def evaluate_averaged(
     member = _member(run)
     images, facts = _read(data_dir)
     seen = {"data": facts, "views": averaging.VIEWS}
-    if known := _known(run.averaged_metrics, member.identity | seen):
+    if known := _known(run.averaged_metrics, records.Averaged, member.identity | seen):
         return known
     choose()
     made = member.described() | seen
@@ -128,7 +128,7 @@ def evaluate_ensemble(
     named = [{"run": member.run.name, **member.identity} for member in members]
     made_from = {"members": named, **seen}
     path = output or runs[0].path.parent / ("ensemble-tta.json" if tta else "ensemble.json")
-    if known := _known(path, made_from):
+    if known := _known(path, records.Ensemble, made_from):
         return known
     _check_members(path, named)
     choose()
@@ -215,12 +215,12 @@ def _split(images: tuple[Images, Images], recipe: Recipe) -> dict[str, Images]:
     return {name: split for name, split in splits.items() if len(split)}
 
 
-def _known(path: Path, made_from: Mapping[str, Any]) -> dict[str, Any] | None:
+def _known(path: Path, kind: type[Any], made_from: Mapping[str, Any]) -> dict[str, Any] | None:
     """What the file holds, if that was made from the same models and data in the same way."""
     if not path.exists() or is_stream(path):
         return None
-    known = read_json(path, (*made_from, "test"))
-    if any(_without_parameters(known[key]) != value for key, value in made_from.items()):
+    known: dict[str, Any] = records.read(path, kind)
+    if any(_without_parameters(known.get(key)) != value for key, value in made_from.items()):
         return None
     logger.info("%s is finished; nothing to do", path)
     return known
@@ -237,7 +237,7 @@ def _check_members(path: Path, members: Sequence[Mapping[str, Any]]) -> None:
     """Or another ensemble's figures would be lost; those of the same runs, trained again, are out of date."""
     if not path.exists() or is_stream(path):
         return
-    held = [member["run"] for member in read_json(path, ("members",))["members"]]
+    held = [member["run"] for member in records.read(path, records.Ensemble)["members"]]
     if held != [member["run"] for member in members]:
         raise BadInput(f"{path} holds the ensemble of {', '.join(held)}; name another file with --output")
 
@@ -302,13 +302,12 @@ def _write_images(run: RunDir, matrix: np.ndarray, names: Sequence[str]) -> None
 
 def _write_predictions(member: _Member, test: Images, probabilities: np.ndarray) -> None:
     mistakes = pictures.confident_mistakes(test.labels, probabilities, _MISTAKES)
-    with atomic_write(member.run.predictions) as file:
-        np.savez_compressed(
-            file,
-            model=np.array(member.sha256),
-            labels=test.labels,
-            predicted=probabilities.argmax(axis=1).astype(np.uint8),
-            confidence=probabilities.max(axis=1).astype(np.float32),
-            mistakes=mistakes,
-            mistake_images=test.images[mistakes],
-        )
+    found = {
+        "model": np.array(member.sha256),
+        "labels": test.labels,
+        "predicted": probabilities.argmax(axis=1).astype(np.uint8),
+        "confidence": probabilities.max(axis=1).astype(np.float32),
+        "mistakes": mistakes,
+        "mistake_images": test.images[mistakes],
+    }
+    arrays.save(member.run.predictions, found, compress=True)

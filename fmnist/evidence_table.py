@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from fmnist import records
 from fmnist.comparison import Spread
-from fmnist.files import read_json
 from fmnist.rundir import RunDir, read_trials
 
 _HEAD = ("", "n", "test accuracy", "validation accuracy", "parameters", "training images/s", "training, s")
@@ -113,8 +113,9 @@ def _revisions(rows: Sequence[Row]) -> dict[str, list[str]]:
     """By recipe."""
     found: dict[str, set[str]] = {}
     for run in (run for row in rows for runs in row.runs for run in runs):
-        config = read_json(run.config, ("recipe", "jobs"))
-        revision = config["jobs"].get("train", {}).get("revision")
+        config = records.read(run.config, records.Config)
+        trained = config["jobs"].get("train")
+        revision = trained.get("revision") if trained else None
         found.setdefault(config["recipe"]["name"], set()).add(revision or _UNKNOWN)
     return {recipe: sorted(revisions) for recipe, revisions in found.items()}
 
@@ -142,5 +143,5 @@ def _spread(spread: Spread) -> dict[str, Any]:
     return {"mean": mean, "standard_deviation": spread.deviation, "values": list(spread.values)}
 
 
-def _history(run: RunDir) -> dict[str, Any]:
-    return read_json(run.history, ("seconds", "images_per_second"))
+def _history(run: RunDir) -> records.History:
+    return records.read(run.history, records.History)

@@ -12,6 +12,7 @@ import functools
 import hashlib
 import json
 import logging
+import math
 import os
 import secrets
 import shutil
@@ -24,6 +25,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from fmnist.errors import BadInput, Busy, explain
+from fmnist.text import shorten
 
 logger = logging.getLogger(__name__)
 
@@ -194,16 +196,24 @@ def read_json(path: Path, keys: tuple[str, ...] = ()) -> dict[str, Any]:
         BadInput: no such file, not an object, or one of `keys` is missing.
     """
     try:
-        value = json.loads(read_bytes(path))
+        value = json.loads(read_bytes(path), parse_float=_finite, parse_constant=_finite)
         missing = [key for key in keys if key not in value]
     except FileNotFoundError as error:
         raise BadInput(f"{path} is missing; run the job that makes it first") from error
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         if line := explain(error):
             raise BadInput(line) from error
-        raise BadInput(f"{path} is damaged ({error}); remove it and run the job that makes it again") from error
+        raise BadInput(
+            f"{path} is damaged ({shorten(str(error))}); remove it and run the job that makes it again"
+        ) from error
     if missing or not isinstance(value, dict):
         raise BadInput(f"{path} is damaged (no {', '.join(missing) or 'object'}); remove it and run its job again")
+    return value
+
+
+def _finite(text: str) -> float:
+    if not math.isfinite(value := float(text)):
+        raise ValueError(f"{shorten(text)} is no finite number")
     return value
 
 

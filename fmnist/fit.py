@@ -16,7 +16,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from fmnist import checkpoint, schedule, whitening
+from fmnist import checkpoint, memory, schedule, whitening
 from fmnist.data import TrainData
 from fmnist.devices import Devices
 from fmnist.errors import BadInput
@@ -101,9 +101,12 @@ class Trainer:
             progress: called with each epoch and its metrics, first those that the checkpoint holds.
 
         Raises:
+            BadInput: it needs more memory than there is.
             Interrupted: a stop was requested; the state is saved.
             Diverged: the loss, in training or validation, became infinite or not a number.
         """
+        if self._devices.kind == "cpu":
+            memory.check(config, training, self._train.size, self._devices.count)
         model = build(config, seed)
         if config.whitening is not None:
             whitening.apply(model, self._components(config.square_root), config.whitening)
@@ -222,11 +225,15 @@ class _Saver:
         except BadInput as error:
             # From the beginning it comes to the same result.
             logger.warning("%s; this training starts anew", error)
-            state = None
+            return []
         if state is None:
             return []
-        if state["identity"] != self._identity:
+        if state.get("identity") != self._identity:
             logger.info("%s belongs to another configuration; starting anew", self._path)
+            return []
+        known = self._program.model.get_weights(), self._program.optimizer_state()
+        if not checkpoint.fits(state, *known, len(self._callbacks)):
+            logger.warning("the checkpoint %s is damaged; this training starts anew", self._path)
             return []
         self._program.model.set_weights(state["weights"])
         self._program.set_optimizer_state(state["optimizer"])

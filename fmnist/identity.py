@@ -4,8 +4,9 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
+from fmnist import records
 from fmnist.errors import BadInput
-from fmnist.files import read_json, sha256
+from fmnist.files import sha256
 from fmnist.rundir import RunDir
 
 logger = logging.getLogger(__name__)
@@ -65,4 +66,4 @@ def check_shown(run: RunDir, training: Mapping[str, Any], metrics: Mapping[str, 
 def _trained(run: RunDir) -> str | None:
     if not run.history.exists():
         return None
-    return read_json(run.history).get("model", {}).get("sha256")
+    return records.read(run.history, records.History).get("model", {}).get("sha256")

@@ -13,10 +13,14 @@ from typing import cast
 
 import numpy as np
 
+from fmnist import memory
 from fmnist.errors import BadInput
 from fmnist.files import open_regular
 
 GZIP = b"\x1f\x8b"
+
+MOST_ITEMS = 5_000_000
+"""Of one file: some six times what the largest data set of this layout has."""
 
 _UBYTE = 0x08
 _DEFLATE_MAX_RATIO = 1032
@@ -68,6 +72,10 @@ def _parse(file: io.BufferedIOBase, item: tuple[int, ...], limit: int) -> tuple[
     size = math.prod(shape)
     if not 0 < size <= limit:
         raise ValueError(f"its header counts {shape[0]} items: none, or more than a file of its size can hold")
+    if shape[0] > MOST_ITEMS:
+        raise ValueError(f"its header counts {shape[0]:,} items, more than the {MOST_ITEMS:,} that fmnist takes")
+    if size > (there := memory.available()):
+        raise ValueError(f"it holds {size:,} bytes, and there are {there:,} of memory")
     data = np.empty(size, np.uint8)
     found = file.readinto(data.data)
     if found < size:

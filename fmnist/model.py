@@ -183,13 +183,16 @@ def load(path: Path) -> keras.Model:
         BadInput: it is missing, damaged or of another shape.
     """
     try:
-        open_regular(path).close()
+        with open_regular(path) as file:
+            is_zip = zipfile.is_zipfile(file)
     except FileNotFoundError as error:
         raise BadInput(f"{path} is missing; run `fmnist train` first") from error
+    except OSError as error:
+        raise BadInput(explain(error)) from error
     # A GPU multiplies float32 in the shorter TensorFloat-32 by default; a prediction must not depend on the device.
     tf.config.experimental.enable_tensor_float_32_execution(False)
     # Keras would call a truncated file "not found".
-    if not zipfile.is_zipfile(path):
+    if not is_zip:
         raise BadInput(f"{path} is truncated, or not a Keras model; remove it and run `fmnist train` again")
     try:
         model = keras.models.load_model(path, compile=False)

@@ -1,27 +1,28 @@
 """`predict`: what a run's model says of images from elsewhere."""
 
+import errno
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from fmnist import averaging, data, identity, idx
 from fmnist.errors import BadInput
-from fmnist.files import open_regular, read_json
+from fmnist.files import open_regular
 from fmnist.rundir import RunDir
 from fmnist.schema import IMAGE_SHAPE
-from fmnist.text import printable
+from fmnist.text import printable, shorten
 
 _TOP = 3
 # A small file can hold an image that no memory can.
 _MOST_PIXELS = 50_000_000
 # What differs from the background by more than this belongs to the garment.
 _CONTRAST = 16
+_MOST_NPY_BYTES = idx.MOST_ITEMS * IMAGE_SHAPE[0] * IMAGE_SHAPE[1] + 2**16
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ def prepare(image: Image.Image) -> np.ndarray:
 
 
 def _names(run: RunDir) -> Sequence[str]:
-    jobs: dict[str, Any] = read_json(run.config, ("jobs",))["jobs"] if run.config.exists() else {}
+    jobs = run.jobs() if run.config.exists() else {}
     if "train" not in jobs:
         raise BadInput(f"{run} holds no trained model; run `fmnist train` first, or name another folder with --run")
     hashes = jobs["train"]["data"]
@@ -133,6 +134,9 @@ def _read(file: Path) -> tuple[np.ndarray, bool]:
 
 
 def _read_npy(file: Path) -> np.ndarray:
+    # It is not compressed: what its header may promise, the file has.
+    if (size := file.stat().st_size) > _MOST_NPY_BYTES:
+        raise BadInput(f"{file} has {size:,} bytes; give at most {idx.MOST_ITEMS:,} images, uint8 [n, 28, 28]")
     try:
         try:
             images = np.load(file, mmap_mode="r", allow_pickle=False)
@@ -140,8 +144,7 @@ def _read_npy(file: Path) -> np.ndarray:
             # Some file systems map no files into memory.
             images = np.load(file, allow_pickle=False)
     except Exception as error:  # a damaged header raises whatever NumPy's parser of it meets
-        reason = str(error).partition("\n")[0]
-        raise BadInput(f"{file} cannot be read ({reason})") from error
+        raise BadInput(_unreadable(file, error, "cannot be read")) from error
     images = images[np.newaxis] if images.shape == IMAGE_SHAPE else images
     if images.dtype != np.uint8 or images.shape[1:] != IMAGE_SHAPE or len(images) == 0:
         raise BadInput(f"{file} holds {images.dtype} {list(images.shape)}; give uint8 [n, 28, 28], light on black")
@@ -161,7 +164,16 @@ def _read_picture(file: Path) -> np.ndarray:
             return prepare(image)
     except UnidentifiedImageError as error:
         raise BadInput(f"{file} is no image that can be read; give PNG, JPEG, IDX or NPY") from error
+    except BadInput:
+        raise
     except ValueError as error:
-        raise BadInput(f"{file} cannot be used: {error}") from error
-    except (OSError, SyntaxError) as error:
-        raise BadInput(f"{file} is damaged ({error})") from error
+        raise BadInput(f"{file} cannot be used: {shorten(str(error))}") from error
+    except Exception as error:  # Pillow's decoders raise whatever they meet in a damaged file
+        raise BadInput(_unreadable(file, error, "is damaged")) from error
+
+
+def _unreadable(file: Path, error: Exception, what: str) -> str:
+    """The line on a file, by what its reading met: what it holds, or what the system refused."""
+    if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+        return f"{file}: {error.strerror}"
+    return f"{file} {what} ({shorten(str(error) or type(error).__name__)})"

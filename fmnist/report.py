@@ -251,7 +251,9 @@ def _provenance(results: Results) -> list[str]:
     names = dict.fromkeys(name for job in jobs.values() for name in job)
     hashes = {results.run.model.name: results.metrics["model"]["sha256"], **results.metrics["data"]["sha256"]}
     return [
-        page.table(["", *jobs], ([name, *(job.get(name, "") for job in jobs.values())] for name in names)),
+        page.table(["", *jobs], ([name, *(job.get(name, "") for job in jobs.values())] for name in names))
+        if names
+        else page.element("p", "What the jobs ran with is not recorded.", "muted"),
         page.details("SHA-256 of the model and the data", page.table([], hashes.items())),
     ]
 

@@ -1,7 +1,6 @@
 """A finished run as its files tell it: the figures, and the sentences that the table and the page share."""
 
 import math
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,11 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from fmnist import config, identity
+from fmnist import arrays, config, identity, records
 from fmnist.errors import BadInput, explain
-from fmnist.files import open_regular, read_json
+from fmnist.files import read_json
+from fmnist.records import Averaged, Best, History, Metrics
 from fmnist.rundir import RunDir, read_trials
-from fmnist.schema import Monitor, Recipe, ReferenceConfig
+from fmnist.schema import CLASSES, IMAGE_SHAPE, Monitor, Recipe, ReferenceConfig
+from fmnist.text import shorten
 
 
 @dataclass(frozen=True)
@@ -103,9 +104,9 @@ def read(run: RunDir) -> Results:
     for path in (run.metrics, run.predictions):
         if not path.exists():
             raise BadInput(f"{path} is missing; run `fmnist eval {run}` first")
-    best = read_json(run.best, ("trial", "score", "values")) if run.best.exists() else None
-    metrics = read_json(run.metrics, ("data", "model", "train", "test", "seconds"))
-    training = read_json(run.history, ("settings", "history", "best_epoch", "seconds", "images_per_second"))
+    best = records.read(run.best, Best) if run.best.exists() else None
+    metrics = records.read(run.metrics, Metrics)
+    training = records.read(run.history, History)
     identity.check_shown(run, training, metrics)
     return Results(
         run=run,
@@ -113,9 +114,9 @@ def read(run: RunDir) -> Results:
         # What was trained, which the search may have gone beyond since.
         recipe=config.resolve({**config.to_dict(recipe), **training["settings"]}, str(run.history)),
         seed=seed,
-        jobs=read_json(run.config, ("jobs",))["jobs"],
+        jobs=run.jobs(),
         metrics=metrics,
-        predictions=_read_predictions(run, metrics["model"]["sha256"]),
+        predictions=_read_predictions(run, metrics),
         averaged=_read_averaged(run.averaged_metrics, metrics["model"]),
         training=training,
         best=best,
@@ -188,25 +189,39 @@ def facts(results: Results) -> dict[str, str]:
     return lines
 
 
-def _read_averaged(path: Path, model: Mapping[str, Any]) -> dict[str, Any] | None:
+def _read_averaged(path: Path, model: records.Model) -> Averaged | None:
     if not path.exists():
         return None
-    averaged = read_json(path, ("model", "views", "test"))
-    return averaged if averaged["model"] == model else None
+    of_this_model = read_json(path, ("model",))["model"] == model
+    return records.read(path, Averaged) if of_this_model else None
 
 
-def _read_predictions(run: RunDir, model: str) -> dict[str, np.ndarray]:
+def _read_predictions(run: RunDir, metrics: Metrics) -> dict[str, np.ndarray]:
+    """The arrays that `evaluate` describes, of the model of `metrics`."""
     path = run.predictions
-    names = ("labels", "predicted", "confidence", "mistakes", "mistake_images")
     try:
-        with open_regular(path) as file, np.load(file) as arrays:
-            # Older versions did not tell.
-            if "model" in arrays and str(arrays["model"]) != model:
-                raise BadInput(
-                    f"{path} is not of the model that {run.metrics.name} judges; remove it and run `fmnist eval` again"
-                )
-            return {name: arrays[name] for name in names}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        if line := explain(error):
-            raise BadInput(line) from error
-        raise BadInput(f"{path} is damaged ({error}); remove it and run `fmnist eval` again") from error
+        found = arrays.load(path)
+        images = len(found["labels"])
+        shown = found["mistakes"].shape[:1]
+        for name, kinds, shape in (
+            ("labels", "u", (images,)),
+            ("predicted", "u", (images,)),
+            ("confidence", "f", (images,)),
+            ("mistakes", "iu", shown),
+            ("mistake_images", "u", (*shown, *IMAGE_SHAPE)),
+        ):
+            if found[name].shape != shape or found[name].dtype.kind not in kinds:
+                raise ValueError(f"{name} is {found[name].dtype} {list(found[name].shape)}, not {list(shape)}")
+        for name, most in (("labels", CLASSES), ("predicted", CLASSES), ("mistakes", images)):
+            if not ((found[name] >= 0) & (found[name] < most)).all():
+                raise ValueError(f"{name} is out of range")
+    except OSError as error:
+        raise BadInput(explain(error)) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise BadInput(f"{path} is damaged ({shorten(str(error))}); remove it and run `fmnist eval` again") from error
+    # Older versions did not tell.
+    if "model" in found and str(found["model"]) != metrics["model"]["sha256"]:
+        raise BadInput(
+            f"{path} is not of the model that {run.metrics.name} judges; remove it and run `fmnist eval` again"
+        )
+    return found

@@ -9,15 +9,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fmnist import environment, provenance
+from fmnist import environment, provenance, records
 from fmnist.config import resolve, to_dict
 from fmnist.errors import FULL, BadInput, Busy, explain
 from fmnist.files import atomic_write as atomic_write
 from fmnist.files import check_replaceable, check_writable, lock, locked, open_lock, read_bytes
 from fmnist.files import read_json as read_json
 from fmnist.files import write_json as write_json
+from fmnist.records import Config
 from fmnist.schema import Recipe
-from fmnist.text import printable
+from fmnist.text import printable, shorten
 
 logger = logging.getLogger(__name__)
 
@@ -154,7 +155,7 @@ class RunDir:
             self.check(recipe, seed)
             held, _ = self.recipe()
             if held.search and recipe.search and held.search.trials < recipe.search.trials:
-                write_json(self.config, read_json(self.config) | {"recipe": settings})
+                write_json(self.config, {**records.read(self.config, Config), "recipe": settings})
 
     def recipe(self) -> tuple[Recipe, int]:
         """The recipe and seed that claimed this folder.
@@ -164,8 +165,16 @@ class RunDir:
         """
         if not self.config.exists():
             raise BadInput(f"{self} holds no run; start one with `fmnist tune` or `fmnist train`")
-        recorded = read_json(self.config, ("recipe", "seed"))
+        recorded = records.read(self.config, Config)
         return resolve(recorded["recipe"], str(self.config)), recorded["seed"]
+
+    def jobs(self) -> dict[str, records.Job]:
+        """What each job so far ran with, by its name.
+
+        Raises:
+            BadInput: no run was started here, or its config.json is damaged.
+        """
+        return records.read(self.config, Config)["jobs"]
 
     def record(
         self,
@@ -191,7 +200,7 @@ class RunDir:
             logger.info("not used, since they would change the numbers: %s", ", ".join(ignored))
         with self.changing():
             self.check_data(data)
-            recorded = read_json(self.config, ("recipe", "seed", "jobs"))
+            recorded: dict[str, Any] = {**records.read(self.config, Config)}
             began = recorded["jobs"].get(job, {}) if goes_on else {}
             elsewhere = began.get("went_on_from", [])
             differing = provenance.differences(facts, began) if began else []
@@ -218,7 +227,7 @@ class RunDir:
         Raises:
             BadInput: one read another file of that name.
         """
-        for other, facts in read_json(self.config, ("jobs",))["jobs"].items():
+        for other, facts in self.jobs().items():
             for name in sorted(data.keys() & facts["data"].keys()):
                 if data[name] != facts["data"][name]:
                     raise BadInput(
@@ -269,16 +278,14 @@ def read_trials(path: Path) -> list[dict[str, str]]:
         BadInput: it is damaged.
     """
     try:
-        trials = list(csv.DictReader(io.StringIO(read_bytes(path).decode("utf-8-sig"), newline=""), restval=""))
-        for trial in trials:
-            float(trial["score"] or "nan"), float(trial.get("seconds") or "nan"), trial["trial"], trial["status"]
+        rows = csv.DictReader(io.StringIO(read_bytes(path).decode("utf-8-sig"), newline=""), restval="")
+        return [records.check_trial(row) for row in rows]
     except FileNotFoundError:
         return []
-    except (OSError, ValueError, KeyError, csv.Error) as error:
+    except (OSError, ValueError, csv.Error) as error:
         if line := explain(error):
             raise BadInput(line) from error
-        raise BadInput(f"{path} is damaged ({error}); remove it and run `fmnist tune` again") from error
-    return trials
+        raise BadInput(f"{path} is damaged ({shorten(str(error))}); remove it and run `fmnist tune` again") from error
 
 
 def _identity(settings: Mapping[str, Any]) -> dict[str, Any]:

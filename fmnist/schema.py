@@ -3,23 +3,44 @@
 import dataclasses
 import difflib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
 
 from fmnist.errors import BadInput
+from fmnist.text import shorten
 
 MOST_SEED = 2**32 - 1
 """The largest seed that NumPy, scikit-learn and Keras all take."""
 
+MOST_TRIALS = 10**5
+"""Of a search: the chief writes their order anew at each trial's end."""
+
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+# difflib takes memory and time by the square of a length.
+_LONGEST_WORD = 200
 
 CLASSES = 10
 IMAGE_SHAPE = (28, 28)
 
-Positive = Annotated[int, Field(gt=0)]
+
+def _at_most(most: int) -> Callable[[int], int]:
+    def check(value: int) -> int:
+        if value > most:
+            raise ValueError(f"{value} is too large; at most {most:,}")
+        return value
+
+    return check
+
+
+# More would fit no machine, no table and no patience; each layer has random numbers of its own, 500 in all.
+Units = Annotated[int, Field(gt=0), AfterValidator(_at_most(10**6))]
+Layers = Annotated[int, Field(gt=0), AfterValidator(_at_most(100))]
+Positive = Annotated[int, Field(gt=0), AfterValidator(_at_most(10**7))]
+Text = Annotated[str, Field(max_length=1000)]
 NonNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Monitor = Literal["val_loss", "val_accuracy"]
@@ -52,7 +73,7 @@ class ModelConfig:
         at (the standard deviation of a window over its initial weights); all pixels if None.
     """
 
-    hidden: tuple[Positive, ...] = (256, 128)
+    hidden: Annotated[tuple[Units, ...], Field(max_length=100)] = (256, 128)
     activation: Literal["relu", "tanh", "elu", "gelu", "silu"] = "relu"
     kernel_initializer: Literal["glorot_uniform", "he_normal", "he_uniform", "lecun_normal"] = "glorot_uniform"
     batch_normalization: bool = False
@@ -167,12 +188,12 @@ class TrainingConfig:
 class SpaceConfig:
     """The values that one key may take: `values`, a range `min`..`max`, or (for `model.hidden`) `layers` of `units`."""
 
-    values: Annotated[tuple[str | bool | int | float, ...], Field(min_length=1)] | None = None
+    values: Annotated[tuple[Text | bool | int | float, ...], Field(min_length=1, max_length=1000)] | None = None
     min: float | None = None
     max: float | None = None
     sampling: Literal["linear", "log"] = "linear"
-    layers: tuple[Positive, Positive] | None = None
-    units: Annotated[tuple[Positive, ...], Field(min_length=1)] | None = None
+    layers: tuple[Layers, Layers] | None = None
+    units: Annotated[tuple[Units, ...], Field(min_length=1, max_length=1000)] | None = None
 
     @model_validator(mode="after")
     def _one_form(self) -> "SpaceConfig":
@@ -195,9 +216,9 @@ class SearchConfig:
     space: dict[str, SpaceConfig]
     oracle: Literal["random", "bayesian", "hyperband"] = "random"
     objective: Monitor = "val_accuracy"
-    trials: Positive = 10
+    trials: Annotated[int, Field(gt=0), AfterValidator(_at_most(MOST_TRIALS))] = 10
     epochs: Positive = 10
-    max_retries_per_trial: Annotated[int, Field(ge=0)] = 0
+    max_retries_per_trial: Annotated[int, Field(ge=0, le=1000)] = 0
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -215,8 +236,8 @@ class ReferenceConfig:
 class Recipe:
     """A resolved recipe. Without `search` it is fixed: `tune` has nothing to do and `train` uses it as it stands."""
 
-    name: str
-    description: str
+    name: Text
+    description: Text
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
     training: TrainingConfig = TrainingConfig()
@@ -230,7 +251,7 @@ class Recipe:
         known = [key for key in leaves() if re.match(r"(model|training)\.(?!distillation)", key)]
         for key in self.search.space if self.search else ():
             if key not in known:
-                raise ValueError(f"search.space names an unknown key {key!r}{nearest(key, known)}")
+                raise ValueError(f"search.space names an unknown key {shorten(repr(key))}{nearest(key, known)}")
         return self
 
     @model_validator(mode="after")
@@ -285,6 +306,8 @@ def leaves() -> Sequence[str]:
 
 def nearest(word: str, known: Sequence[str]) -> str:
     """What a message about an unknown word ends with: the known one that was probably meant, if there is one."""
+    if len(word) > _LONGEST_WORD:
+        return ""
     # Within its section first: a long, correct section must not outvote a mistake in the last part.
     section, dot, name = word.rpartition(".")
     siblings = {key.rpartition(".")[2]: key for key in known if key.rpartition(".")[:2] == (section, dot)}

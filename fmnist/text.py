@@ -28,6 +28,12 @@ def file_name(text: str) -> str:
     return os.fsdecode(text.encode("utf-8"))
 
 
+def shorten(text: str, most: int = 120) -> str:
+    """Return a text as one line of at most `most` characters."""
+    line = " ".join(text[: 4 * most].split())
+    return line if len(line) <= most else f"{line[: most - 3]}..."
+
+
 def print_anything() -> None:
     """Let stdout and stderr escape what their encoding lacks, and outlive whoever reads them.
 

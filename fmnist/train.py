@@ -5,12 +5,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fmnist import data, identity
+from fmnist import data, identity, memory, records
 from fmnist.config import replace, resolve, to_dict
 from fmnist.data import TrainData
 from fmnist.devices import Devices, numerics
 from fmnist.errors import BadInput
-from fmnist.files import atomic_write, read_json, sha256, utf8_path, write_json
+from fmnist.files import atomic_write, sha256, utf8_path, write_json
 from fmnist.progress import bar
 from fmnist.rundir import RunDir
 from fmnist.schema import Recipe
@@ -51,7 +51,10 @@ def train(
     chosen = _chosen(run, recipe)
 
     def prepare() -> tuple[TrainData, Devices]:
-        return data.load_train(data_dir, chosen.data), choose()
+        loaded, devices = data.load_train(data_dir, chosen.data), choose()
+        if devices.kind == "cpu":
+            memory.check(chosen.model, chosen.training, len(loaded.train), devices.count)
+        return loaded, devices
 
     # What cannot be begun leaves no folder; a folder that is there may hold the finished training.
     prepared = None if run.config.exists() else prepare()
@@ -124,7 +127,7 @@ def _chosen(run: RunDir, recipe: Recipe) -> Recipe:
         return recipe
     if not run.best.exists():
         raise BadInput(f"{run.best} is missing: recipe {recipe.name} needs a search first; run `fmnist tune`")
-    return replace(recipe, read_json(run.best, ("values",))["values"], str(run.best))
+    return replace(recipe, records.read(run.best, records.Best)["values"], str(run.best))
 
 
 def finished(run: RunDir, recipe: Recipe, teachers: Sequence[dict[str, Any]] = ()) -> bool:
@@ -135,7 +138,7 @@ def finished(run: RunDir, recipe: Recipe, teachers: Sequence[dict[str, Any]] = (
     """
     if not run.trained:
         return False
-    past = read_json(run.history, ("settings",))
+    past = records.read(run.history, records.History)
     if resolve({**to_dict(recipe), **past["settings"]}, str(run.history)) != recipe:
         return False
     if past.get("teachers", []) != list(teachers):
@@ -151,11 +154,12 @@ def save(run: RunDir, recipe: Recipe, result: "FitResult", teachers: Sequence[di
     stopping = recipe.training.early_stopping
     best_epoch = result.best_epoch(stopping.monitor) if stopping else len(result.seconds) - 1
     with run.changing():
-        # What is said of the model that is about to go; its curves too, or a kill would leave them beside the new one.
-        for path in (run.metrics, run.averaged_metrics, run.history):
-            path.unlink(missing_ok=True)
         with atomic_write(run.model) as file:
             model.save(result.model, file.name)
+            # What is said of the model that is about to go, which stays if there is no room for the new one; its
+            # curves too, or a kill would leave them beside the new one.
+            for path in (run.metrics, run.averaged_metrics, run.history):
+                path.unlink(missing_ok=True)
         write_json(
             run.history,
             {

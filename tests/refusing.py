@@ -27,15 +27,23 @@ _NUMBERS = {
     "fchmodat2": (452, 452),
     "fdatasync": (75, 83),
     "flock": (73, 32),
+    "ftruncate": (77, 46),
     "fsync": (74, 82),
+    "mkdir": (83, None),
+    "mkdirat": (258, 34),
     "mmap": (9, 222),
     "openat": (257, 56),
+    "pwrite64": (18, 68),
     "rename": (82, None),
     "renameat": (264, 38),
     "renameat2": (316, 276),
+    "write": (1, 64),
+    "writev": (20, 66),
 }
 ACCESS = ("access", "faccessat", "faccessat2")
 RENAME = ("rename", "renameat", "renameat2")
+WRITE = ("write", "writev", "pwrite64", "ftruncate")
+MKDIR = ("mkdir", "mkdirat")
 CHMOD = ("chmod", "fchmod", "fchmodat", "fchmodat2")
 
 _ALLOW, _ERRNO = 0x7FFF0000, 0x00050000

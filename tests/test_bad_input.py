@@ -120,6 +120,12 @@ def test_a_data_file_that_is_damaged(tmp_path: Path, data_dir: Path, fmnist: Com
     assert not (tmp_path / "results" / "baseline-mlp-seed0" / "model.keras").exists()
 
 
+def test_a_model_too_large_for_the_machine_leaves_nothing(tmp_path: Path, fmnist: Command) -> None:
+    done = fmnist("train", "--recipe", "baseline-mlp", "--set", f"model.hidden=[{'1000000, ' * 20}]")
+    refused(done, "model.hidden 1000000-1000000-", "GiB of memory at least", "choose fewer units")
+    assert not (tmp_path / "results").exists()
+
+
 @pytest.mark.parametrize(
     ("name", "job"),
     [

@@ -106,6 +106,12 @@ def _lost(trial_id: str) -> Trial:
 
 
 def _restore(oracle: keras_tuner.Oracle, state: dict[str, Any], trials: Mapping[str, Trial]) -> keras_tuner.Oracle:
+    known = set(state["start_order"])
+    places = [place for bracket in state.get("brackets", ()) for round_ in bracket["rounds"] for place in round_]
+    named = {*state["end_order"], *state["retry_queue"], *state["ongoing_trials"].values(), *state["run_times"]}
+    named |= {name for place in places for name in (place["id"], place["past_id"]) if name is not None}
+    if unknown := named - known:
+        raise ValueError(f"it names trials that it does not know: {', '.join(sorted(unknown))}")
     oracle.trials = {trial_id: trials.get(trial_id) or _lost(trial_id) for trial_id in state["start_order"]}
     budget = {"hyperband_iterations": oracle.max_trials}
     oracle.set_state({**state, **budget})

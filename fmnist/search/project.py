@@ -1,21 +1,27 @@
 """The Keras Tuner project on disk: the stock files, each replaced whole, with its last version kept beside it."""
 
 import contextlib
+import functools
+import hashlib
 import json
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from keras_tuner.engine.trial import Trial
 
+from fmnist import records
 from fmnist.errors import BadInput
 from fmnist.files import atomic_write, read_bytes
+from fmnist.search import formats
+from fmnist.text import shorten
 
 logger = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
+_SUM = "sha256"  # of all else that a file says
 
 
 class Project:
@@ -39,7 +45,7 @@ class Project:
 
     def load_oracle(self, parse: Callable[[dict[str, Any]], _T]) -> _T | None:
         """`parse` of the newest version that can be read; None if there is none."""
-        return _newest(self.path / "oracle.json", parse)
+        return _newest(self.path / "oracle.json", formats.Oracle, parse)
 
     def load_trials(self) -> Iterator[tuple[str, tuple[Trial, str] | None]]:
         """Each trial's id with the trial and its worker, or None where neither version can be read; oldest first."""
@@ -48,10 +54,16 @@ class Project:
             path = self._trial(name)
             # A folder without a file is a trial that was never answered: the chief died while it was made.
             if path.exists() or _backup(path).exists():
-                yield name, _newest(path, lambda state: (Trial.from_state(state), str(state["worker"])))
+                yield name, _newest(path, formats.Trial, functools.partial(_trial_of, name))
 
     def _trial(self, trial_id: str) -> Path:
         return self.path / f"trial_{trial_id}" / "trial.json"
+
+
+def _trial_of(name: str, state: dict[str, Any]) -> tuple[Trial, str]:
+    if state["trial_id"] != name:
+        raise ValueError(f"it is trial {shorten(state['trial_id'])}'s")
+    return Trial.from_state(state), state["worker"]
 
 
 def _backup(path: Path) -> Path:
@@ -61,24 +73,35 @@ def _backup(path: Path) -> Path:
 def _replace(path: Path, state: dict[str, Any], durable: bool) -> None:
     with atomic_write(path, durable=durable) as file:
         # Keras Tuner's own JSON: a metric of a foreign worker may be NaN here.
-        file.write(json.dumps(state).encode())
+        file.write(json.dumps({**state, _SUM: _sum(state)}).encode())
         file.flush()
         # Until the new version is in its place, whoever looks for the file goes on from this one.
         with contextlib.suppress(FileNotFoundError):
             os.replace(path, _backup(path))
 
 
-def _newest(path: Path, parse: Callable[[dict[str, Any]], _T]) -> _T | None:
+def _checked(state: dict[str, Any], kind: type[Any]) -> dict[str, Any]:
+    # Those of earlier versions have none.
+    if state.pop(_SUM, None) not in (None, _sum(state)):
+        raise ValueError("it is not what its checksum says")
+    return {**records.check(state, kind)}
+
+
+def _sum(state: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(state).encode()).hexdigest()
+
+
+def _newest(path: Path, kind: type[Any], parse: Callable[[dict[str, Any]], _T]) -> _T | None:
     backup = _backup(path)
     for version in (path, backup):
         try:
-            value = parse(json.loads(read_bytes(version)))
+            value = parse(_checked(json.loads(read_bytes(version)), kind))
         except FileNotFoundError:
             continue
         except OSError as error:
             raise BadInput(f"{version} cannot be read: {error.strerror}") from error
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            logger.warning("%s is damaged (%s: %s)", version, type(error).__name__, error)
+        except Exception as error:  # whatever Keras Tuner meets in what it has not written
+            logger.warning("%s is damaged (%s)", version, shorten(f"{type(error).__name__}: {error}"))
             continue
         if version == backup:
             logger.warning("going on from the version before: %s", backup)

@@ -11,13 +11,13 @@ FMNIST_TLS_KEY            the chief: the certificate's private key, a PEM file
 
 import contextlib
 import ipaddress
-import json
 import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from fmnist import records
 from fmnist.errors import BadInput
 from fmnist.files import read_bytes, write_json
 from fmnist.rundir import RunDir
@@ -154,9 +154,9 @@ class Notice:
 def read_notice(run: RunDir) -> Notice | None:
     """The notice in the run folder; None if there is none, or none that can be read."""
     try:
-        found = json.loads(read_bytes(run.chief))
-        return Notice(found["address"], int(found["trials"]))
-    except (OSError, ValueError, KeyError, TypeError):
+        found = records.read(run.chief, records.Notice)
+        return Notice(found["address"], found["trials"])
+    except BadInput:
         return None
 
 

@@ -11,8 +11,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from fmnist import records
 from fmnist.errors import SearchFailed
-from fmnist.files import read_json
 from fmnist.progress import logging_to_stderr
 from fmnist.rundir import RunDir, read_trials
 from fmnist.schema import Recipe
@@ -47,7 +47,7 @@ def outcome(run: RunDir, recipe: Recipe) -> str:
     if not any(row["status"] == "COMPLETED" for row in rows):
         reason = rows[-1].get("message") if rows else "none was run"
         raise SearchFailed(f"all {len(rows)} trials of the search failed; the last one: {reason}")
-    best = read_json(run.best, ("trial", "objective", "score"))
+    best = records.read(run.best, records.Best)
     found = f"best of {len(rows)} trials: {best['trial']}, {best['objective']} {best['score']:.4f}"
     return "; ".join(filter(None, [found, _used_up(run, len(rows), recipe)]))
 
@@ -95,13 +95,13 @@ def _render(run: RunDir) -> RenderableType:
     rows = read_trials(run.trials)
     counts = Counter(row["status"] for row in rows)
     ended = sum(counts[status] for status in _ENDED)
-    running = [row for row in rows if row["status"] == "RUNNING" and row["worker"]]
+    running = [row for row in rows if row["status"] == "RUNNING" and row.get("worker")]
     parts = [f"{counts['COMPLETED']} of {search.trials} trials done", f"{len(running)} running"]
     parts.append(f"{counts['FAILED']} failed")
     if run.best.exists():
-        best = read_json(run.best, ("trial", "objective", "score"))
+        best = records.read(run.best, records.Best)
         parts.append(f"best {best['objective']} {best['score']:.4f} (trial {best['trial']})")
-    seconds = [float(row["seconds"]) for row in rows if row["status"] == "COMPLETED"]
+    seconds = [float(row.get("seconds") or 0) for row in rows if row["status"] == "COMPLETED"]
     if seconds and running:
         left = (search.trials - ended) * sum(seconds) / len(seconds) / len(running)
         parts.append(f"about {_duration(left)} left")
@@ -113,8 +113,8 @@ def _render(run: RunDir) -> RenderableType:
 def _workers(rows: list[dict[str, str]]) -> Table:
     """What each worker has done and does."""
     table = Table("worker", "trials", "failed", "now", box=None, pad_edge=False)
-    for worker in sorted({row["worker"] for row in rows} - {""}):
-        its = [row for row in rows if row["worker"] == worker]
+    for worker in sorted({row.get("worker", "") for row in rows} - {""}):
+        its = [row for row in rows if row.get("worker") == worker]
         failed = sum(row["status"] == "FAILED" for row in its)
         now = [f"trial {row['trial']}" for row in its if row["status"] == "RUNNING"]
         table.add_row(worker, str(sum(row["status"] in _ENDED for row in its)), str(failed), " ".join(now))

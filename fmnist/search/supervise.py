@@ -183,7 +183,7 @@ class Ending:
     def __call__(self) -> bool:
         try:
             return self._identity() != self._before and json.loads(read_bytes(self._notice))["address"] is None
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return False
 
     def _identity(self) -> tuple[int, int] | None:
