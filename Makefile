@@ -193,8 +193,9 @@ test-%: $(DEV_ENVIRONMENT) ## run those that need more: test-containers, test-sl
 # Each process of pytest's has two or three that it tests.
 IN_PARALLEL = --numprocesses auto --maxprocesses 4 --dist worksteal
 
-chaos: $(DEV_ENVIRONMENT) ## kill chief and workers at random through twenty searches
+chaos: $(DEV_ENVIRONMENT) ## kill chief, workers and `tune` at random through twenty searches and more
 	TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/python tests/chaos.py --seed $(SEED)
+	TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/python tests/chaos_tune.py --seed $(SEED)
 
 lint: $(DEV_ENVIRONMENT) ## check style, types and shell scripts
 	$(BIN)/ruff check .

@@ -7,9 +7,13 @@ def main() -> None:
 
     environment.settle()
     chatter.silence()
+    from fmnist import signals
+
+    # The rest of the imports takes a while.
+    stop = signals.stop_on_signals()
     from fmnist import cli
 
-    cli.main()
+    cli.main(stop)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from fmnist.options import (
 )
 from fmnist.rundir import RunDir
 from fmnist.schema import MOST_TRIALS, Recipe
-from fmnist.signals import stop_on_signals
+from fmnist.signals import Stop, stop_on_signals
 from fmnist.text import file_name, print_anything, printable, shorten
 
 app = typer.Typer(
@@ -69,6 +69,7 @@ def data_(directory: DataOption = None, quiet: QuietOption = False) -> None:
 
 @app.command(epilog="Example: fmnist tune --trials 40 --workers 2")
 def tune(
+    context: typer.Context,
     recipe: RecipeOption = "tuned-mlp",
     seed: SeedOption = 0,
     run: RunOption = None,
@@ -98,7 +99,6 @@ def tune(
         resolved.require_search()
         resolved = config.replace(resolved, {"search.trials": trials})
     choose = request(devices, precision)
-    stop = stop_on_signals()
     folder = _run_dir(run, resolved, seed)
     role = roles.from_environment()
     from fmnist.tune import nothing_to_do, tune
@@ -110,16 +110,17 @@ def tune(
             if nothing_to_do(folder, resolved, seed):
                 return
             folder.claim(resolved, seed)
-            local.run(folder, [sys.executable, "-m", "fmnist", *sys.argv[1:]], shares, stop)
+            local.run(folder, [sys.executable, "-m", "fmnist", *sys.argv[1:]], shares, _stop(context))
             return
         if shares[0].gpus:
             os.environ["CUDA_VISIBLE_DEVICES"] = shares[0].visible_devices
     # The chief computes nothing.
-    tune(folder, resolved, seed, data, request("cpu") if role and role.is_chief else choose, stop, role)
+    tune(folder, resolved, seed, data, request("cpu") if role and role.is_chief else choose, _stop(context), role)
 
 
 @app.command(epilog="Example: fmnist train --recipe regularized-mlp --set training.epochs=60")
 def train(
+    context: typer.Context,
     recipe: RecipeOption = "tuned-mlp",
     seed: SeedOption = 0,
     run: RunOption = None,
@@ -136,12 +137,13 @@ def train(
 ) -> None:
     """Train a fixed recipe, or what the search found best."""
     resolved = config.load(recipe, overrides or ())
-    stop = stop_on_signals()
     from fmnist.train import train
 
     folder = _run_dir(run, resolved, seed)
     taught_by = [RunDir(teacher) for teacher in teachers or ()]
-    train(folder, resolved, seed, data, request(devices, precision), stop, teachers=taught_by, profile=profile)
+    train(
+        folder, resolved, seed, data, request(devices, precision), _stop(context), teachers=taught_by, profile=profile
+    )
 
 
 @app.command("eval", epilog="Example: fmnist eval results/tuned-mlp-seed0")
@@ -222,6 +224,7 @@ def export(
 
 @app.command(epilog="Example: fmnist evidence --recipe regularized-mlp --seeds 5")
 def evidence(
+    context: typer.Context,
     recipe: RecipeOption = "wide-mlp",
     seeds: Annotated[int, typer.Option(metavar="N", min=1, max=1000, help="Of the recipe.")] = 10,
     distilled_seeds: Annotated[
@@ -236,12 +239,11 @@ def evidence(
 ) -> None:
     """Train a recipe and its references with many seeds, then judge all."""
     resolved = config.load(recipe)
-    stop = stop_on_signals()
     choose = request(devices, precision)
     from fmnist.evidence import evidence, plan
 
     planned = plan(resolved, seeds, distilled_seeds, reference_seeds, results)
-    if text := evidence(planned, results, data, choose, stop):
+    if text := evidence(planned, results, data, choose, _stop(context)):
         print(text, end="")
 
 
@@ -253,15 +255,22 @@ def devices_(devices: DevicesOption = "auto", precision: PrecisionOption = "auto
     print(f"chosen: {choose()}")
 
 
-def main() -> None:
-    """Run the command and end with its exit code: one line for a person, a traceback for a bug alone."""
+def main(stop: Stop | None = None) -> None:
+    """Run the command and end with its exit code: one line for a person, a traceback for a bug alone.
+
+    Args:
+        stop: what `stop_on_signals` has returned, if it was called before.
+    """
     print_anything()
     handler = logging.StreamHandler(sys.stderr)
     handler.addFilter(lambda record: record.name.startswith("fmnist") or record.levelno >= logging.ERROR)
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler])
     try:
         # Not standalone, where a command line that cannot be parsed would end in a box of several lines.
-        sys.exit(app(standalone_mode=False))
+        code = app(standalone_mode=False, obj=stop or stop_on_signals())
+        # A disk may be full.
+        print(end="", flush=True)
+        sys.exit(code)
     except typer.TyperException as error:
         sys.exit(_fail(f"{error.format_message()} (see `fmnist --help`)"))
     except BadInput as error:
@@ -281,6 +290,10 @@ def main() -> None:
         if line is None:
             raise
         sys.exit(_fail(line))
+
+
+def _stop(context: typer.Context) -> Stop:
+    return context.find_object(Stop) or stop_on_signals()
 
 
 def _fail(message: str, code: int = EXIT_BAD_INPUT) -> int:

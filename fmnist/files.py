@@ -15,6 +15,7 @@ import logging
 import math
 import os
 import secrets
+import shutil
 import stat
 import sys
 import tempfile
@@ -117,6 +118,17 @@ def atomic_write(path: Path, *, durable: bool = True) -> Iterator[IO[bytes]]:
         if error.filename in (None, str(draft)):
             error.filename = str(path)
         raise
+
+
+def copy(source: Path, path: Path) -> Path:
+    """Copy what a file holds, and not its permissions, which some file systems refuse; return `path`.
+
+    Raises:
+        OSError: as `open_regular` and `atomic_write`.
+    """
+    with open_regular(source) as original, atomic_write(path) as made:
+        shutil.copyfileobj(original, made)
+    return path
 
 
 def write_text(path: Path, text: str, *, durable: bool = True) -> None:

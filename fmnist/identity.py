@@ -36,7 +36,7 @@ def of_model(run: RunDir, *, stands_alone: bool = False) -> str:
         if trained == _trained(run):
             said = f"{run.model} is not the model that was trained here, which {run.history.name} tells of"
             if not stands_alone:
-                raise BadInput(f"{said}; put that one back, or remove both and run `fmnist train` again")
+                raise BadInput(f"{said}; put that one back, or remove it and run `fmnist train` again")
             logger.warning("%s", said)
             return found
 

@@ -56,10 +56,11 @@ def folder_bar(name: str, folder: Path, total: int) -> Iterator[None]:
 
 def _size(folder: Path) -> int:
     size = 0
-    for path in folder.rglob("*"):
-        # A download's temporary file goes when it is whole.
-        with contextlib.suppress(FileNotFoundError):
-            size += path.stat().st_size
+    # A download's temporary file goes when it is whole.
+    with contextlib.suppress(OSError):
+        for path in folder.rglob("*"):
+            with contextlib.suppress(OSError):
+                size += path.stat().st_size
     return size
 
 

@@ -1,9 +1,16 @@
 """Names and texts on systems of any encoding: paths for people and for other programs, and what is printed."""
 
 import contextlib
+import errno
 import io
 import os
+import select
+import stat
 import sys
+from typing import Any
+
+# What a terminal or pipe says to a writer when nobody reads any more.
+_GONE = (errno.EIO, errno.EPIPE, errno.ENXIO, errno.ECONNRESET, errno.ENOTCONN)
 
 
 def printable(name: str | os.PathLike[str]) -> str:
@@ -28,7 +35,54 @@ def shorten(text: str, most: int = 120) -> str:
 
 
 def print_anything() -> None:
-    """Let stdout and stderr escape what their encoding lacks, where they would raise."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+    """Let stdout and stderr escape what their encoding lacks, and outlive whoever reads them.
+
+    What a job shows may be lost with its terminal; the job does not notice. A result that a full disk refuses is an
+    error still.
+    """
+    sys.stdout = _outliving(sys.stdout, is_result=True)
+    sys.stderr = _outliving(sys.stderr, is_result=False)
+
+
+def _outliving(stream: Any, *, is_result: bool) -> Any:
+    if not isinstance(stream, io.TextIOWrapper):
+        return stream
+    try:
+        stream.flush()
+        file = _Outliving(stream, is_result)
+    except (OSError, ValueError):
+        # Not of a descriptor, or closed.
+        stream.reconfigure(errors="backslashreplace")
+        return stream
+    return io.TextIOWrapper(
+        io.BufferedWriter(file),
+        encoding=stream.encoding,
+        errors="backslashreplace",
+        line_buffering=stream.line_buffering or not is_result,
+    )
+
+
+class _Outliving(io.FileIO):
+    """The descriptor of a standard stream; what nobody reads is taken for written."""
+
+    def __init__(self, stream: io.TextIOWrapper, is_result: bool) -> None:
+        super().__init__(stream.fileno(), "w", closefd=False)
+        # It would close the descriptor at its end.
+        self._stream = stream
+        self._must_tell = is_result
+        self._is_file = stat.S_ISREG(os.fstat(self.fileno()).st_mode)
+
+    def write(self, text: Any) -> int:
+        try:
+            written = super().write(text)
+        except OSError as error:
+            if self._must_tell and (self._is_file or error.errno not in _GONE):
+                # Once, not again at the process's end.
+                self._must_tell = False
+                raise
+            return len(text)
+        if written is None:
+            # A terminal or pipe that others have made non-blocking.
+            select.select([], [self], [])
+            return 0
+        return written

@@ -85,7 +85,7 @@ def train(
         names = data.classes(loaded.source)
         log = log_epochs(training.epochs)
         try:
-            with bar("train", training.epochs * images, "images") as advance:
+            with stop.in_order(), bar("train", training.epochs * images, "images") as advance:
 
                 def progress(epoch: int, logs: dict[str, float]) -> None:
                     log(epoch, logs)
@@ -105,8 +105,9 @@ def train(
                 )
         except Diverged as error:
             raise BadInput(f"{chosen.name}: {error}") from error
-        save(run, chosen, result, taught_by)
-        checkpoint.unlink(missing_ok=True)
+        with stop.in_order():
+            save(run, chosen, result, taught_by)
+            checkpoint.unlink(missing_ok=True)
 
 
 def log_epochs(epochs: int, prefix: str = "") -> Callable[[int, dict[str, float]], None]:

@@ -3,7 +3,6 @@
 import dataclasses
 import logging
 import re
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from tensorboard.plugins.hparams import api as hparams
 from fmnist import config, deaths
 from fmnist.boards import tensorboard
 from fmnist.errors import Restart
-from fmnist.files import atomic_write, open_regular, sha256, utf8_path
+from fmnist.files import copy, sha256, utf8_path
 from fmnist.fit import Trainer
 from fmnist.rundir import RunDir
 from fmnist.schema import Recipe
@@ -85,8 +84,7 @@ class Trials:
             logger.warning("the checkpoint of trial %s is gone; the trial promoted from it starts anew", parent)
             return
         # Its last attempt is the one that came to its end.
-        with open_regular(self._checkpoint(parent, max(attempts))) as source, atomic_write(checkpoint) as copy:
-            shutil.copyfileobj(source, copy)
+        copy(self._checkpoint(parent, max(attempts)), checkpoint)
 
 
 def _digest(path: Path) -> str:

@@ -86,7 +86,7 @@ def _alone(run: RunDir, recipe: Recipe, seed: int, loaded: TrainData, devices: D
     from fmnist.search.chief import Chief
     from fmnist.search.worker import work
 
-    with run.lock("tune"), status.live(run):
+    with run.lock("tune"), status.live(run), stop.in_order():
         chief = Chief(run, recipe, seed)
         if not chief.finished:
             work(chief, "worker-0", _trials(run, recipe, seed, loaded, devices, stop), stop)

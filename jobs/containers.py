@@ -8,13 +8,11 @@ file. Standard library only: whoever has a container engine needs no virtual env
 
 import argparse
 import contextlib
-import hashlib
 import logging
 import os
 import secrets
-import socket
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from fmnist import deaths, environment
@@ -23,7 +21,7 @@ from fmnist.files import check_writable
 from fmnist.revision import revision
 from fmnist.search.supervise import Ending, Member, Share, shares, supervise
 from fmnist.signals import Stop, stop_on_signals
-from jobs import engines
+from jobs import engines, single
 from jobs.engines import Engine
 
 logger = logging.getLogger(__name__)
@@ -54,7 +52,8 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
         options, rest = _parse(sys.argv[1:])
-        with _only(options) as identity:
+        identity = _identity(options)
+        with single.only(identity):
             _run(options, rest, identity)
     except BadInput as error:
         print(f"fmnist: {error}", file=sys.stderr)
@@ -89,23 +88,11 @@ def _parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     return parser.parse_known_args(arguments)
 
 
-@contextlib.contextmanager
-def _only(options: argparse.Namespace) -> Iterator[str]:
-    """The identity of the job on its run, which nobody else on this machine has meanwhile.
-
-    Raises:
-        BadInput: another process has it.
-    """
+def _identity(options: argparse.Namespace) -> str:
+    """The job on its run, which nobody else on this machine is to do meanwhile."""
     folders = [*options.runs, *([options.results] if options.job == "tensorboard" else [])]
     names = [str(folder.resolve()) for folder in folders] or [f"process {os.getpid()}"]
-    identity = " ".join([options.job, *names])
-    with socket.socket(socket.AF_UNIX) as lock:
-        try:
-            # An abstract address goes with the process, however that ends, and leaves no file.
-            lock.bind(f"\0fmnist-{_digest(identity)}")
-        except OSError as error:
-            raise BadInput(f"`{identity}` is at work in containers already; wait for it or stop it") from error
-        yield identity
+    return " ".join([options.job, *names])
 
 
 def _run(options: argparse.Namespace, rest: Sequence[str], identity: str) -> None:
@@ -115,9 +102,10 @@ def _run(options: argparse.Namespace, rest: Sequence[str], identity: str) -> Non
     numbers = [] if options.job == "tensorboard" else [f"--env={name}" for name in environment.recorded()]
     containers = _Containers(engine, image, identity, [f"--memory={options.memory}", *numbers, *mounts])
     stop = stop_on_signals(containers.remove)
-    # What a launcher that was killed has left.
-    containers.remove()
-    try:
+    with stop.in_order(), contextlib.ExitStack() as last:
+        # What a launcher that was killed has left.
+        containers.remove()
+        last.callback(containers.remove)
         if options.job == "tune":
             visible = environment.gpus() if engine.gpus and options.devices in ("auto", "gpu") else []
             divided = shares(options.workers, options.gpus_per_worker, visible)
@@ -127,8 +115,6 @@ def _run(options: argparse.Namespace, rest: Sequence[str], identity: str) -> Non
             command += ["--workers", "1", "--gpus-per-worker", str(options.gpus_per_worker)]
         network = _TENSORBOARD if options.job == "tensorboard" else _ALONE
         sys.exit(containers.one(command, network, stop))
-    finally:
-        containers.remove()
 
 
 def _image(engine: Engine, wanted: str | None) -> str:
@@ -203,7 +189,7 @@ class _Containers:
         self._engine = engine
         self._image = image
         self._label = f"{_LABEL}={identity}"
-        self._name = f"fmnist-{_digest(identity)}"
+        self._name = f"fmnist-{single.digest(identity)}"
         self._options = [*_CONFINED, *_NO_PROXIES, *engine.user, *options]
 
     def one(self, command: Sequence[str], options: Sequence[str], stop: Stop) -> int:
@@ -294,10 +280,6 @@ class _Container(Member):
 
     def _remove(self) -> None:
         self._engine("rm", "--force", self._full_name, check=False)
-
-
-def _digest(identity: str) -> str:
-    return hashlib.sha256(os.fsencode(identity)).hexdigest()[:12]
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ Each ends with the table and the best of one that nobody disturbed, whatever was
 """
 
 import argparse
+import contextlib
 import os
 import random
 import signal
@@ -67,8 +68,9 @@ class Chaos:
             members = list(_members(process.pid))
             # The launcher takes all with it.
             victim = chance.choice([process.pid, *members])
-            os.kill(victim, signal.SIGKILL)
-            done += 1
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(victim, signal.SIGKILL)
+                done += 1
             if victim == process.pid:
                 process.wait()
                 process = self._start(name, workers)
@@ -95,8 +97,10 @@ class Chaos:
 def _members(launcher: int) -> Iterator[int]:
     """The chief and the workers that the launcher has."""
     for pid in map(int, Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split()):
-        if b"KERASTUNER_TUNER_ID=" in Path(f"/proc/{pid}/environ").read_bytes():
-            yield pid
+        # It may end meanwhile.
+        with contextlib.suppress(OSError):
+            if b"KERASTUNER_TUNER_ID=" in Path(f"/proc/{pid}/environ").read_bytes():
+                yield pid
 
 
 def main() -> None:

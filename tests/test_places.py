@@ -2,12 +2,14 @@
 
 import os
 import stat
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import Command
 from places import KINDS, at_once, elsewhere, put
 from runs import make_run
 
@@ -199,3 +201,35 @@ def test_predictions_are_arrays_alone(tmp_path: Path) -> None:
     with np.load(run.predictions) as arrays:
         np.savez(run.predictions, **arrays, model=np.array("ef" * 32))
     assert "is not of the model that metrics.json judges" in refusal(lambda: results.read(run))
+
+
+def test_an_output_goes_to_stdout_in_its_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`report -o /dev/stdout > FILE`: neither a new file in its place, nor written over from its beginning."""
+    path = tmp_path / "file"
+    with path.open("w") as stdout:
+        monkeypatch.setattr(sys, "stdout", stdout)
+        print("before")
+        files.write_output(Path(f"/proc/self/fd/{stdout.fileno()}"), "text\n")
+        print("after")
+        monkeypatch.undo()
+    assert path.read_text() == "before\ntext\nafter\n"
+
+
+def test_a_page_can_be_sent_through_a_pipe(tmp_path: Path, fmnist: Command) -> None:
+    run = make_run(tmp_path / "run")
+    done = fmnist("report", run.path, "-o", "/dev/stdout")
+    assert (done.returncode, done.stderr) == (0, "")
+    page, _, summary = done.stdout.partition("</html>")
+    assert page.startswith("<!DOCTYPE html>") or page.startswith("<!doctype html>")
+    assert "test images are classified correctly" in summary
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_copy_is_written_through_it(tmp_path: Path, kind: str) -> None:
+    """Such as of a recipe, beside the run."""
+    (tmp_path / "recipe.toml").write_text("text")
+    path = tmp_path / "jobs" / "recipe.toml"
+    put(kind, path)
+    assert str(path) in refusal(lambda: files.copy(tmp_path / "recipe.toml", path))
+    if kind == "a link to a file":
+        assert elsewhere(path).read_text() == "precious"

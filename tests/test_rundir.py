@@ -211,3 +211,13 @@ def test_a_folder_that_is_held_is_waited_for_but_not_for_ever(tmp_path: Path, mo
     monkeypatch.setattr(fmnist.files, "_LOCK_SECONDS", 0.05)
     with run.changing(), pytest.raises(Busy, match="another process has held .* stop it, and try again"):
         run.claim(RECIPE, 0)
+
+
+def test_workers_of_several_machines_are_all_recorded_each_once(tmp_path: Path) -> None:
+    run = RunDir(tmp_path)
+    run.claim(RECIPE, 0)
+    for machine in ["one", "other", "one", "other", "third", "third"]:
+        run.record("tune", devices="1 CPU", data=DATA, numerics={"processor": machine}, goes_on=True)
+    record = read_json(run.config)["jobs"]["tune"]
+    assert record["processor"] == "third"
+    assert [before["processor"] for before in record["went_on_from"]] == ["one", "other"]

@@ -6,6 +6,8 @@ import json
 import logging
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -13,7 +15,10 @@ from typing import Any
 
 import keras
 import numpy as np
+import pytest
 from conftest import Process, Start
+from PIL import Image
+from searching import until
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 # Callbacks with a state of their own, dropout, and epochs short enough for a test.
@@ -87,6 +92,17 @@ def signal_at(text: str, signum: signal.Signals) -> None:
         return record
 
     logging.setLogRecordFactory(make_and_signal)
+
+
+def signal_at_open(name: str, signum: signal.Signals) -> None:
+    """Let the signal come when a file of that name is opened, once."""
+    waiting = [signum]
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        if event == "open" and waiting and str(arguments[0]).endswith(name):
+            os.kill(os.getpid(), waiting.pop())
+
+    sys.addaudithook(hook)
 
 
 def end(process: Process) -> int:
@@ -171,6 +187,21 @@ def test_a_search_that_is_interrupted_in_mid_trial_ends_as_one_that_is_not(tmp_p
     assert (interrupted / "best.json").read_text() == (whole / "best.json").read_text()
 
 
+@pytest.mark.parametrize(("job", "epoch"), [("train", "epoch  3/24"), ("tune", "trial 0, epoch  3/10")])
+def test_a_job_that_goes_on_on_other_devices_says_so(tmp_path: Path, start: Start, job: str, epoch: str) -> None:
+    (tmp_path / "own.toml").write_text(TRAIN if job == "train" else TUNE)
+    command = (job, "--recipe", "own.toml", "--run", "run", "--devices")
+    prepare = functools.partial(signal_at, epoch, signal.SIGTERM)
+    assert end(start(tmp_path, *command, "cpu", prepare=prepare)) == 75
+    with start(tmp_path, *command, "cpu:2", prepare=functools.partial(signal_at, "going on", signal.SIGTERM)) as other:
+        _, said = other.communicate(timeout=600)
+    assert f"{job} goes on, but began with other devices (config.json holds both)" in said
+    record = json.loads((tmp_path / "run" / "config.json").read_bytes())["jobs"][job]
+    (before,) = record["went_on_from"]
+    assert before["devices"].startswith("1 CPU")
+    assert record["devices"].startswith("2 CPU")
+
+
 def test_a_second_sigint_ends_in_the_middle_of_an_epoch(tmp_path: Path, start: Start) -> None:
     (tmp_path / "own.toml").write_text(LONG)
     with start(tmp_path, "train", "--recipe", "own.toml") as process:
@@ -183,3 +214,55 @@ def test_a_second_sigint_ends_in_the_middle_of_an_epoch(tmp_path: Path, start: S
     assert process.returncode == 128 + signal.SIGINT
     assert time.monotonic() - begin < 2
     assert not (tmp_path / "results" / "own-seed0" / "model.keras").exists()
+
+
+@pytest.mark.parametrize(
+    ("job", "file", "signum"),
+    [
+        (("eval",), "model.keras", signal.SIGTERM),
+        (("eval", "--tta"), "-idx1-ubyte.gz", signal.SIGUSR2),
+        (("report",), "history.json", signal.SIGHUP),
+        (("export", "--format", "savedmodel"), "model.keras", signal.SIGUSR2),
+        (("predict", "image.png", "--run"), "model.keras", signal.SIGINT),
+    ],
+    ids=lambda value: value[0] if isinstance(value, tuple) else str(value),
+)
+def test_a_job_without_epochs_ends_with_75_too(
+    run: Path, tmp_path: Path, start: Start, job: tuple[str, ...], file: str, signum: signal.Signals
+) -> None:
+    Image.linear_gradient("L").resize((28, 28)).save(tmp_path / "image.png")
+    files = [path for path in (tmp_path / run).rglob("*") if path.is_file() and path.name != "config.json"]
+    before = [path.read_bytes() for path in files]
+    name, *options = job
+    command = [name, *options, run] if options[-1:] == ["--run"] else [name, run, *options]
+    with start(tmp_path, *command, prepare=functools.partial(signal_at_open, file, signum)) as process:
+        stdout, stderr = process.communicate(timeout=60)
+    assert (process.returncode, stdout, stderr) == (75, "", f"{signum.name}: stopping\n")
+    assert [path.read_bytes() for path in files] == before
+    assert not list((tmp_path / run).rglob(".*"))
+
+
+@pytest.mark.parametrize("job", [("train", "--recipe", "baseline-mlp"), ("tune", "--recipe", "smoke")], ids=" ".join)
+def test_a_job_that_waits_for_its_data_heeds_a_signal(tmp_path: Path, job: tuple[str, ...]) -> None:
+    """The download hangs, as on a network that does not answer."""
+    tools, place, told = tmp_path / "bin", tmp_path / "results", tmp_path / "told"
+    tools.mkdir()
+    (tools / "apt-get").write_text(f"#!/bin/sh\n: >{told}\nexec sleep 600\n")
+    (tools / "apt-get").chmod(0o755)
+    # Nothing is found or fetched before.
+    code = (
+        "from pathlib import Path; from fmnist import __main__, data; data.SYSTEM = Path('/nowhere');"
+        "data._KERAS_DOWNLOAD = 'raise SystemExit(1)'; __main__.main()"
+    )
+    environment = {**os.environ, "HOME": str(tmp_path), "PATH": f"{tools}:{os.environ['PATH']}", "FMNIST_DATA": ""}
+    environment.pop("XDG_CACHE_HOME", None)
+    command = [sys.executable, "-c", code, *job, "--run", str(place)]
+    with subprocess.Popen(command, env=environment, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
+        until(lambda: told.exists() or process.poll() is not None)
+        begin = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 75
+    assert time.monotonic() - begin < 10
+    assert stderr.splitlines()[-1] == "SIGTERM: stopping"
+    assert not place.exists()

@@ -51,7 +51,8 @@ def join(
     """
     chief = RemoteChief(run, role, recipe.require_search().trials, stop, patience, _end_process)
     try:
-        work(chief, role.id, run_trial, stop)
+        with stop.in_order():
+            work(chief, role.id, run_trial, stop)
     finally:
         chief.close()
 

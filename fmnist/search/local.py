@@ -3,15 +3,21 @@
 It imports nothing heavy, so that it answers a signal at once.
 """
 
+import os
 import secrets
 import shutil
+import time
 from collections.abc import Sequence
 
 from fmnist import environment
+from fmnist.errors import Busy
 from fmnist.rundir import RunDir
 from fmnist.search import status
 from fmnist.search.supervise import RESTARTS, Ending, Member, Share, supervise
 from fmnist.signals import Stop
+
+_CHILD = '[ "$PPID" -eq "$0" ] && exec "$@"'
+_LAST_BREATH = 3.0  # seconds in which a chief ends whose launcher was killed
 
 
 def run(run: RunDir, command: Sequence[str], shares: Sequence[Share], stop: Stop, restarts: int = RESTARTS) -> None:
@@ -22,9 +28,7 @@ def run(run: RunDir, command: Sequence[str], shares: Sequence[Share], stop: Stop
         Interrupted: a stop was requested; no process is left.
         SystemExit: the exit code of a process that cannot go on, or 1 if they died too often.
     """
-    with run.lock("tune"):
-        # Nobody may call at the address of a chief of old.
-        run.chief.unlink(missing_ok=True)
+    _clear(run, stop)
     token = secrets.token_urlsafe()
     with status.live(run) as log:
 
@@ -37,13 +41,29 @@ def run(run: RunDir, command: Sequence[str], shares: Sequence[Share], stop: Stop
                 "FMNIST_TOKEN": token,
                 "CUDA_VISIBLE_DEVICES": share.visible_devices,
             }
-            # If this process is killed, its children must not live on: the kernel sees to it.
-            its_command = [*_if_there(share.taskset), *_if_there(["setpriv", "--pdeathsig", "KILL"]), *command]
+            # If this process is killed, its children must not live on: the kernel sees to it, and they themselves if it
+            # was killed before they had told the kernel.
+            follow = [*_if_there(["setpriv", "--pdeathsig", "KILL"]), "sh", "-c", _CHILD, str(os.getpid())]
+            its_command = [*_if_there(share.taskset), *follow, *command]
             return Member(name, its_command, its_environment, restarts, log)
 
         chief = member("chief", Share())
         workers = [member(f"worker-{number}", share) for number, share in enumerate(shares)]
-        supervise(chief, workers, Ending(run.chief), stop)
+        with stop.in_order():
+            supervise(chief, workers, Ending(run.chief), stop)
+
+
+def _clear(run: RunDir, stop: Stop) -> None:
+    """See that no chief of old is there, nor its address."""
+    deadline = time.monotonic() + _LAST_BREATH
+    while True:
+        try:
+            with run.lock("tune"):
+                run.chief.unlink(missing_ok=True)
+                return
+        except Busy:
+            if time.monotonic() > deadline or stop.wait(0.1):
+                raise
 
 
 def _if_there(command: list[str]) -> list[str]:

@@ -56,7 +56,7 @@ def serve(run: RunDir, recipe: Recipe, seed: int, role: Role, stop: Stop, lease:
         BadInput: the run folder has a chief, the address cannot be had, or it needs a token.
         Interrupted: a stop was requested.
     """
-    with run.lock("tune"):
+    with run.lock("tune"), stop.in_order():
         return _serve(run, recipe, seed, role, stop, lease)
 
 

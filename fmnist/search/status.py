@@ -78,7 +78,14 @@ def live(run: RunDir) -> Iterator[Callable[[str], None] | None]:
     if not console.is_terminal or not logger.isEnabledFor(logging.INFO):
         yield None
         return
-    with Live(console=console, get_renderable=lambda: _render(run), refresh_per_second=1), logging_to_stderr():
+
+    def render() -> RenderableType:
+        # A file may be damaged, or its system away for a moment: that is for the search to say.
+        with contextlib.suppress(Exception):
+            return _render(run)
+        return Text()
+
+    with Live(console=console, get_renderable=render, refresh_per_second=1), logging_to_stderr():
         yield lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 

@@ -8,7 +8,6 @@ import itertools
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import time
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from fmnist.errors import EXIT_FAILED, BadInput
-from fmnist.files import read_bytes, write_json
+from fmnist.files import copy, read_bytes, write_json
 from fmnist.rundir import RunDir
 from jobs.pipeline import Pipeline, Site, need, write_secret
 
@@ -75,8 +74,7 @@ def render(pipeline: Pipeline, site: Site, folder: Path) -> None:
             f"RUN={pipeline.name}: Kubernetes takes up to 40 lower-case letters, digits and '-', the first a letter"
         )
     (folder / "tensorboard").mkdir(parents=True, exist_ok=True)
-    # Not shutil.copy, which sets the permissions too: some file systems refuse that.
-    shutil.copyfile(_HERE / "references.yaml", folder / "references.yaml")
+    copy(_HERE / "references.yaml", folder / "references.yaml")
     (folder / "token").unlink(missing_ok=True)
     write_secret(folder / "token", read_bytes(pipeline.token).decode("ascii"))
     labels = {"app.kubernetes.io/name": "fmnist", "app.kubernetes.io/instance": pipeline.name}
@@ -90,7 +88,7 @@ def render(pipeline: Pipeline, site: Site, folder: Path) -> None:
         "patches": _patches(pipeline, site),
     }
     if source := pipeline.recipe_file():
-        shutil.copyfile(source, folder / source.name)
+        copy(source, folder / source.name)
         kustomization["configMapGenerator"] = [{"name": "recipe", "files": [source.name]}]
     tensorboard = {
         "resources": [_relative(_HERE / "tensorboard", folder / "tensorboard")],

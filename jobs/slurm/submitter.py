@@ -1,7 +1,6 @@
 """The pipeline on Slurm: chief, array of workers, train, eval, report; the one place that says what each asks for."""
 
 import json
-import shutil
 import subprocess
 import sys
 import time
@@ -10,7 +9,7 @@ from pathlib import Path
 
 from fmnist import data, environment
 from fmnist.errors import BadInput
-from fmnist.files import open_regular, read_bytes, write_json
+from fmnist.files import copy, open_regular, read_bytes, write_json
 from fmnist.rundir import RunDir
 from fmnist.search.status import show
 from jobs.pipeline import Pipeline, Site, need
@@ -109,8 +108,7 @@ def _recipe(pipeline: Pipeline) -> str:
     source = pipeline.recipe_file()
     if source is None:
         return pipeline.recipe
-    # Not shutil.copy, which sets the permissions too: some file systems refuse that.
-    return str(shutil.copyfile(source, pipeline.state.absolute() / source.name))
+    return str(copy(source, pipeline.state.absolute() / source.name))
 
 
 def _environment(pipeline: Pipeline, site: Site) -> dict[str, str]:

@@ -1,0 +1,62 @@
+"""One job at a time: what keeps a second one of the same user's out, however the first one ends."""
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import platform
+import stat
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from fmnist.errors import BadInput
+
+
+def digest(identity: str) -> str:
+    """Return a short name for an identity of any length."""
+    return hashlib.sha256(os.fsencode(identity)).hexdigest()[:12]
+
+
+@contextlib.contextmanager
+def only(identity: str) -> Iterator[None]:
+    """Be the only process of this user's on this machine with this identity.
+
+    Raises:
+        BadInput: another process has it, or there is no folder of the user's own for its lock.
+    """
+    path = _folder() / f"{digest(identity)}.lock"
+    with contextlib.ExitStack() as held:
+        while True:
+            try:
+                descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, 0o600)
+            except OSError as error:
+                raise BadInput(f"the lock {path} cannot be opened ({error.strerror}); remove it") from error
+            file = held.enter_context(os.fdopen(descriptor, "r+b"))
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise BadInput(f"`{identity}` is at work in containers already; wait for it or stop it") from error
+            # Whoever had it may have removed it meanwhile.
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(descriptor), path.stat()):
+                    break
+        held.callback(path.unlink, missing_ok=True)
+        yield
+
+
+def _folder() -> Path:
+    """A folder that is this user's alone; a name in /tmp could be taken by anybody before."""
+    caches = [Path(tempfile.gettempdir(), f"fmnist-{os.getuid()}")]
+    with contextlib.suppress(RuntimeError):
+        caches.insert(0, Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "fmnist"))
+    for cache in caches:
+        # A home may be shared by machines; containers are not.
+        folder = cache / f"jobs-{platform.node()}"
+        with contextlib.suppress(OSError):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            found = folder.stat()
+            own = {found.st_uid, cache.stat().st_uid} == {os.getuid()}
+            if own and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and os.access(folder, os.W_OK):
+                return folder
+    raise BadInput(f"{' and '.join(map(str, caches))}: neither is this user's own; set XDG_CACHE_HOME to a folder")

@@ -1,0 +1,76 @@
+"""A terminal that goes away, a pipe that nobody reads: what is shown may be lost, and the job does not notice."""
+
+import os
+import pty
+import signal
+from pathlib import Path
+
+import pytest
+from conftest import TINY, Start
+from test_progress import TERMINAL
+
+SHOWN = ("--recipe", "tiny.toml", "--run", "own")
+
+
+def read_until(terminal: int, text: bytes) -> None:
+    seen = b""
+    while text not in seen:
+        seen += os.read(terminal, 65536)
+
+
+@pytest.mark.parametrize("job", ["train", "tune"])
+@pytest.mark.parametrize("signum", [None, signal.SIGHUP, signal.SIGTERM])
+def test_a_job_outlives_its_terminal(tmp_path: Path, start: Start, job: str, signum: signal.Signals | None) -> None:
+    """With a signal, as where a connection is lost, and without, as with nohup."""
+    toml = TINY if job == "tune" else TINY.partition("[search]")[0]
+    (tmp_path / "tiny.toml").write_text(toml.replace("epochs = 3", "epochs = 30").replace("epochs = 2", "epochs = 30"))
+    ours, theirs = pty.openpty()
+    with start(tmp_path, job, *SHOWN, stderr=theirs, **TERMINAL) as process:
+        os.close(theirs)
+        read_until(ours, b"epoch  1/30")
+        os.close(ours)
+        if signum:
+            process.send_signal(signum)
+        assert process.wait(120) == (75 if signum else 0)
+    assert (tmp_path / "own" / ("best.json" if job == "tune" else "model.keras")).exists() or signum
+    with start(tmp_path, job, *SHOWN) as process:
+        assert process.communicate(timeout=120)
+        assert process.returncode == 0
+
+
+def test_a_result_that_nobody_reads_is_kept_all_the_same(run: Path, tmp_path: Path, start: Start) -> None:
+    (tmp_path / run / "metrics.json").unlink()
+    with start(tmp_path, "eval", run, prepare=close_the_pipes) as process:
+        process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert (tmp_path / run / "metrics.json").exists()
+
+
+def close_the_pipes() -> None:
+    """Nobody reads stdout and stderr any more."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    for descriptor in (1, 2):
+        os.dup2(writer, descriptor)
+
+
+def to_a_full_disk() -> None:
+    os.dup2(os.open("/dev/full", os.O_WRONLY), 1)
+
+
+def test_a_result_that_a_full_disk_refuses_is_told(run: Path, tmp_path: Path, start: Start) -> None:
+    with start(tmp_path, "report", run, prepare=to_a_full_disk) as process:
+        _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 64
+    assert stderr.count("\n") == 1
+    assert "No space left on device" in stderr
+
+
+def test_a_log_on_a_full_disk_stops_nothing(run: Path, tmp_path: Path, start: Start) -> None:
+    (tmp_path / run / "metrics.json").unlink()
+    full = os.open("/dev/full", os.O_WRONLY)
+    with start(tmp_path, "eval", run, stderr=full) as process:
+        stdout, _ = process.communicate(timeout=60)
+    os.close(full)
+    assert process.returncode == 0
+    assert stdout.startswith("test accuracy")
