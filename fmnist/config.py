@@ -113,7 +113,7 @@ def _read(path: Path) -> str:
     try:
         raw = read_bytes(path, _MOST)
     except OSError as error:
-        raise BadInput(f"recipe {path}: {error.strerror}") from error
+        raise BadInput(f"recipe {path}: {error}") from error
     # Without a mark UTF-16 has zero bytes, which no TOML has.
     if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in raw:
         raise BadInput(f"recipe {path} is UTF-16, or no text at all; save it as UTF-8")

@@ -201,18 +201,18 @@ def _read_predictions(run: RunDir, metrics: Metrics) -> dict[str, np.ndarray]:
     path = run.predictions
     try:
         found = arrays.load(path)
-        images = len(found["labels"])
+        images, known = found["labels"].shape[:1], found["confidence"].shape[:1]
         shown = found["mistakes"].shape[:1]
         for name, kinds, shape in (
-            ("labels", "u", (images,)),
-            ("predicted", "u", (images,)),
-            ("confidence", "f", (images,)),
+            ("labels", "u", images),
+            ("predicted", "u", images),
+            ("confidence", "f", known),
             ("mistakes", "iu", shown),
             ("mistake_images", "u", (*shown, *IMAGE_SHAPE)),
         ):
             if found[name].shape != shape or found[name].dtype.kind not in kinds:
                 raise ValueError(f"{name} is {found[name].dtype} {list(found[name].shape)}, not {list(shape)}")
-        for name, most in (("labels", CLASSES), ("predicted", CLASSES), ("mistakes", images)):
+        for name, most in (("labels", CLASSES), ("predicted", CLASSES), ("mistakes", *known)):
             if not ((found[name] >= 0) & (found[name] < most)).all():
                 raise ValueError(f"{name} is out of range")
     except OSError as error:
