@@ -10,7 +10,7 @@ RECIPE ?= tuned-mlp
 #: the seed of everything random
 SEED ?= 0
 #: the name of the run's folder [recipe-seed]
-RUN ?= $(patsubst %.toml,%,$(notdir $(RECIPE)))-seed$(SEED)
+RUN ?= $(RECIPE_NAME)-seed$(SEED)
 #: where the run folders are
 RESULTS ?= results
 #: a directory with the four IDX files; without it they are found or fetched
@@ -66,6 +66,28 @@ PYTHON3 ?= python3
 
 unexport $(HERE)
 
+# What the command line gives is data. make takes it as it stands, where a `$` would call make's functions, and the shell
+# gets it in quotes. A line break would end a command in spite of them; so it can mark here where a word begins.
+override define LINE_BREAK
+
+
+endef
+$(foreach name,$(HERE),$(if $(filter command,$(firstword $(origin $(name)))),\
+	$(eval override $(name) := $$(value $(name)))\
+	$(if $(findstring $(LINE_BREAK),$($(name))),$(error $(name) has a line break in it; write it in one line))))
+SPACE := $(subst ,, )
+QUOTED = '$(subst ','\'',$(1))'
+# --option='value', for the option's name and the variable's. A value may begin with a dash.
+OPTION = --$(1)=$(call QUOTED,$($(2)))
+OPTION_IF_SET = $(if $($(2)),$(OPTION))
+# An override begins with a key, `section.key=`; what follows it up to the next one is its value, spaces and all.
+BEGINS = $(and $(findstring =,$(1)),$(findstring .,$(KEY)),$(if $(findstring [,$(KEY))$(findstring {,$(KEY)),,yes))
+KEY = $(firstword $(subst =, ,_$(1)))
+MARKED = $(foreach word,$(SET),$(if $(call BEGINS,$(word)),$(LINE_BREAK))$(word))
+SET_OPTIONS = $(if $(SET),--set=$(subst $(LINE_BREAK),,$(subst $(SPACE)$(LINE_BREAK),' --set=',$(call QUOTED,$(MARKED)))))
+# For notdir and patsubst a name ends at a space.
+RECIPE_NAME = $(subst %p,%,$(subst %s,$(SPACE),$(patsubst %.toml,%,$(notdir $(subst $(SPACE),%s,$(subst %,%p,$(RECIPE)))))))
+
 # Of the rest of the environment a site's or other work's settings of Python, of shells and of git may change what runs.
 unexport $(filter-out PYTHONDONTWRITEBYTECODE PYTHONPYCACHEPREFIX PYTHONUNBUFFERED PYTHONUTF8 PYTHON_%,$(filter PYTHON%,$(.VARIABLES)))
 unexport BASH_ENV CDPATH ENV GREP_OPTIONS POSIXLY_CORRECT SHELLOPTS
@@ -84,7 +106,7 @@ ifeq ($(filter auto docker podman local,$(ENGINE)),)
 $(error ENGINE=$(ENGINE) is not known; use auto, docker, podman or local)
 endif
 ifeq ($(ENGINE),auto)
-override ENGINE := $(shell $(PYTHON3) -E -m jobs.engines)
+override ENGINE := $(shell $(call QUOTED,$(PYTHON3)) -E -m jobs.engines)
 endif
 
 VENV := .venv
@@ -102,15 +124,18 @@ TENSORBOARD := CUDA_VISIBLE_DEVICES=-1 TF_CPP_MIN_LOG_LEVEL=2 TF_ENABLE_ONEDNN_O
 	$(BIN)/tensorboard --host localhost --port 6006 --logdir
 else
 READY :=
-FMNIST = $(PYTHON3) -m jobs.containers --engine $(ENGINE) $(if $(IMAGE),--image '$(IMAGE)') \
-	$(if $(MEMORY),--memory '$(MEMORY)')
+FMNIST = $(call QUOTED,$(PYTHON3)) -m jobs.containers $(call OPTION,engine,ENGINE) $(call OPTION_IF_SET,image,IMAGE) \
+	$(call OPTION_IF_SET,memory,MEMORY)
 TENSORBOARD = $(FMNIST) tensorboard
 endif
-RUN_DIR = '$(RESULTS)/$(RUN)'
-DATA_OPTION = $(if $(DATA),--data '$(DATA)')
-JOB_OPTIONS = --recipe '$(RECIPE)' --seed $(SEED) --run $(RUN_DIR) $(foreach set,$(SET),--set '$(set)') $(DATA_OPTION)
-TUNE_OPTIONS = $(if $(TRIALS),--trials $(TRIALS)) $(if $(WORKERS),--workers $(WORKERS)) \
-	$(if $(GPUS_PER_WORKER),--gpus-per-worker $(GPUS_PER_WORKER))
+# No option, even if it begins with a dash.
+FOLDER = $(if $(filter -%,$(firstword $(RESULTS))),./)$(RESULTS)
+RUN_DIR = $(FOLDER)/$(RUN)
+RUN_ARGUMENT = $(call QUOTED,$(RUN_DIR))
+DATA_OPTION = $(call OPTION_IF_SET,data,DATA)
+JOB_OPTIONS = $(call OPTION,recipe,RECIPE) $(call OPTION,seed,SEED) $(call OPTION,run,RUN_DIR) $(SET_OPTIONS) $(DATA_OPTION)
+TUNE_OPTIONS = $(call OPTION_IF_SET,trials,TRIALS) $(call OPTION_IF_SET,workers,WORKERS) \
+	$(call OPTION_IF_SET,gpus-per-worker,GPUS_PER_WORKER)
 
 MAKEFLAGS += --no-builtin-rules --no-print-directory
 # The jobs of `all` meet through files: one after the other, whatever -j says, and none after one that failed (-k).
@@ -144,18 +169,19 @@ train: $(READY) ## train the final model
 	$(FMNIST) train $(JOB_OPTIONS)
 
 eval: $(READY) ## judge the model on the test set
-	$(FMNIST) eval $(RUN_DIR) $(DATA_OPTION)
-	$(if $(filter 1,$(TTA)),$(FMNIST) eval $(RUN_DIR) --tta $(DATA_OPTION))
+	$(FMNIST) eval $(RUN_ARGUMENT) $(DATA_OPTION)
+	$(if $(filter 1,$(TTA)),$(FMNIST) eval $(RUN_ARGUMENT) --tta $(DATA_OPTION))
 
 report: $(READY) ## print the run's summary and write report.html
-	$(FMNIST) report $(RUN_DIR)
+	$(FMNIST) report $(RUN_ARGUMENT)
 
 evidence: RECIPE := $(if $(filter file,$(origin RECIPE)),wide-mlp,$(RECIPE))
 evidence: $(ENVIRONMENT) ## train RECIPE [wide-mlp] with SEEDS seeds and its references, then judge all
 	$(if $(filter-out local,$(ENGINE)),$(error evidence runs with ENGINE=local alone))
 	$(if $(SET),$(error evidence takes a recipe as it stands; write SET into a recipe of your own))
-	$(BIN)/fmnist evidence --recipe '$(RECIPE)' --seeds $(SEEDS) --distilled-seeds $(DISTILLED_SEEDS) \
-		--reference-seeds $(REFERENCE_SEEDS) --results '$(RESULTS)' $(DATA_OPTION)
+	$(BIN)/fmnist evidence $(call OPTION,recipe,RECIPE) $(call OPTION,seeds,SEEDS) \
+		$(call OPTION,distilled-seeds,DISTILLED_SEEDS) $(call OPTION,reference-seeds,REFERENCE_SEEDS) \
+		$(call OPTION,results,RESULTS) $(DATA_OPTION)
 
 submit: $(ENVIRONMENT) ## submit tune, train, eval and report to CLUSTER
 	$(ON_CLUSTER) submit $(CLUSTER_OPTIONS)
@@ -168,18 +194,19 @@ logs: ## the last lines of each of their logs
 cancel: ## end them
 
 ON_CLUSTER = $(BIN)/python -m jobs.cluster
-CLUSTER_OPTIONS = --cluster '$(CLUSTER)' $(JOB_OPTIONS) $(TUNE_OPTIONS) $(foreach name,$(SITE),$(if $($(name)),--$(name) '$($(name))'))
+CLUSTER_OPTIONS = $(call OPTION,cluster,CLUSTER) $(JOB_OPTIONS) $(TUNE_OPTIONS) \
+	$(foreach name,$(SITE),$(call OPTION_IF_SET,$(name),$(name)))
 SITE := IMAGE TIME MEMORY CPUS RUNTIME ACCOUNT PARTITION REQUEUES OVERLAY NAMESPACE QUEUE
 
 devices: $(READY) ## what this machine computes with
 	$(FMNIST) devices
 
 image: ## build the container image
-	$(PYTHON3) -m jobs.image --engine $(ENGINE:local=auto) --accelerator $(ACCELERATOR) \
-		$(if $(BASE_IMAGE),--base-image '$(BASE_IMAGE)')
+	$(call QUOTED,$(PYTHON3)) -m jobs.image --engine=$(call QUOTED,$(ENGINE:local=auto)) \
+		$(call OPTION,accelerator,ACCELERATOR) $(call OPTION_IF_SET,base-image,BASE_IMAGE)
 
 tensorboard: $(READY) ## look at all runs, on http://localhost:6006
-	$(TENSORBOARD) '$(RESULTS)'
+	$(TENSORBOARD) $(call QUOTED,$(FOLDER))
 
 test: $(DEV_ENVIRONMENT) ## run the tests
 	$(BIN)/pytest $(IN_PARALLEL)
@@ -188,14 +215,14 @@ test-faults: $(DEV_ENVIRONMENT) ## run those that take longer: kills, full disks
 	$(BIN)/pytest -m faults $(IN_PARALLEL)
 
 test-%: $(DEV_ENVIRONMENT) ## run those that need more: test-containers, test-slurm, test-kubernetes, test-browser, test-old-keras
-	$(BIN)/pytest -m $(subst -,_,$*)
+	$(BIN)/pytest -m $(call QUOTED,$(subst -,_,$*))
 
 # Each process of pytest's has two or three that it tests.
 IN_PARALLEL = --numprocesses auto --maxprocesses 4 --dist worksteal
 
 chaos: $(DEV_ENVIRONMENT) ## kill chief, workers and `tune` at random through twenty searches and more
-	TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/python tests/chaos.py --seed $(SEED)
-	TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/python tests/chaos_tune.py --seed $(SEED)
+	TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/python tests/chaos.py $(call OPTION,seed,SEED)
+	TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/python tests/chaos_tune.py $(call OPTION,seed,SEED)
 
 lint: $(DEV_ENVIRONMENT) ## check style, types and shell scripts
 	$(BIN)/ruff check .
@@ -207,7 +234,7 @@ bench: $(DEV_ENVIRONMENT) ## measure the speed against the alternatives
 	$(BIN)/python -m tests.bench
 
 tour: $(DEV_ENVIRONMENT) ## take the README's pictures of the run, finished and with a search (needs Chromium)
-	$(BIN)/python -m tests.tour $(RUN_DIR) docs
+	$(BIN)/python -m tests.tour $(RUN_ARGUMENT) docs
 
 lock: $(DEV_ENVIRONMENT) ## renew requirements/ with the newest versions that fit pyproject.toml
 	$(LOCK) --extra cpu --output-file requirements/cpu.txt pyproject.toml
@@ -228,12 +255,12 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 
 # A stamp is its recipe's last line, so an environment that failed half-way is made anew.
 $(ENVIRONMENT): requirements/$(TENSORFLOW).txt
-	@$(PYTHON3) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' || \
+	@$(call QUOTED,$(PYTHON3)) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' || \
 		{ echo 'make: fmnist needs Python 3.10 to 3.13; name one: make PYTHON3=python3.12' >&2; exit 1; }
-	@$(PYTHON3) -c 'import ensurepip, venv' 2>/dev/null || \
-		{ echo 'make: $(PYTHON3) cannot make virtual environments; on Debian and Ubuntu: apt-get install python3-venv' >&2; exit 1; }
+	@$(call QUOTED,$(PYTHON3)) -c 'import ensurepip, venv' 2>/dev/null || \
+		{ echo make: $(call QUOTED,$(PYTHON3)) 'cannot make virtual environments; on Debian and Ubuntu: apt-get install python3-venv' >&2; exit 1; }
 	@echo 'making $(VENV) from $<; this takes a few minutes' >&2
-	@$(PYTHON3) -m venv --clear $(VENV)
+	@$(call QUOTED,$(PYTHON3)) -m venv --clear $(VENV)
 	@$(PIP_INSTALL) --require-hashes --requirement $<
 	@$(PIP_INSTALL) --no-deps --no-build-isolation --editable .
 	@docker/link_cusolver.sh $(VENV)

@@ -43,6 +43,7 @@ _KINDS: dict[Callable[[int], bool], str] = {
     stat.S_ISLNK: "a symbolic link",
 }
 _MOST = 2**28  # bytes of a file that is read as a whole
+_PATTERN = frozenset("*?[]{}\\")
 _LOCK_SECONDS = 30.0  # for which a short lock is waited for
 _LOCK_LOOK = 0.01
 
@@ -269,12 +270,12 @@ def check_writable(folder: Path) -> None:
 
 @functools.cache
 def utf8_path(folder: Path) -> str:
-    """Return a path to `folder`, which is made if missing, for libraries that read every path as UTF-8.
+    """Return a path to `folder`, which is made if missing, for libraries that read a path as UTF-8, or as a pattern.
 
-    Of a name in another encoding they would make a second folder, or an error.
+    Of a name in another encoding they would make a second folder, or an error; of `[x]` they would find `x`.
     """
     with contextlib.suppress(UnicodeEncodeError):
-        if str(folder).encode("utf-8") == os.fsencode(folder):
+        if str(folder).encode("utf-8") == os.fsencode(folder) and not _PATTERN.intersection(str(folder)):
             return str(folder)
     folder.mkdir(parents=True, exist_ok=True)
     return f"/proc/self/fd/{os.open(folder, os.O_RDONLY | os.O_DIRECTORY)}"

@@ -26,7 +26,8 @@ def bar(name: str, total: int, unit: str) -> Iterator[Advance]:
     if not console.is_terminal or not logging.getLogger().isEnabledFor(logging.INFO):
         yield lambda _units: None
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:3.0f}%"), _Rate(unit))
+    percentage = TextColumn("{task.percentage:3.0f}%")
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), percentage, _Rate(unit))
     with Progress(*columns, console=console, transient=True) as shown, logging_to_stderr():
         task = shown.add_task(name, total=total)
         yield lambda units: shown.advance(task, units)

@@ -23,6 +23,7 @@ from fmnist.search.supervise import Ending, Member, Share, shares, supervise
 from fmnist.signals import Stop, stop_on_signals
 from jobs import engines, single
 from jobs.engines import Engine
+from jobs.mounts import mount
 
 logger = logging.getLogger(__name__)
 
@@ -177,9 +178,7 @@ def _results(runs: Sequence[Path], *, make: bool) -> Path:
 def _mount(source: Path, target: str, *, read_only: bool = False) -> str:
     if not source.exists():
         raise BadInput(f"{source} is missing")
-    if "," in str(source.resolve()):
-        raise BadInput(f"{source.resolve()}: container engines cannot mount a path with a comma")
-    return f"--mount=type=bind,source={source.resolve()},target={target}{',readonly' if read_only else ''}"
+    return f"--mount={mount(str(source.resolve()), target, *(['readonly'] if read_only else []))}"
 
 
 class _Containers:
@@ -229,7 +228,8 @@ class _Containers:
 
     def remove(self) -> None:
         """Remove every container and network of this job."""
-        mine = ("--quiet", "--filter", f"label={self._label}")
+        # Not by the label: of a path with a comma some engines make two filters.
+        mine = ("--quiet", "--filter", f"name={self._name}")
         if containers := self._engine("ps", "--all", *mine, check=False).split():
             self._engine("rm", "--force", *containers, check=False)
         if networks := self._engine("network", "ls", *mine, check=False).split():

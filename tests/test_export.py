@@ -24,7 +24,8 @@ RUN = Path("results", "tiny-seed0")
 
 @pytest.fixture(scope="module")
 def copy(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> RunDir:
-    return RunDir(shutil.copytree(finished / RUN, tmp_path_factory.mktemp("export") / "run"))
+    """In a folder that a pattern would miss."""
+    return RunDir(shutil.copytree(finished / RUN, tmp_path_factory.mktemp("export") / "[*?]{x,y}\\ it's" / "run"))
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +65,9 @@ def test_what_is_linear_in_a_row_is_one_layer(whitened: RunDir, data_dir: Path) 
 
 
 @pytest.mark.parametrize("name", ["savedmodel", "tflite", "onnx"])
-def test_a_float_format_agrees_with_keras_on_the_whole_test_set(copy: RunDir, data_dir: Path, name: str) -> None:
+def test_a_float_format_agrees_with_keras_on_the_whole_test_set(
+    copy: RunDir, data_dir: Path, tmp_path: Path, name: str
+) -> None:
     for package in export.FORMATS[name].packages:
         pytest.importorskip(package)
     # Twice: the second replaces the first.
@@ -74,8 +77,10 @@ def test_a_float_format_agrees_with_keras_on_the_whole_test_set(copy: RunDir, da
     assert check.path.exists()
     assert check.path.parent == copy.exports
     assert not list(copy.exports.glob(".*"))
-    # A batch of another size, from where it was put.
-    logits = export.FORMATS[name].read(str(check.path))(np.zeros((3, 28, 28), np.uint8))
+    # A batch of another size, from where it was put by whoever took it.
+    elsewhere = tmp_path / check.path.name
+    (shutil.copytree if check.path.is_dir() else shutil.copy)(check.path, elsewhere)
+    logits = export.FORMATS[name].read(str(elsewhere))(np.zeros((3, 28, 28), np.uint8))
     assert logits.shape == (3, 10)
     assert logits.dtype == np.float32
 

@@ -3,6 +3,7 @@
 import ast
 import os
 import re
+import shlex
 import subprocess
 from pathlib import Path
 
@@ -33,11 +34,11 @@ def make(*args: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(["make", *args], cwd=ROOT, env=environment, capture_output=True, text=True)
 
 
-def jobs(*args: str) -> list[str]:
-    """The `fmnist` commands that make would run, without the program's path."""
+def jobs(*args: str) -> list[list[str]]:
+    """The arguments of `fmnist` in the commands that make would run."""
     result = make("--dry-run", *args)
     assert result.returncode == 0, result.stderr
-    return re.findall(r"^\S*bin/fmnist (.*?) *$", result.stdout, re.MULTILINE)
+    return [shlex.split(line) for line in re.findall(r"^\S*bin/fmnist (.*)$", result.stdout, re.MULTILINE)]
 
 
 def test_no_file_names_a_package_registry() -> None:
@@ -110,17 +111,16 @@ def test_make_alone_lists_every_target_and_variable() -> None:
 
 
 def test_make_all_runs_the_jobs_in_order_on_one_run_folder() -> None:
-    job = "--recipe 'smoke' --seed 3 --run 'out/smoke-seed3'"
-    expected = ["data", f"tune {job}", f"train {job}", "eval 'out/smoke-seed3'", "report 'out/smoke-seed3'"]
-    assert [re.sub(" +", " ", line) for line in jobs("-j4", "all", "RECIPE=smoke", "SEED=3", "RESULTS=out")] == expected
+    job = ["--recipe=smoke", "--seed=3", "--run=out/smoke-seed3"]
+    expected = [["data"], ["tune", *job], ["train", *job], ["eval", "out/smoke-seed3"], ["report", "out/smoke-seed3"]]
+    assert jobs("-j4", "all", "RECIPE=smoke", "SEED=3", "RESULTS=out") == expected
 
 
 def test_make_passes_every_variable_on() -> None:
     (tune,) = jobs("tune", "RECIPE=my/own.toml", "TRIALS=7", "DATA=idx", "SET=model.hidden=[64,32] training.epochs=2")
-    assert "--recipe 'my/own.toml' --seed 0 --run 'results/own-seed0'" in tune
-    assert "--set 'model.hidden=[64,32]' --set 'training.epochs=2'" in tune
-    assert "--data 'idx'" in tune
-    assert "--trials 7" in tune
+    expected = ["--recipe=my/own.toml", "--seed=0", "--run=results/own-seed0"]
+    expected += ["--set=model.hidden=[64,32]", "--set=training.epochs=2", "--data=idx", "--trials=7"]
+    assert tune == ["tune", *expected]
 
 
 def test_an_unknown_engine_ends_in_one_line() -> None:

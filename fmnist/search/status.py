@@ -117,7 +117,8 @@ def _workers(rows: list[dict[str, str]]) -> Table:
         its = [row for row in rows if row.get("worker") == worker]
         failed = sum(row["status"] == "FAILED" for row in its)
         now = [f"trial {row['trial']}" for row in its if row["status"] == "RUNNING"]
-        table.add_row(worker, str(sum(row["status"] in _ENDED for row in its)), str(failed), " ".join(now))
+        # As text: a string would be read as markup.
+        table.add_row(Text(worker), str(sum(row["status"] in _ENDED for row in its)), str(failed), " ".join(now))
     return table
 
 

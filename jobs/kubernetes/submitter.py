@@ -73,6 +73,8 @@ def render(pipeline: Pipeline, site: Site, folder: Path) -> None:
         raise BadInput(
             f"RUN={pipeline.name}: Kubernetes takes up to 40 lower-case letters, digits and '-', the first a letter"
         )
+    if (source := pipeline.recipe_file()) and not re.fullmatch(r"[a-zA-Z0-9._-]+", source.name):
+        raise BadInput(f"RECIPE={source}: Kubernetes takes letters, digits, '.', '_' and '-' in the file's name")
     (folder / "tensorboard").mkdir(parents=True, exist_ok=True)
     copy(_HERE / "references.yaml", folder / "references.yaml")
     (folder / "token").unlink(missing_ok=True)
@@ -87,7 +89,7 @@ def render(pipeline: Pipeline, site: Site, folder: Path) -> None:
         "secretGenerator": [{"name": "token", "files": ["token"]}],
         "patches": _patches(pipeline, site),
     }
-    if source := pipeline.recipe_file():
+    if source:
         copy(source, folder / source.name)
         kustomization["configMapGenerator"] = [{"name": "recipe", "files": [source.name]}]
     tensorboard = {
@@ -141,9 +143,10 @@ def _values(job: str, pipeline: Pipeline, site: Site) -> dict[str, Any]:
     source = pipeline.recipe_file()
     verb = "tune" if job in ("chief", "workers") else job
     recipe = f"/recipe/{source.name}" if source else pipeline.recipe
+    arguments = pipeline.arguments(verb, recipe, f"/results/{pipeline.name}")
     values: dict[str, Any] = {
         f"{_CONTAINER}/image": site.image,
-        f"{_CONTAINER}/args": pipeline.arguments(verb, recipe, f"/results/{pipeline.name}"),
+        f"{_CONTAINER}/args": [argument.replace("$", "$$") for argument in arguments],  # $(NAME) would be a variable
     }
     if job == "workers":
         values |= {"/completions": pipeline.workers, "/parallelism": pipeline.workers}

@@ -4,7 +4,7 @@
 #   FMNIST_RUNTIME    none (a virtual environment on a shared file system), podman, apptainer or pyxis
 #   FMNIST_PYTHON     none: the Python that has the package
 #   FMNIST_IMAGE      the others: the image, as the runtime names it
-#   FMNIST_MOUNTS     the others: the folders that a job sees, FOLDER:FOLDER,...
+#   FMNIST_MOUNTS     the others: the folders that a job sees, as lines for --mount; pyxis: FOLDER:FOLDER,...
 #   FMNIST_VARIABLES  the others: the variables that may change numbers, and are meant to
 #   FMNIST_REQUEUES   how often an interrupted job is put back into the queue
 #
@@ -42,7 +42,11 @@ is_wanted() { [[ $(squeue --noheader --jobs="$SLURM_JOB_ID" --format=%T || echo 
 
 start_none() { step "$FMNIST_PYTHON" -m fmnist "$@"; }
 
-start_apptainer() { step apptainer exec --nv --no-home --bind "$FMNIST_MOUNTS" "$FMNIST_IMAGE" fmnist "$@"; }
+start_apptainer() {
+    local mounts
+    readarray -t mounts <<<"$FMNIST_MOUNTS"
+    step apptainer exec --nv --no-home "${mounts[@]/#/--mount=}" "$FMNIST_IMAGE" fmnist "$@"
+}
 
 start_pyxis() {
     step --container-image="$FMNIST_IMAGE" --container-mounts="$FMNIST_MOUNTS" --no-container-mount-home fmnist "$@"
@@ -61,7 +65,7 @@ send() { kill -s "$1" "$child"; }
 # A container in the foreground would outlive `scancel`, which ends the client alone.
 start_podman() {
     local options=() mounts gpu name
-    IFS=, read -ra mounts <<<"$FMNIST_MOUNTS"
+    readarray -t mounts <<<"$FMNIST_MOUNTS"
     container="fmnist-$SLURM_JOB_ID"
     # shellcheck disable=SC2317,SC2329  # the traps call it
     send() { podman kill --signal "$1" "$container" >/dev/null; }
@@ -78,7 +82,7 @@ start_podman() {
     # A job that was killed before it could end its container may have left it here.
     podman run --detach --replace --name "$container" --network host --user "$(id -u):$(id -g)" \
         --read-only --tmpfs /tmp --cap-drop all --security-opt no-new-privileges \
-        --http-proxy=false --env 'KERASTUNER_*' --env 'FMNIST_*' "${mounts[@]/#/--volume=}" "${options[@]}" \
+        --http-proxy=false --env 'KERASTUNER_*' --env 'FMNIST_*' "${mounts[@]/#/--mount=}" "${options[@]}" \
         "$FMNIST_IMAGE" fmnist "$@" >/dev/null
     podman logs --follow "$container" &
     (exit "$(podman wait "$container")") &

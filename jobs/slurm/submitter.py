@@ -1,6 +1,7 @@
 """The pipeline on Slurm: chief, array of workers, train, eval, report; the one place that says what each asks for."""
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ from fmnist.errors import BadInput
 from fmnist.files import copy, open_regular, read_bytes, write_json
 from fmnist.rundir import RunDir
 from fmnist.search.status import show
+from jobs.mounts import mount
 from jobs.pipeline import Pipeline, Site, need
 from jobs.slurm.environment import inherited
 
@@ -35,6 +37,8 @@ def submit(pipeline: Pipeline, site: Site) -> None:
         raise BadInput(f"RUNTIME={site.runtime} is not known; use one of {', '.join(RUNTIMES)}")
     if site.runtime != "none" and not site.image:
         raise BadInput(f"RUNTIME={site.runtime} needs IMAGE, an image that the nodes have or can pull")
+    if "\\" in str(pipeline.logs.absolute()):
+        raise BadInput(f"{pipeline.logs}: Slurm cannot number the workers' logs in a path with a backslash")
     if site.runtime == "none" or pipeline.data:
         data.fetch(pipeline.data)
     if queued := _queued(pipeline.run):
@@ -54,6 +58,8 @@ def submit(pipeline: Pipeline, site: Site) -> None:
 def _submit(pipeline: Pipeline, site: Site, ids: dict[str, str]) -> None:
     """Submit job after job, and note each one's id in `ids`."""
     run = str(pipeline.run.path.absolute())
+    # Slurm would put an array's id where the path has %A.
+    logs = str(pipeline.logs.absolute()).replace("%", "%%")
     recipe = _recipe(pipeline)
     jobs_environment = _environment(pipeline, site)
 
@@ -71,7 +77,7 @@ def _submit(pipeline: Pipeline, site: Site, ids: dict[str, str]) -> None:
         return answer.stdout.strip().partition(";")[0]
 
     def job(name: str, script: str, verb: str, *options: str, after: str = "", log: str = "") -> None:
-        common = [f"--output={pipeline.logs.absolute()}/{log or name}.log", "--open-mode=append", "--requeue"]
+        common = [f"--output={logs}/{log or name}.log", "--open-mode=append", "--requeue"]
         common += ["--nodes=1", "--ntasks=1", "--signal=B:USR2@120", "--kill-on-invalid-dep=yes"]
         dependency = [f"--dependency={after}"] if after else []
         ids[name] = sbatch(name, script, [*common, *dependency, *options], pipeline.arguments(verb, recipe, run))
@@ -111,13 +117,23 @@ def _recipe(pipeline: Pipeline) -> str:
     return str(copy(source, pipeline.state.absolute() / source.name))
 
 
+def _mounts(pipeline: Pipeline, site: Site) -> str:
+    """The folders that a job in a container sees, each by its own path, as the runtime takes them."""
+    folders = [str(folder.absolute()) for folder in (pipeline.run.path, pipeline.data) if folder]
+    if site.runtime != "pyxis":
+        return "\n".join(mount(folder, folder) for folder in folders)
+    for folder in folders:
+        if re.search(r"[,:\s]", folder):
+            raise BadInput(f"{folder}: pyxis cannot mount a path with a comma, a colon or a space; move or rename it")
+    return ",".join(f"{folder}:{folder}" for folder in folders)
+
+
 def _environment(pipeline: Pipeline, site: Site) -> dict[str, str]:
-    folders = [pipeline.run.path, *([pipeline.data] if pipeline.data else [])]
     ours = {
         "FMNIST_RUNTIME": site.runtime,
         "FMNIST_PYTHON": sys.executable,
         "FMNIST_REQUEUES": str(site.requeues),
-        "FMNIST_MOUNTS": ",".join(f"{folder.absolute()}:{folder.absolute()}" for folder in folders),
+        "FMNIST_MOUNTS": _mounts(pipeline, site),
         "FMNIST_TOKEN_FILE": str(pipeline.token.absolute()),
     }
     if site.image and site.runtime != "none":
