@@ -65,9 +65,13 @@ def fits(state: dict[str, Any], weights: Sequence[np.ndarray], optimizer: Sequen
 
 
 def _alike(found: Any, known: Sequence[np.ndarray]) -> bool:
-    if not isinstance(found, list) or not all(isinstance(one, np.ndarray) for one in found):
+    if not isinstance(found, list) or [np.shape(one) for one in found] != [np.shape(one) for one in known]:
         return False
-    return [(one.shape, one.dtype) for one in found] == [(one.shape, one.dtype) for one in known]
+    # A variable without dimensions is a plain number in the file.
+    return all(
+        one.dtype == other.dtype if isinstance(one, np.ndarray) else isinstance(one, int | float)
+        for one, other in zip(found, known, strict=True)
+    )
 
 
 def _is_history(found: Any, epochs: int) -> bool:
