@@ -1,5 +1,6 @@
 """`export`: the final model in the formats of other runtimes, each checked on the test images before it is kept."""
 
+import contextlib
 import importlib.util
 import os
 import shutil
@@ -14,7 +15,7 @@ import numpy as np
 from fmnist import data, evaluate, identity
 from fmnist.devices import numerics
 from fmnist.errors import BadInput, ExportFailed
-from fmnist.files import check_replaceable, utf8_path
+from fmnist.files import check_replaceable, recover_folder, replace_folder, utf8_path
 from fmnist.rundir import RunDir
 from fmnist.text import printable
 
@@ -98,7 +99,18 @@ def export(run: RunDir, name: str, data_dir: Path | None, choose: Callable[[], o
     if path.is_symlink() or not path.is_dir():
         check_replaceable(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=utf8_path(path.parent), prefix=".") as folder:
+    with contextlib.ExitStack() as held:
+        held.enter_context(run.lock(f"export-{name}"))
+        recover_folder(path)
+        # Of one that was killed.
+        for left in path.parent.iterdir():
+            if left.name.startswith(f".{wanted.file}."):
+                shutil.rmtree(left, ignore_errors=True)
+        folder = held.enter_context(
+            tempfile.TemporaryDirectory(
+                dir=utf8_path(path.parent), prefix=f".{wanted.file}.", ignore_cleanup_errors=True
+            )
+        )
         made = os.path.join(folder, wanted.file)
         expected = logits(model, test.images).argmax(axis=1)
         small = folded(model)
@@ -115,10 +127,7 @@ def export(run: RunDir, name: str, data_dir: Path | None, choose: Callable[[], o
         if check.agreement < wanted.least_agreement or check.keras_accuracy - check.accuracy > wanted.most_loss:
             raise ExportFailed(f"{check}: not enough, so it is not kept")
         identity.check_unchanged(run, sha256)
-        # A folder does not replace one that holds something.
-        if path.is_dir():
-            shutil.rmtree(path)
-        os.replace(made, path)
+        replace_folder(made, path)
     return check
 
 

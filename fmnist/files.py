@@ -6,6 +6,7 @@ nor the link itself, is the program's to change. What a person names as an outpu
 """
 
 import contextlib
+import ctypes
 import errno
 import fcntl
 import functools
@@ -14,6 +15,7 @@ import json
 import logging
 import math
 import os
+import re
 import secrets
 import shutil
 import stat
@@ -46,6 +48,8 @@ _MOST = 2**28  # bytes of a file that is read as a whole
 _PATTERN = frozenset("*?[]{}\\")
 _LOCK_SECONDS = 30.0  # for which a short lock is waited for
 _LOCK_LOOK = 0.01
+_DRAFT = re.compile(r"\..+\.[0-9a-f]{16}(\.[^.]+)?")
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of Linux
 
 
 def open_regular(path: Path) -> IO[bytes]:
@@ -104,7 +108,7 @@ def atomic_write(path: Path, *, durable: bool = True) -> Iterator[IO[bytes]]:
     draft = path.with_name(f".{path.stem}.{secrets.token_hex(8)}{path.suffix}")
     try:
         try:
-            with draft.open("x+b") as file:
+            with _open_draft(draft) as file:
                 yield file
                 file.flush()
                 if durable:
@@ -130,6 +134,61 @@ def copy(source: Path, path: Path) -> Path:
     with open_regular(source) as original, atomic_write(path) as made:
         shutil.copyfileobj(original, made)
     return path
+
+
+def _open_draft(draft: Path) -> IO[bytes]:
+    """Open a new file, and lock it: that tells `sweep` that its writer lives."""
+    while True:
+        file = draft.open("x+b")
+        with contextlib.suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_EX)
+        # `sweep` may have come before the lock.
+        if draft.exists():
+            return file
+        file.close()
+
+
+def sweep(folder: Path) -> None:
+    """Remove the drafts in `folder` whose writers were killed; those of living ones are locked.
+
+    Nothing is removed on a file system without locks.
+    """
+    with contextlib.suppress(OSError):
+        for draft in folder.iterdir():
+            if _DRAFT.fullmatch(draft.name):
+                with contextlib.suppress(OSError), open_lock(draft) as file:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    draft.unlink()
+
+
+def replace_folder(made: str, path: Path) -> None:
+    """Put the folder or file `made`, of the same file system, in place of `path`; a kill leaves one of the two.
+
+    What was there goes, or is `made` afterwards. On a file system that cannot exchange two folders a kill may leave the
+    old one aside, for `recover_folder`.
+    """
+    if not path.is_dir() or path.is_symlink():
+        os.replace(made, path)
+        return
+    renameat2 = getattr(ctypes.CDLL(None), "renameat2", None)
+    if renameat2 and not renameat2(_AT_FDCWD, os.fsencode(made), _AT_FDCWD, os.fsencode(path), _RENAME_EXCHANGE):
+        return
+    recover_folder(path)
+    os.replace(path, _aside(path))
+    os.replace(made, path)
+    shutil.rmtree(_aside(path))
+
+
+def recover_folder(path: Path) -> None:
+    """Put back what `replace_folder` had put aside when it was killed."""
+    if path.exists():
+        shutil.rmtree(_aside(path), ignore_errors=True)
+    elif _aside(path).exists():
+        os.replace(_aside(path), path)
+
+
+def _aside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.old")
 
 
 def write_text(path: Path, text: str, *, durable: bool = True) -> None:

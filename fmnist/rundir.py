@@ -13,7 +13,7 @@ from fmnist import environment, provenance, records
 from fmnist.config import resolve, to_dict
 from fmnist.errors import FULL, BadInput, Busy, explain
 from fmnist.files import atomic_write as atomic_write
-from fmnist.files import check_replaceable, check_writable, lock, locked, open_lock, read_bytes
+from fmnist.files import check_replaceable, check_writable, lock, locked, open_lock, read_bytes, sweep
 from fmnist.files import read_json as read_json
 from fmnist.files import write_json as write_json
 from fmnist.records import Config
@@ -246,6 +246,8 @@ class RunDir:
         with open_lock(self.checkpoint / f"{job}.lock") as file:
             if not lock(file):
                 raise Busy(f"another `{job}` is at work in {self}; wait for it or stop it")
+            for folder in (self.path, self.checkpoint, self.exports, self.search, *self.search.glob("trial_*")):
+                sweep(folder)
             yield
 
     @contextlib.contextmanager
@@ -259,6 +261,7 @@ class RunDir:
         """
         self.checkpoint.mkdir(parents=True, exist_ok=True)
         with locked(self.checkpoint / "config.lock", str(self)):
+            sweep(self.path)
             yield
 
 

@@ -76,7 +76,6 @@ def train(
             numerics=numerics(),
             goes_on=checkpoint.exists(),
         )
-        logger.info("train %s (seed %d) on %s", chosen.name, seed, devices)
         training, images = chosen.training, len(loaded.train)
         with devices.scope():
             models = load_all(teachers, loaded.source)
@@ -86,6 +85,7 @@ def train(
         log = log_epochs(training.epochs)
         try:
             with stop.in_order(), bar("train", training.epochs * images, "images") as advance:
+                logger.info("train %s (seed %d) on %s", chosen.name, seed, devices)
 
                 def progress(epoch: int, logs: dict[str, float]) -> None:
                     log(epoch, logs)

@@ -29,7 +29,7 @@ description = "a search to kill"
 train_limit = 2000
 
 [search]
-oracle = "hyperband"
+oracle = "{oracle}"
 trials = 6
 epochs = 4
 
@@ -40,6 +40,8 @@ epochs = 4
 BOUND = 180.0
 """Seconds in which a search ends after the last kill."""
 ALONE, WORKERS = 1, 2
+# What Hyperband gives to which of several workers depends on who asks first, also undisturbed.
+ORACLES = {ALONE: "hyperband", WORKERS: "random"}
 
 
 class Chaos:
@@ -48,7 +50,8 @@ class Chaos:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._environment = {**os.environ, "FMNIST_DATA": str(data.fetch(None).directory), "CUDA_VISIBLE_DEVICES": "-1"}
-        (folder / "of.toml").write_text(OF)
+        for workers, oracle in ORACLES.items():
+            (folder / f"of-{workers}.toml").write_text(OF.replace("{oracle}", oracle))
 
     def whole(self, workers: int) -> None:
         """Run the search undisturbed."""
@@ -85,7 +88,7 @@ class Chaos:
 
     def _start(self, name: str, workers: int) -> Forked:
         path = self.folder / name / str(workers)
-        command = ["tune", "--recipe", "of.toml", "--run", str(path), "--workers", str(workers)]
+        command = ["tune", "--recipe", f"of-{workers}.toml", "--run", str(path), "--workers", str(workers)]
         with (self.folder / f"{name}.log").open("ab") as log:
             return Forked(command, self.folder, self._environment, stderr=log.fileno())
 

@@ -264,7 +264,7 @@ def test_ensembles_that_are_refused(tmp_path: Path, other_data: Path, data_dir: 
 def test_an_ensemble_does_not_replace_another_file(tmp_path: Path, other_data: Path) -> None:
     runs = [trained(tmp_path / f"run{seed}", other_data, seed) for seed in (0, 1)]
     before = runs[0].config.read_bytes()
-    with pytest.raises(BadInput, match=r"config\.json is damaged \(no members"):
+    with pytest.raises(BadInput, match=r"config\.json is damaged \("):
         evaluate.evaluate_ensemble(runs, other_data, output=runs[0].config)
     assert runs[0].config.read_bytes() == before
 

@@ -134,7 +134,8 @@ def trained(folder: Path) -> tuple[list[np.ndarray], dict[str, Any]]:
     """The final weights, and the history but for its times."""
     run = folder / "results" / "own-seed0"
     told = json.loads((run / "history.json").read_text())
-    del told["history"]["seconds"], told["seconds"], told["images_per_second"]
+    # The file of the model holds the time at which it was written.
+    del told["history"]["seconds"], told["seconds"], told["images_per_second"], told["model"]
     return keras.models.load_model(run / "model.keras").get_weights(), told
 
 
