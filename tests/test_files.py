@@ -232,3 +232,43 @@ def test_the_jobs_go_on_without_any_of_it(
     assert (tmp_path / "results" / made).exists()
     for loss in LOSSES:
         assert 1 <= done.stderr.count(loss) <= processes
+
+
+def test_drafts_of_the_dead_are_swept_and_those_of_the_living_stay(tmp_path: Path) -> None:
+    dead = tmp_path / ".config.0123456789abcdef.json"
+    dead.write_text("half")
+    (tmp_path / ".hidden").touch()
+    (tmp_path / "config.json").touch()
+    with files.atomic_write(tmp_path / "living.json") as living:
+        files.sweep(tmp_path)
+        living.write(b"whole")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".hidden", "config.json", "living.json"]
+    assert (tmp_path / "living.json").read_bytes() == b"whole"
+
+
+def test_what_a_killed_writer_has_left_goes_with_the_next_lock(tmp_path: Path) -> None:
+    run = RunDir(tmp_path / "run")
+    for folder in (run.path, run.checkpoint, run.exports, run.search, run.search / "trial_0"):
+        folder.mkdir(parents=True)
+        (folder / ".train.0123456789abcdef.npz").touch()
+    with run.lock("train"):
+        assert [path for path in run.path.rglob(".*") if path.name != "train.lock"] == []
+
+
+@pytest.mark.parametrize("lacks_exchange", [False, True])
+def test_a_folder_replaces_another_and_one_put_aside_comes_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lacks_exchange: bool
+) -> None:
+    path, made = tmp_path / "saved", tmp_path / "made"
+    for folder in (path, made):
+        folder.mkdir()
+        (folder / folder.name).touch()
+    if lacks_exchange:
+        monkeypatch.setattr(files, "_RENAME_EXCHANGE", -1)
+    files.replace_folder(str(made), path)
+    assert [file.name for file in path.iterdir()] == ["made"]
+    assert not list(tmp_path.glob(".*"))
+    # A kill between its two renames.
+    path.rename(tmp_path / ".saved.old")
+    files.recover_folder(path)
+    assert [file.name for file in path.iterdir()] == ["made"]
