@@ -282,7 +282,8 @@ def main(stop: Stop | None = None) -> None:
         sys.exit(_fail(str(error), EXIT_FAILED))
     except Exception as error:
         line = explain(error)
-        if out_of_memory(error):
+        # TensorFlow has one name for memory and for a disk without room.
+        if line is None and out_of_memory(error):
             line = "out of memory; choose fewer units or a smaller batch, or a larger machine"
         elif line is None and isinstance(error, OSError) and error.errno is None:
             # A library's own, such as HDF5's: it has no number.
