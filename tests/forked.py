@@ -105,7 +105,9 @@ class Forked:
             return output, errors
 
     def send_signal(self, signum: signal.Signals) -> None:
-        os.kill(self.pid, signum)
+        # The server does not keep the number of one that has ended, as a parent would.
+        if self._process.exitcode is None:
+            os.kill(self.pid, signum)
 
     def kill(self) -> None:
         self._process.kill()
