@@ -49,7 +49,12 @@ def load(path: Path) -> dict[str, Any] | None:
         raise BadInput(f"the checkpoint {path} is damaged ({error})") from error
 
 
-def fits(state: dict[str, Any], weights: Sequence[np.ndarray], optimizer: Sequence[np.ndarray], callbacks: int) -> bool:
+def fits(
+    state: dict[str, Any],
+    weights: Sequence[np.ndarray],
+    optimizer: Sequence[np.ndarray],
+    callbacks: Sequence[dict[str, Any]],
+) -> bool:
     """Whether a training's state is of such weights and callbacks, so that nothing of it is taken up half-way."""
     seconds, told = state.get("seconds"), state.get("callbacks")
     return (
@@ -58,8 +63,9 @@ def fits(state: dict[str, Any], weights: Sequence[np.ndarray], optimizer: Sequen
         and isinstance(state.get("stopped"), bool)
         and _are_numbers(seconds)
         and isinstance(told, list)
-        and len(told) == callbacks
+        and len(told) == len(callbacks)
         and all(isinstance(values, dict) for values in told)
+        and all(_goes_on(values, known, weights) for values, known in zip(told, callbacks, strict=True))
         and all(_is_history(values["history"], len(seconds or ())) for values in told if "history" in values)
     )
 
@@ -72,6 +78,24 @@ def _alike(found: Any, known: Sequence[np.ndarray]) -> bool:
         one.dtype == other.dtype if isinstance(one, np.ndarray) else isinstance(one, int | float)
         for one, other in zip(found, known, strict=True)
     )
+
+
+def _goes_on(values: dict[str, Any], known: dict[str, Any], weights: Sequence[np.ndarray]) -> bool:
+    """Whether a callback that begins as `known` may come to `values`."""
+
+    def may_be(name: str, value: Any) -> bool:
+        begin = known[name]
+        if begin is None:
+            kept = _alike(value, weights) if name.endswith("weights") else type(value) is float
+            return value is None or kept
+        if isinstance(begin, bool) or isinstance(value, bool):
+            return type(value) is type(begin)
+        return isinstance(value, (int, float) if isinstance(begin, int | float) else type(begin))
+
+    # It becomes a function, which is not saved.
+    if known.keys() - values.keys() - {"monitor_op"}:
+        return False
+    return all(may_be(name, value) for name, value in values.items() if name in known)
 
 
 def _is_history(found: Any, epochs: int) -> bool:

@@ -232,7 +232,7 @@ class _Saver:
             logger.info("%s belongs to another configuration; starting anew", self._path)
             return []
         known = self._program.model.get_weights(), self._program.optimizer_state()
-        if not checkpoint.fits(state, *known, len(self._callbacks)):
+        if not checkpoint.fits(state, *known, [_state(callback) for callback in self._callbacks]):
             logger.warning("the checkpoint %s is damaged; this training starts anew", self._path)
             return []
         self._program.model.set_weights(state["weights"])
