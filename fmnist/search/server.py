@@ -66,7 +66,8 @@ def serving(role: Role, host: str, register: Callable[[Any], None]) -> Iterator[
             with contextlib.suppress(OSError):
                 peers.close_excess(port)
 
-    threading.Thread(target=loop.run_forever, name="server", daemon=True).start()
+    thread = threading.Thread(target=loop.run_forever, name="server", daemon=True)
+    thread.start()
     try:
         server, port = do(start())
         try:
@@ -77,6 +78,7 @@ def serving(role: Role, host: str, register: Callable[[Any], None]) -> Iterator[
         for task in keeping:
             loop.call_soon_threadsafe(task.cancel)
         loop.call_soon_threadsafe(loop.stop)
+        thread.join()  # before gRPC closes the sockets that the loop reads, with the last reference to the server
 
 
 def _listen(server: Any, address: str, role: Role) -> int:
