@@ -64,6 +64,7 @@ def test_what_cannot_run_becomes_a_row_that_says_why(data_dir: Path, monkeypatch
     assert "Missing" in figure.note
 
 
+@pytest.mark.faults
 def test_a_short_run_prints_the_table_and_writes_json(
     data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -170,6 +170,7 @@ def test_an_ambient_variable_changes_no_weight_and_no_score(
     assert ignored == [name] * (name in ("XLA_FLAGS", "TF_XLA_FLAGS", "NVIDIA_TF32_OVERRIDE"))
 
 
+@pytest.mark.faults
 def test_all_of_them_at_once_change_no_search_and_no_training(tmp_path: Path, start_anew: Start) -> None:
     (tmp_path / ".keras").mkdir()
     (tmp_path / ".keras" / "keras.json").write_text(KERAS_JSON)

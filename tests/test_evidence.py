@@ -136,6 +136,7 @@ def test_nothing_is_judged_while_a_training_is_in_other_hands(five: list[RunDir]
     assert told[2]["runs"] == [[run.path.name for run in five]]
 
 
+@pytest.mark.faults
 def test_the_network_is_distilled_from_five_of_its_seeds(tmp_path: Path, fmnist: Command) -> None:
     (tmp_path / "own.toml").write_text(OWN.replace("12", "1"))
     assert fmnist("train", "--recipe", "own.toml").returncode == 0
