@@ -2,7 +2,6 @@
 
 import functools
 import hashlib
-import inspect
 import json
 import logging
 import math
@@ -33,7 +32,13 @@ _PROGRAMS = 16
 # A checkpoint is written once an epoch, unless its writing would take more than this share of the time.
 _CHECKPOINT_SHARE = 0.05
 
-_PLAIN = (bool, int, float, type(None), np.ndarray, np.generic)
+# What the stock callbacks learn in a training. The rest of a callback was given to it, or begins anew with the process.
+_LEARNED: dict[type[keras.callbacks.Callback], tuple[str, ...]] = {
+    keras.callbacks.EarlyStopping: ("best", "best_epoch", "best_weights", "stopped_epoch", "wait"),
+    keras.callbacks.History: ("epoch", "history"),
+    keras.callbacks.ReduceLROnPlateau: ("best", "cooldown_counter", "wait"),
+    keras.callbacks.SwapEMAWeights: ("_ema_weights_in_model",),
+}
 
 
 class Diverged(RuntimeError):
@@ -131,7 +136,7 @@ class Trainer:
         if not training.one_cycle and training.augment.until == 1:
             # How far it trains is no part of what it is: Hyperband goes on with a trial for more epochs.
             del identity["training"]["epochs"]
-        saver = _Saver(checkpoint_path, identity, program, loop.callbacks)
+        saver = _Saver(checkpoint_path, identity, program, [one for one in loop.callbacks if type(one) in _LEARNED])
         seconds = saver.restore()
         past = program.model.history.history
         if progress:
@@ -212,7 +217,10 @@ class _Saver:
             "weights": self._program.model.get_weights(),
             "optimizer": self._program.optimizer_state(),
             "stopped": self._program.model.stop_training,
-            "callbacks": [_state(callback) for callback in self._callbacks],
+            "callbacks": {
+                type(callback).__name__: {name: getattr(callback, name) for name in _LEARNED[type(callback)]}
+                for callback in self._callbacks
+            },
         }
         checkpoint.save(self._path, state)
         self._saved = time.perf_counter()
@@ -231,36 +239,25 @@ class _Saver:
         if state.get("identity") != self._identity:
             logger.info("%s belongs to another configuration; starting anew", self._path)
             return []
-        known = self._program.model.get_weights(), self._program.optimizer_state()
-        if not checkpoint.fits(state, *known, [_state(callback) for callback in self._callbacks]):
-            logger.warning("the checkpoint %s is damaged; this training starts anew", self._path)
+        if not self._fits(state):
+            logger.warning("%s is of another version of Keras; this training starts anew", self._path)
             return []
         self._program.model.set_weights(state["weights"])
         self._program.set_optimizer_state(state["optimizer"])
         self._program.model.stop_training = state["stopped"]
         # Stock callbacks reset themselves in `on_train_begin` and keep no state elsewhere.
-        for callback, values in zip(self._callbacks, state["callbacks"], strict=True):
-            vars(callback).update(values)
+        for callback in self._callbacks:
+            vars(callback).update(state["callbacks"][type(callback).__name__])
         logger.info("going on after epoch %d", len(state["seconds"]))
         return state["seconds"]
+
+    def _fits(self, state: dict[str, Any]) -> bool:
+        known = {"weights": self._program.model.get_weights(), "optimizer": self._program.optimizer_state()}
+        return all(list(map(np.shape, state[name])) == list(map(np.shape, values)) for name, values in known.items())
 
 
 def _digest(model: keras.Model) -> str:
     return hashlib.sha256(b"".join(weights.tobytes() for weights in model.get_weights())).hexdigest()
-
-
-def _state(callback: keras.callbacks.Callback) -> dict[str, Any]:
-    """What the epochs so far have made of a callback, but not what it was given: settings, folders, `params`."""
-    given = {"params", *inspect.signature(type(callback)).parameters}
-    return {name: value for name, value in vars(callback).items() if name not in given and _is_plain(value)}
-
-
-def _is_plain(value: Any) -> bool:
-    if isinstance(value, dict):
-        return all(isinstance(name, str) and _is_plain(item) for name, item in value.items())
-    if isinstance(value, list):
-        return all(_is_plain(item) for item in value)
-    return isinstance(value, _PLAIN)
 
 
 def _mode(monitor: str) -> str:
