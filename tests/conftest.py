@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Generator
@@ -18,6 +19,8 @@ from fmnist import environment
 environment.settle()
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+# `nohup make test`: what is ignored here would be ignored in every job too.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 forked.preload_jobs()
 
 READ_LATE = {"COLUMNS", "CUDA_VISIBLE_DEVICES", "FMNIST_DATA", "NO_COLOR", "TERM"}
