@@ -27,8 +27,6 @@ SET ?=
 TTA ?=
 #: how many seeds of RECIPE `evidence` trains
 SEEDS ?= 10
-#: how many seeds of its network, taught by an ensemble of it
-DISTILLED_SEEDS ?= 3
 #: how many seeds of each reference
 REFERENCE_SEEDS ?= 3
 #: where the jobs run: local (the virtual environment), docker or podman; auto takes the first of the two that answers
@@ -180,8 +178,7 @@ evidence: $(ENVIRONMENT) ## train RECIPE [wide-mlp] with SEEDS seeds and its ref
 	$(if $(filter-out local,$(ENGINE)),$(error evidence runs with ENGINE=local alone))
 	$(if $(SET),$(error evidence takes a recipe as it stands; write SET into a recipe of your own))
 	$(BIN)/fmnist evidence $(call OPTION,recipe,RECIPE) $(call OPTION,seeds,SEEDS) \
-		$(call OPTION,distilled-seeds,DISTILLED_SEEDS) $(call OPTION,reference-seeds,REFERENCE_SEEDS) \
-		$(call OPTION,results,RESULTS) $(DATA_OPTION)
+		$(call OPTION,reference-seeds,REFERENCE_SEEDS) $(call OPTION,results,RESULTS) $(DATA_OPTION)
 
 submit: $(ENVIRONMENT) ## submit tune, train, eval and report to CLUSTER
 	$(ON_CLUSTER) submit $(CLUSTER_OPTIONS)

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 
-import numpy as np
 import tensorflow as tf
 
 from fmnist.schema import AugmentConfig
@@ -11,7 +10,7 @@ from fmnist.schema import AugmentConfig
 def transform(
     config: AugmentConfig, images: tf.Tensor, seed: tf.Tensor, algorithm: str, augmented: tf.Tensor
 ) -> tf.Tensor:
-    """Flip, shift and erase, each image by its own draws.
+    """Flip and shift each image by its own draws.
 
     Args:
         images: uint8 [n, height, width].
@@ -30,9 +29,6 @@ def transform(
         down, right = (tf.cast(next(draws) * choices, tf.int32) - config.shift for _ in range(2))
         moving = tf.cast(augmented, tf.int32)
         images = shift(images, moving * down, moving * right, config.shift)
-    if config.erase:
-        erased = augmented & (next(draws) < config.erase)
-        images = erase(images, erased, *(next(draws) for _ in range(4)))
     return images
 
 
@@ -56,55 +52,6 @@ def shift(images: tf.Tensor, down: tf.Tensor, right: tf.Tensor, most: int) -> tf
         first = most - offset
         columns = tf.where((right == offset)[:, tf.newaxis, tf.newaxis], rows[:, :, first : first + width], columns)
     return columns
-
-
-def erase(
-    images: tf.Tensor, erased: tf.Tensor, area: tf.Tensor, aspect: tf.Tensor, top: tf.Tensor, left: tf.Tensor
-) -> tf.Tensor:
-    """Make a rectangle of each image black for which `erased`, bool [n], is true (random erasing, Zhong et al. 2017).
-
-    Args:
-        images: uint8 [n, height, width].
-        area, aspect, top, left: float32 [n] in [0, 1), the rectangle: 2% to 33% of the image, sides in a ratio of 0.3
-            to 3.3, placed where it fits.
-    """
-    height, width = images.shape[1:]
-    pixels = (0.02 + 0.31 * area) * (height * width)
-    ratio = tf.exp((2 * aspect - 1) * np.log(1 / 0.3))
-    tall, wide = tf.minimum(tf.sqrt(pixels * ratio), height), tf.minimum(tf.sqrt(pixels / ratio), width)
-
-    def inside(size: int, length: tf.Tensor, place: tf.Tensor) -> tf.Tensor:
-        begin = tf.round(place * (size - length))[:, tf.newaxis]
-        position = tf.range(size, dtype=tf.float32)[tf.newaxis]
-        return (position >= begin) & (position < begin + tf.round(length)[:, tf.newaxis])
-
-    rectangle = inside(height, tall, top)[:, :, tf.newaxis] & inside(width, wide, left)[:, tf.newaxis]
-    return tf.where(erased[:, tf.newaxis, tf.newaxis] & rectangle, tf.zeros_like(images), images)
-
-
-def mixing_weights(config: AugmentConfig, steps: int, random: np.random.Generator, augmented: bool) -> np.ndarray:
-    """The share of the batch itself in each step's mixup: float32 [steps], drawn from Beta(alpha, alpha), or 1."""
-    if not (augmented and config.mixup):
-        return np.ones(steps, np.float32)
-    return random.beta(config.mixup, config.mixup, steps).astype(np.float32)
-
-
-def mix(images: tf.Tensor, targets: tf.Tensor, weight: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Mixup (Zhang et al. 2018): blend each image, and its target, with its neighbour in the batch.
-
-    Args:
-        images: uint8 [n, height, width].
-        targets: float32 [n, classes].
-        weight: float32, the share of the image itself.
-
-    Returns:
-        The blends, float32 [n, height, width] in 0..255 and float32 [n, classes].
-    """
-    own = tf.cast(images, tf.float32)
-    return (
-        weight * own + (1 - weight) * tf.roll(own, 1, axis=0),
-        weight * targets + (1 - weight) * tf.roll(targets, 1, axis=0),
-    )
 
 
 def _draws(count: tf.Tensor, seed: tf.Tensor, algorithm: str) -> Iterator[tf.Tensor]:

@@ -128,10 +128,6 @@ def train(
     data: DataOption = None,
     devices: DevicesOption = "auto",
     precision: PrecisionOption = "auto",
-    teachers: Annotated[
-        list[Path] | None,
-        typer.Option("--teacher", metavar="RUN", help="A finished run to learn from; as often as there are teachers."),
-    ] = None,
     profile: Annotated[bool, typer.Option("--profile", help="Profile the second epoch for TensorBoard.")] = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -140,10 +136,7 @@ def train(
     from fmnist.train import train
 
     folder = _run_dir(run, resolved, seed)
-    taught_by = [RunDir(teacher) for teacher in teachers or ()]
-    train(
-        folder, resolved, seed, data, request(devices, precision), _stop(context), teachers=taught_by, profile=profile
-    )
+    train(folder, resolved, seed, data, request(devices, precision), _stop(context), profile=profile)
 
 
 @app.command("eval", epilog="Example: fmnist eval results/tuned-mlp-seed0")
@@ -227,9 +220,6 @@ def evidence(
     context: typer.Context,
     recipe: RecipeOption = "wide-mlp",
     seeds: Annotated[int, typer.Option(metavar="N", min=1, max=1000, help="Of the recipe.")] = 10,
-    distilled_seeds: Annotated[
-        int, typer.Option(metavar="N", min=0, max=1000, help="Of its network, taught by the first five seeds; 0: none.")
-    ] = 3,
     reference_seeds: Annotated[int, typer.Option(metavar="N", min=0, max=1000, help="Of each reference; 0: none.")] = 3,
     results: Annotated[Path, typer.Option(metavar="DIR", help="Where the run folders are.")] = Path("results"),
     data: DataOption = None,
@@ -242,7 +232,7 @@ def evidence(
     choose = request(devices, precision)
     from fmnist.evidence import evidence, plan
 
-    planned = plan(resolved, seeds, distilled_seeds, reference_seeds, results)
+    planned = plan(resolved, seeds, reference_seeds, results)
     if text := evidence(planned, results, data, choose, _stop(context)):
         print(text, end="")
 

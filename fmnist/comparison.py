@@ -131,7 +131,7 @@ def compare(first: Results, second: Results) -> Pair:
 
 
 def _settings(run: Results) -> dict[str, Any]:
-    return {**config.to_dict(run.claimed), "teachers": run.teachers}
+    return {**config.to_dict(run.claimed), **run.gone}
 
 
 def _changes(before: Mapping[str, Any], after: Mapping[str, Any], prefix: str = "") -> list[str]:

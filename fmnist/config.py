@@ -1,6 +1,7 @@
 """Recipes: named TOML files of settings, resolved into the frozen dataclasses of `schema`."""
 
 import codecs
+import copy
 import dataclasses
 import functools
 import itertools
@@ -32,6 +33,8 @@ _HIDDEN = "model.hidden"
 _VALUES = reprlib.Repr()
 _VALUES.maxstring = _VALUES.maxother = _VALUES.maxlong = 80
 _MOST = 2**20  # bytes of a recipe
+# They brought nothing, and 0 was off (docs/experiments.md).
+_GONE = ("training.augment.erase", "training.augment.mixup", "training.distillation")
 _EXACT = 2**53  # what a table, TensorBoard or JSON elsewhere has is a double
 
 
@@ -93,6 +96,29 @@ def resolve(settings: Mapping[str, Any], source: str) -> Recipe:
         return _RECIPE.validate_python(settings)
     except ValidationError as error:
         raise BadInput(f"{source}: {_explain(error)}") from error
+
+
+def recorded(settings: Mapping[str, Any], source: str) -> Recipe:
+    """Freeze the settings that a run folder holds, as `resolve` does, but for keys that are gone.
+
+    Raises:
+        BadInput: an unknown key or a value out of range.
+    """
+    return resolve(upgrade(settings)[0], source)
+
+
+def upgrade(settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return recorded settings without the keys that this version no longer has, and those of them that were in use."""
+    kept: dict[str, Any] = copy.deepcopy({**settings})
+    used = {}
+    for key in _GONE:
+        *sections, name = key.split(".")
+        section: Any = kept
+        for part in sections:
+            section = section.get(part) if isinstance(section, dict) else None
+        if isinstance(section, dict) and (value := section.pop(name, None)):
+            used[key] = value
+    return kept, used
 
 
 def replace(recipe: Recipe, values: Mapping[str, Any], source: str = "the resulting configuration") -> Recipe:

@@ -19,55 +19,48 @@ from fmnist.files import write_json, write_text
 from fmnist.rundir import RunDir
 from fmnist.schema import Recipe
 from fmnist.signals import Stop
-from fmnist.teachers import describe
 from fmnist.text import file_name
-from fmnist.train import finished, train
+from fmnist.train import train
 from fmnist.tune import tune
 
 logger = logging.getLogger(__name__)
 
 _REFERENCES = ("baseline-mlp", "regularized-mlp", "tuned-mlp")
 _MEMBERS = 5  # of an ensemble
-_DISTILLATION = 0.9
 
 
 @dataclass(frozen=True)
 class Training:
-    """A recipe with a seed, its run folder, and the runs it learns from."""
+    """A recipe with a seed, and its run folder."""
 
     recipe: Recipe
     seed: int
     run: RunDir
-    teachers: Sequence[RunDir] = ()
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is trained: the recipe with each seed, what is distilled from those, the references in their rows' order."""
+    """What is trained: the recipe with each seed, and the references in their rows' order."""
 
     recipe: Sequence[Training]
-    distilled: Sequence[Training]
     references: Sequence[Training]
 
     @property
     def trainings(self) -> list[Training]:
-        """In the order to begin them in: what is distilled takes longest, and needs the first ones alone."""
-        first, others = self.recipe[:_MEMBERS], self.recipe[_MEMBERS:]
-        return [*first, *self.distilled, *others, *self.references]
+        """In the order to begin them in."""
+        return [*self.recipe, *self.references]
 
 
-def plan(recipe: Recipe, seeds: int, distilled_seeds: int, reference_seeds: int, results: Path) -> Plan:
+def plan(recipe: Recipe, seeds: int, reference_seeds: int, results: Path) -> Plan:
     """The seeds are 0 and up; logistic regression, which depends on none, has one.
-
-    What is distilled is the recipe's own network, taught by its first five seeds; with fewer there is none.
 
     Args:
         results: the folder of the run folders.
     """
 
-    def trainings(recipe: Recipe, seeds: int, teachers: Sequence[RunDir] = (), prefix: str = "") -> list[Training]:
+    def trainings(recipe: Recipe, seeds: int, prefix: str = "") -> list[Training]:
         folders = [RunDir(results / file_name(f"{prefix}{recipe.name}-seed{seed}")) for seed in range(seeds)]
-        return [Training(recipe, seed, folder, teachers) for seed, folder in enumerate(folders)]
+        return [Training(recipe, seed, folder) for seed, folder in enumerate(folders)]
 
     # Fitted to the recipe's own images, which another recipe's evidence in the same folder may split otherwise.
     fitted = [
@@ -75,16 +68,7 @@ def plan(recipe: Recipe, seeds: int, distilled_seeds: int, reference_seeds: int,
         for name, count in zip(references.NAMES, (min(1, reference_seeds), reference_seeds), strict=True)
     ]
     others = [trainings(config.load(name), reference_seeds) for name in _REFERENCES if name != recipe.name]
-    singles = trainings(recipe, seeds)
-    keys = {"name": f"{recipe.name}-distilled", "training.distillation": _DISTILLATION}
-    # A search has no teachers.
-    distilled = config.replace(recipe, keys) if len(singles) >= _MEMBERS and not recipe.search else None
-    teachers = [training.run for training in singles[:_MEMBERS]]
-    return Plan(
-        singles,
-        trainings(distilled, distilled_seeds, teachers) if distilled else [],
-        list(itertools.chain(*fitted, *others)),
-    )
+    return Plan(trainings(recipe, seeds), list(itertools.chain(*fitted, *others)))
 
 
 def evidence(plan: Plan, results: Path, data_dir: Path | None, choose: Callable[[], Devices], stop: Stop) -> str | None:
@@ -134,13 +118,7 @@ def train_one(
     elsewhere = []
     for training in trainings:
         stop.check()
-        if not all(teacher.trained for teacher in training.teachers):
-            elsewhere.append(training)
-            continue
-        if training.run.trained and not training.teachers:
-            continue
-        # Unless its teachers were trained again since, which is refused.
-        if training.teachers and finished(training.run, training.recipe, describe(training.teachers, training.recipe)):
+        if training.run.trained:
             continue
         try:
             _train(training, data_dir, choose, stop)
@@ -195,7 +173,6 @@ def judge(plan: Plan, results: Path, data_dir: Path | None, stop: Stop) -> list[
         row(f"{name}, test-time averaging", singles, averaged),
         row(f"{name}, ensemble of {_MEMBERS}", teams, ensemble),
         row(f"{name}, ensemble of {_MEMBERS}, test-time averaging", teams, averaged_ensemble),
-        row(f"{name}, distilled from an ensemble of {_MEMBERS}", [[training] for training in plan.distilled], plain),
     ]
     return [row for row in rows if row.metrics]
 
@@ -207,4 +184,4 @@ def _train(training: Training, data_dir: Path | None, choose: Callable[[], Devic
         return
     if recipe.search:
         tune(run, recipe, seed, data_dir, choose, stop)
-    train(run, recipe, seed, data_dir, choose, stop, teachers=training.teachers)
+    train(run, recipe, seed, data_dir, choose, stop)

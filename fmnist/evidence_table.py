@@ -59,8 +59,8 @@ def markdown(rows: Sequence[Row]) -> str:
     """The table, and below it what a reader must know."""
     lines = [_line(_HEAD), _line(["---"] * len(_HEAD)), *(_line(_cells(row)) for row in rows)]
     said = [
-        "Mean ± the sample's standard deviation over n; seconds are those of one model, or of all in an ensemble; what",
-        "is distilled needs its teachers besides. Parameters are all that the model holds, also of a whitening.",
+        "Mean ± the sample's standard deviation over n; seconds are those of one model, or of all in an ensemble.",
+        "Parameters are all that the model holds, also of a whitening.",
         "Where no image is held back for validation, there is no validation accuracy (–).",
     ]
     return "\n".join([*lines, "", *said, *provenance(rows), ""])

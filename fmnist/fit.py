@@ -1,7 +1,6 @@
 """The training loop: one compiled call an epoch, one for its validation, standard Keras callbacks between them."""
 
 import functools
-import hashlib
 import json
 import logging
 import math
@@ -74,12 +73,10 @@ class FitResult:
 class Trainer:
     """Trains any number of models on one data set, which it keeps on the devices, with the programs it compiled."""
 
-    def __init__(self, data: TrainData, devices: Devices, teachers: Sequence[keras.Model] = ()) -> None:
-        """`teachers`: finished models, made in the scope of `devices`, for a distillation."""
+    def __init__(self, data: TrainData, devices: Devices) -> None:
         self._devices = devices
         self._components = functools.cache(functools.partial(whitening.components, data.train.images))
         self._train = resident(data.train, devices)
-        self._teachers = teachers
         self._validation = resident(data.validation, devices)
         self._programs: OrderedDict[tuple[Any, ...], Program] = OrderedDict()
         self.compiled = 0
@@ -128,8 +125,7 @@ class Trainer:
         identity: dict[str, Any] = {
             "seed": seed,
             "images": self._train.size,
-            "teachers": [_digest(teacher) for teacher in self._teachers],
-            "precision": self._devices.policy(config),
+            "precision": self._devices.precision,
             "model": asdict(config),
             "training": asdict(training),
         }
@@ -187,7 +183,7 @@ class Trainer:
         if shape not in self._programs:
             if len(self._programs) == _PROGRAMS:
                 self._programs.popitem(last=False)
-            self._programs[shape] = Program(config, training, self._devices, self._teachers)
+            self._programs[shape] = Program(config, training, self._devices)
             self.compiled += 1
         self._programs.move_to_end(shape)
         return self._programs[shape]
@@ -254,10 +250,6 @@ class _Saver:
     def _fits(self, state: dict[str, Any]) -> bool:
         known = {"weights": self._program.model.get_weights(), "optimizer": self._program.optimizer_state()}
         return all(list(map(np.shape, state[name])) == list(map(np.shape, values)) for name, values in known.items())
-
-
-def _digest(model: keras.Model) -> str:
-    return hashlib.sha256(b"".join(weights.tobytes() for weights in model.get_weights())).hexdigest()
 
 
 def _mode(monitor: str) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 def folded(model: keras.Model) -> keras.Model:
     """The same function with fewer layers: what is linear in a row, such as whitening, dense and normalising, is one.
 
-    So it is smaller and faster, as a teacher too, and 8-bit integers have no large numbers to subtract from each other.
+    So it is smaller and faster, and 8-bit integers have no large numbers to subtract from each other.
 
     Args:
         model: as `model.build` makes it.

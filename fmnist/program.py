@@ -3,14 +3,12 @@
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-import keras
 import numpy as np
 import tensorflow as tf
 
 from fmnist import augment, optimizer
 from fmnist.data import Images
 from fmnist.devices import Devices
-from fmnist.folding import folded
 from fmnist.model import Step, build, forward
 from fmnist.schema import CLASSES, ModelConfig, TrainingConfig
 
@@ -69,20 +67,15 @@ class Program:
     Whatever a search changes between trials of one shape (`shape`) is a variable, so one program serves them all.
     """
 
-    def __init__(
-        self, config: ModelConfig, training: TrainingConfig, devices: Devices, teachers: Sequence[keras.Model] = ()
-    ) -> None:
-        """`teachers`: what `training.distillation` learns from, made in the scope of `devices`."""
+    def __init__(self, config: ModelConfig, training: TrainingConfig, devices: Devices) -> None:
         self._devices = devices
         self._augment = training.augment
-        self._distillation = training.distillation
         self._replicas = devices.count
         # ThreeFry is several times faster than Philox under XLA on CPU, and exists only under XLA.
         self._algorithm = "threefry" if devices.xla else "philox"
         with devices.scope():
-            self._teachers = [folded(teacher) for teacher in teachers]
-            self.model = build(config, policy=devices.policy(config))
-            self.optimizer = optimizer.make(training, self.model, devices.policy(config))
+            self.model = build(config, policy=devices.precision)
+            self.optimizer = optimizer.make(training, self.model, devices.precision)
             self._dropout_rates = tf.Variable(config.dropout_rates, trainable=False, dtype=tf.float32)
             self._l1_decays = [
                 tf.Variable(decay, trainable=False, dtype=tf.float32)
@@ -112,7 +105,6 @@ class Program:
             training.weight_decay > 0,
             any(training.l1_decays(len(config.hidden) + 1)),
             training.l1_locality > 0,
-            training.distillation,
             training.augment,
             training.ema_momentum,
         )
@@ -154,14 +146,13 @@ class Program:
 
         Args:
             learning_rates: float32 [steps], of each step; None for the optimizer's own throughout.
-            augmented: whether the images are shifted, erased and mixed, as far as the configuration says.
+            augmented: whether the images are shifted, as far as the configuration says.
         """
         order, weights = steps(rows, batch_size, self._replicas)
         if learning_rates is None:
             learning_rates = np.full(len(order), self.optimizer.learning_rate, np.float32)
         seed = random.integers(2**31, size=2, dtype=np.int32)
-        mixing = augment.mixing_weights(self._augment, len(order), random, augmented)
-        loss, correct = self._train(data, order, weights, seed, mixing, learning_rates, np.array(augmented))
+        loss, correct = self._train(data, order, weights, seed, learning_rates, np.array(augmented))
         return {"loss": float(loss) / len(rows), "accuracy": float(correct) / len(rows)}
 
     def evaluate(self, data: Resident) -> dict[str, float]:
@@ -176,14 +167,13 @@ class Program:
         order: _Tensor,
         weights: _Tensor,
         seed: _Tensor,
-        mixing: _Tensor,
         learning_rates: _Tensor,
         augmented: _Tensor,
     ) -> tuple[_Tensor, _Tensor]:
         loss, correct = tf.constant(0.0), tf.constant(0.0)
         for step in tf.range(tf.shape(order)[0]):
             self.optimizer.learning_rate.assign(learning_rates[step])
-            batch = (order[step], weights[step], seed + [step, 0], mixing[step], augmented)
+            batch = (order[step], weights[step], seed + [step, 0], augmented)
             sums = self._run(self._train_step, data, *batch)
             if self._decays_l1:
                 strategy = self._devices.strategy or tf.distribute.get_strategy()
@@ -208,7 +198,7 @@ class Program:
         return [strategy.reduce("SUM", value, axis=None) for value in strategy.run(function, arguments)]
 
     def _train_step(
-        self, data: Resident, order: _Tensor, weights: _Tensor, seed: _Tensor, mixing: _Tensor, augmented: _Tensor
+        self, data: Resident, order: _Tensor, weights: _Tensor, seed: _Tensor, augmented: _Tensor
     ) -> tuple[_Tensor, _Tensor]:
         """One replica's share of a step: `order` and `weights` are [replicas, share], the other figures scalars."""
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
@@ -218,10 +208,6 @@ class Program:
         inputs, classes = tf.gather(data.images, rows), tf.gather(data.labels, rows)
         inputs = augment.transform(self._augment, inputs, seed + [0, _AUGMENT_SEEDS], self._algorithm, augmented)
         targets = tf.one_hot(classes, CLASSES)
-        if self._augment.mixup:
-            inputs, targets = augment.mix(inputs, targets, mixing)
-        if self._distillation:
-            targets = (1 - self._distillation) * targets + self._distillation * self._said(inputs)
         step = Step(weights[:, tf.newaxis], seed, self._dropout_rates, self._algorithm)
         variables = self.model.trainable_variables
         with tf.GradientTape() as tape:
@@ -232,17 +218,6 @@ class Program:
             objective = self.optimizer.scale_loss(loss / total)
         self.optimizer.apply(tape.gradient(objective, variables), variables)
         return loss, _correct(logits, classes, weights)
-
-    def _said(self, images: tf.Tensor) -> tf.Tensor:
-        """The mean of the teachers' probabilities, float32 [n, 10].
-
-        They see the very images that the student does, augmented alike (Beyer et al. 2022): what they say of the images
-        as they are in the training set tells less, since they have learned those by heart.
-        """
-        # Mixed ones are no whole numbers.
-        images = tf.cast(tf.round(tf.cast(images, tf.float32)), tf.uint8)
-        said = [tf.nn.softmax(teacher(images, training=False)) for teacher in self._teachers]
-        return tf.add_n(said) / len(said)
 
     def _evaluate_step(self, data: Resident, order: _Tensor, weights: _Tensor) -> tuple[_Tensor, _Tensor]:
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group

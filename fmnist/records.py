@@ -66,13 +66,6 @@ class Best(TypedDict):
 
 
 @_record
-class Teacher(TypedDict):
-    """A run that another was distilled from."""
-
-    run: str
-
-
-@_record
 class Settings(TypedDict):
     """The sections of the recipe that a model was trained with."""
 
@@ -108,7 +101,6 @@ class History(TypedDict):
     best_epoch: Count
     seconds: Amount
     images_per_second: Amount
-    teachers: NotRequired[list[Teacher]]
     model: NotRequired[Trained]
 
 

@@ -36,6 +36,8 @@ class Results:
     """As it was asked for: the same for every seed."""
     recipe: Recipe
     """As it was trained: with the values that the search had chosen."""
+    gone: Mapping[str, Any]
+    """What it was asked for by keys that this version no longer has."""
     seed: int
     jobs: Mapping[str, Mapping[str, Any]]
     metrics: Mapping[str, Any]
@@ -51,11 +53,6 @@ class Results:
     def title(self) -> str:
         """Names the run."""
         return f"{self.recipe.name}, seed {self.seed}"
-
-    @property
-    def teachers(self) -> list[str]:
-        """The run folders' names of those that it was distilled from."""
-        return [teacher["run"] for teacher in self.training.get("teachers", [])]
 
     @property
     def is_fashion_mnist(self) -> bool:
@@ -112,7 +109,8 @@ def read(run: RunDir) -> Results:
         run=run,
         claimed=recipe,
         # What was trained, which the search may have gone beyond since.
-        recipe=config.resolve({**config.to_dict(recipe), **training["settings"]}, str(run.history)),
+        recipe=config.recorded({**config.to_dict(recipe), **training["settings"]}, str(run.history)),
+        gone=run.gone,
         seed=seed,
         jobs=run.jobs(),
         metrics=metrics,
@@ -167,9 +165,9 @@ def facts(results: Results) -> dict[str, str]:
         f"{len(fit['history']['loss'])} epochs in {fit['seconds']:.1f} s ({fit['images_per_second']:,.0f} images/s), "
         f"weights of epoch {fit['best_epoch'] + 1}",
     }
-    if results.teachers:
-        share = f"their share of the targets is {training.distillation:g}"
-        lines["distilled from"] = f"{', '.join(results.teachers)}; {share}"
+    if results.gone:
+        said = ", ".join(f"{key}={value}" for key, value in results.gone.items())
+        lines["also trained with"] = f"{said}, which this version no longer has"
     if results.best:
         scored = sum(score is not None for score in results.scores)
         unscored = len(results.trials) - scored

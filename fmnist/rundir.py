@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fmnist import environment, provenance, records
-from fmnist.config import resolve, to_dict
+from fmnist import config, environment, provenance, records
+from fmnist.config import to_dict
 from fmnist.errors import FULL, BadInput, Busy, explain
 from fmnist.files import atomic_write as atomic_write
 from fmnist.files import check_replaceable, check_writable, lock, locked, open_lock, read_bytes, sweep
@@ -119,7 +119,7 @@ class RunDir:
         if not self.config.exists():
             return
         held, held_seed = self.recipe()
-        differing = [] if held_seed == seed else ["seed"]
+        differing = [*([] if held_seed == seed else ["seed"]), *self.gone]
         differing += _differences(_identity(to_dict(held)), _identity(to_dict(recipe)))
         if differing:
             raise BadInput(
@@ -166,7 +166,12 @@ class RunDir:
         if not self.config.exists():
             raise BadInput(f"{self} holds no run; start one with `fmnist tune` or `fmnist train`")
         recorded = records.read(self.config, Config)
-        return resolve(recorded["recipe"], str(self.config)), recorded["seed"]
+        return config.recorded(recorded["recipe"], str(self.config)), recorded["seed"]
+
+    @property
+    def gone(self) -> dict[str, Any]:
+        """What its recipe says by keys that this version no longer has; as `recipe` raises."""
+        return config.upgrade(records.read(self.config, Config)["recipe"])[1]
 
     def jobs(self) -> dict[str, records.Job]:
         """What each job so far ran with, by its name.

@@ -20,5 +20,5 @@ def learning_rates(training: TrainingConfig, current: float, epoch: int, steps: 
 
 
 def augments(training: TrainingConfig, epoch: int) -> bool:
-    """Whether the images of an epoch are shifted, erased and mixed, as `training.augment.until` says."""
+    """Whether the images of an epoch are shifted, as `training.augment.until` says."""
     return epoch / training.epochs < training.augment.until

@@ -1,12 +1,12 @@
 """`train`: the search's winner, or a fixed recipe, becomes the final model."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fmnist import data, identity, memory, records
-from fmnist.config import replace, resolve, to_dict
+from fmnist.config import recorded, replace, to_dict
 from fmnist.data import TrainData
 from fmnist.devices import Devices, numerics
 from fmnist.errors import BadInput
@@ -15,7 +15,6 @@ from fmnist.progress import bar
 from fmnist.rundir import RunDir
 from fmnist.schema import Recipe
 from fmnist.signals import Stop
-from fmnist.teachers import describe, load_all
 
 if TYPE_CHECKING:
     from fmnist.fit import FitResult
@@ -31,22 +30,18 @@ def train(
     choose: Callable[[], Devices],
     stop: Stop,
     *,
-    teachers: Sequence[RunDir] = (),
     profile: bool = False,
 ) -> None:
     """Write model.keras and history.json; go on with an interrupted training, and leave a finished one alone.
 
     Args:
         choose: the devices to train on; asked once it is known that there is something to train.
-        teachers: finished runs, from which the recipe's `training.distillation` learns.
         profile: whether TensorFlow's profiler records an epoch for TensorBoard.
 
     Raises:
-        BadInput: the search has not been done, the run folder is another run's, a teacher that cannot be used, or the
-            loss diverges.
+        BadInput: the search has not been done, the run folder is another run's, or the loss diverges.
         Interrupted: a stop was requested; the state is saved.
     """
-    taught_by = describe(teachers, recipe)
     run.check(recipe, seed)
     chosen = _chosen(run, recipe)
 
@@ -60,7 +55,7 @@ def train(
     prepared = None if run.config.exists() else prepare()
     run.claim(recipe, seed)
     with run.lock("train"):
-        if finished(run, chosen, taught_by):
+        if finished(run, chosen):
             logger.info("%s is finished; nothing to do", run.model)
             return
         loaded, devices = prepared or prepare()
@@ -77,9 +72,7 @@ def train(
             goes_on=checkpoint.exists(),
         )
         training, images = chosen.training, len(loaded.train)
-        with devices.scope():
-            models = load_all(teachers, loaded.source)
-        trainer = Trainer(loaded, devices, models)
+        trainer = Trainer(loaded, devices)
         board = Path(utf8_path(run.tensorboard), "final")
         names = data.classes(loaded.source)
         log = log_epochs(training.epochs)
@@ -106,7 +99,7 @@ def train(
         except Diverged as error:
             raise BadInput(f"{chosen.name}: {error}") from error
         with stop.in_order():
-            save(run, chosen, result, taught_by)
+            save(run, chosen, result)
             checkpoint.unlink(missing_ok=True)
 
 
@@ -130,25 +123,23 @@ def _chosen(run: RunDir, recipe: Recipe) -> Recipe:
     return replace(recipe, records.read(run.best, records.Best)["values"], str(run.best))
 
 
-def finished(run: RunDir, recipe: Recipe, teachers: Sequence[dict[str, Any]] = ()) -> bool:
-    """Whether the run holds a model of the resolved recipe; `teachers` is what `teachers.describe` says of them.
+def finished(run: RunDir, recipe: Recipe) -> bool:
+    """Tell whether the run holds a model of the resolved recipe.
 
     Raises:
-        BadInput: it holds one of other teachers, one that was not trained here, or a damaged history.json.
+        BadInput: it holds one that was not trained here, or a damaged history.json.
     """
     if not run.trained:
         return False
     past = records.read(run.history, records.History)
-    if resolve({**to_dict(recipe), **past["settings"]}, str(run.history)) != recipe:
+    if recorded({**to_dict(recipe), **past["settings"]}, str(run.history)) != recipe:
         return False
-    if past.get("teachers", []) != list(teachers):
-        raise BadInput(f"{run} holds a model that learned from other teachers; choose another folder with --run")
     identity.of_model(run)
     return True
 
 
-def save(run: RunDir, recipe: Recipe, result: "FitResult", teachers: Sequence[dict[str, Any]] = ()) -> None:
-    """Write model.keras and history.json; `teachers` is what `teachers.describe` says of them."""
+def save(run: RunDir, recipe: Recipe, result: "FitResult") -> None:
+    """Write model.keras and history.json."""
     from fmnist import model
 
     stopping = recipe.training.early_stopping
@@ -164,7 +155,6 @@ def save(run: RunDir, recipe: Recipe, result: "FitResult", teachers: Sequence[di
             run.history,
             {
                 "settings": {section: to_dict(recipe)[section] for section in ("data", "model", "training")},
-                "teachers": list(teachers),
                 "model": {"sha256": sha256(run.model)},
                 "history": result.history | {"seconds": result.seconds},
                 "best_epoch": best_epoch,

@@ -95,8 +95,6 @@ class Pipeline:
             raise BadInput(f"RUN={self.name}: the jobs are named after it; use letters, digits, '.', '_' and '-'")
         if self.workers < 1 or self.gpus_per_worker < 0 or not 0 <= self.seed <= MOST_SEED:
             raise BadInput(f"WORKERS is at least 1, GPUS_PER_WORKER at least 0, and SEED from 0 to {MOST_SEED}")
-        if self.resolved.training.distillation:
-            raise BadInput("a submitted training has no teachers; leave out training.distillation, or train it by hand")
         fresh = not self.run.path.exists()
         self.run.claim(self.resolved, self.seed)
         self.logs.mkdir(exist_ok=True)

@@ -10,7 +10,7 @@ from fmnist import augment
 from fmnist.schema import AugmentConfig
 
 IMAGES = np.arange(1, 2 * 28 * 28 + 1).reshape(2, 28, 28).astype(np.uint8)
-ALL = AugmentConfig(shift=2, flip=True, erase=0.5)
+ALL = AugmentConfig(shift=2, flip=True)
 
 
 def transform(config: AugmentConfig, images: np.ndarray, seed: int = 0, augmented: bool = True) -> np.ndarray:
@@ -36,32 +36,6 @@ def test_shift_moves_and_fills_with_black(down: int, right: int) -> None:
     np.testing.assert_array_equal(moved, [expected, IMAGES[1]])
 
 
-def test_erase_blackens_one_rectangle_of_the_size_asked_for() -> None:
-    white = np.full((3, 28, 28), 255, np.uint8)
-    draws = [tf.constant([value] * 3) for value in (0.5, 0.5, 0.0, 0.999)]
-    erased = augment.erase(tf.constant(white), tf.constant([True, False, True]), *draws).numpy()
-    # Half-way between 2% and 33% of 784 pixels, as a square: 12 x 12, at the top and the right edge.
-    expected = white[0].copy()
-    expected[:12, 16:] = 0
-    np.testing.assert_array_equal(erased, [expected, white[1], expected])
-
-
-def test_mixup_blends_labels_as_it_blends_pixels() -> None:
-    images, targets = augment.mix(tf.constant(IMAGES), tf.constant([[1.0, 0], [0, 1]]), tf.constant(0.25))
-    np.testing.assert_array_equal(targets, [[0.25, 0.75], [0.75, 0.25]])
-    np.testing.assert_allclose(images[0], 0.25 * IMAGES[0] + 0.75 * IMAGES[1])
-    np.testing.assert_allclose(images[1], 0.25 * IMAGES[1] + 0.75 * IMAGES[0])
-
-
-def test_mixing_weights_follow_the_beta_distribution() -> None:
-    weights = augment.mixing_weights(AugmentConfig(mixup=0.2), 10_000, np.random.default_rng(0), True)
-    assert weights.dtype == np.float32
-    assert weights.mean() == pytest.approx(0.5, abs=0.02)
-    # The variance of Beta(a, a) is 1 / (4 (2a + 1)).
-    assert weights.var() == pytest.approx(1 / (4 * 1.4), abs=0.01)
-    assert (augment.mixing_weights(AugmentConfig(), 3, np.random.default_rng(0), True) == 1).all()
-
-
 def test_all_off_changes_nothing() -> None:
     np.testing.assert_array_equal(transform(AugmentConfig(), IMAGES), IMAGES)
 
@@ -81,7 +55,6 @@ def test_the_seed_decides() -> None:
     ("config", "changed", "share"),
     [
         (AugmentConfig(flip=True), lambda out, _: out[:, 0, 0] != 1, 1 / 2),
-        (AugmentConfig(erase=0.3), lambda out, _: (out == 0).any(axis=(1, 2)), 0.3),
         (AugmentConfig(shift=1), lambda out, image: (out != image).any(axis=(1, 2)), 8 / 9),
     ],
 )

@@ -49,13 +49,6 @@ def test_a_hyperparameter_that_is_not_searched_makes_another_group(tmp_path: Pat
     assert names == ["tuned-mlp", "tuned-mlp search.space.training.learning_rate=null"]
 
 
-def test_students_of_other_teachers_make_another_group(tmp_path: Path) -> None:
-    runs = [make_run(tmp_path / str(seed), seed=seed, search=False) for seed in range(2)]
-    rundir.write_json(runs[1].history, rundir.read_json(runs[1].history) | {"teachers": [{"run": "one"}]})
-    names = [group.name for group in comparison.groups(comparison.read_all(runs))]
-    assert names == ["tuned-mlp", 'tuned-mlp teachers=["one"]']
-
-
 def test_mcnemars_test_is_the_exact_one(tmp_path: Path) -> None:
     """10 images that the first alone has right and 2 that the second alone has: p = 2 (1 + 12 + 66) / 2^12."""
     runs = seeds(tmp_path, "plain", 2)

@@ -136,23 +136,6 @@ def test_nothing_is_judged_while_a_training_is_in_other_hands(five: list[RunDir]
     assert told[2]["runs"] == [[run.path.name for run in five]]
 
 
-@pytest.mark.faults
-def test_the_network_is_distilled_from_five_of_its_seeds(tmp_path: Path, fmnist: Command) -> None:
-    (tmp_path / "own.toml").write_text(OWN.replace("12", "1"))
-    assert fmnist("train", "--recipe", "own.toml").returncode == 0
-    results = tmp_path / "results"
-    for seed in range(1, 5):
-        copy = RunDir(shutil.copytree(results / "own-seed0", results / f"own-seed{seed}"))
-        rundir.write_json(copy.config, rundir.read_json(copy.config) | {"seed": seed})
-    five = ("evidence", "--recipe", "own.toml", "--seeds", "5", "--distilled-seeds", "1", "--reference-seeds", "0")
-    ended = fmnist(*five)
-    assert ended.returncode == 0, ended.stderr
-    distilled = RunDir(results / "own-distilled-seed0")
-    assert [teacher["seed"] for teacher in rundir.read_json(distilled.history)["teachers"]] == [0, 1, 2, 3, 4]
-    assert distilled.recipe()[0].training.distillation == 0.9
-    assert table(ended.stdout)["own, distilled from an ensemble of 5"][:2] == ["1", f"{said(distilled.metrics):.4f}"]
-
-
 def test_without_validation_images_all_else_is_said(tmp_path: Path, fmnist: Command) -> None:
     own = OWN.replace("12", "1").replace("[data]", '[data]\nsplit = "none"')
     (tmp_path / "own.toml").write_text(own)
@@ -207,7 +190,7 @@ def test_a_reference_can_be_stopped(tmp_path: Path, data_dir: Path) -> None:
 
 def test_the_references_are_trained_on_the_recipes_images(tmp_path: Path) -> None:
     recipe = config.load("baseline-mlp")
-    planned = evidence.plan(recipe, 2, 3, 3, tmp_path)
+    planned = evidence.plan(recipe, 2, 3, tmp_path)
     assert [training.run.path.name for training in planned.recipe] == ["baseline-mlp-seed0", "baseline-mlp-seed1"]
     counts = Counter(training.recipe.name for training in planned.references)
     assert counts == {"logistic-regression": 1, "sklearn-mlp": 3, "regularized-mlp": 3, "tuned-mlp": 3}
@@ -218,18 +201,7 @@ def test_the_references_are_trained_on_the_recipes_images(tmp_path: Path) -> Non
         "regularized-mlp-seed2",
         "tuned-mlp-seed2",
     ]
-    assert not evidence.plan(recipe, 2, 3, 0, tmp_path).references
-
-
-def test_what_is_distilled_begins_as_soon_as_its_teachers_are_trained(tmp_path: Path) -> None:
-    planned = evidence.plan(config.load("quick-mlp"), 6, 1, 1, tmp_path).trainings
-    names = [training.run.path.name for training in planned]
-    assert names[4:8] == [
-        "quick-mlp-seed4",
-        "quick-mlp-distilled-seed0",
-        "quick-mlp-seed5",
-        "quick-mlp-logistic-regression-seed0",
-    ]
+    assert not evidence.plan(recipe, 2, 0, tmp_path).references
 
 
 @pytest.mark.parametrize(

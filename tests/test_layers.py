@@ -32,7 +32,7 @@ ROOMS = [
     {"augment", "schedule", "model", "whitening", "folding", "pictures"},
     {"averaging", "figures"},
     {"devices"},
-    {"program", "optimizer", "checkpoint", "teachers"},
+    {"program", "optimizer", "checkpoint"},
     {"fit", "boards"},
     {"search"},
     {"train"},
@@ -95,10 +95,7 @@ def test_only_search_imports_keras_tuner() -> None:
 
 
 def test_only_what_judges_a_finished_model_reads_the_test_set() -> None:
-    # The teachers have a `load_all` too.
-    readers = {
-        room_of(module) for module in MODULES if mentions(module, "load_test") or "data.load_all" in module.read_text()
-    }
+    readers = {room_of(module) for module in MODULES if mentions(module, "load_test")}
     assert readers == {"evaluate", "export"}
 
 

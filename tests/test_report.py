@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from runs import SEARCH, Page, make_run
 
-from fmnist import page, report, results, rundir
+from fmnist import comparison, page, report, results, rundir
 from fmnist.errors import BadInput
 
 
@@ -67,13 +67,29 @@ def test_averaged_figures_have_a_line_of_their_own_if_they_are_of_this_model(tmp
     assert report.summary(run) == plain
 
 
-def test_a_distilled_model_names_its_teachers(tmp_path: Path) -> None:
-    run = make_run(tmp_path / "run", search=False, training={"distillation": 0.9})
-    assert "distilled from" not in report.summary(make_run(tmp_path / "plain"))
-    rundir.write_json(run.history, rundir.read_json(run.history) | {"teachers": [{"run": "one"}, {"run": "two"}]})
-    said = "one, two; their share of the targets is 0.9"
+def test_a_run_with_a_key_that_is_gone_is_still_reported(tmp_path: Path) -> None:
+    run, other = make_run(tmp_path / "run", search=False), make_run(tmp_path / "other", search=False, seed=1)
+    assert "also trained with" not in report.summary(run)
+    # As the versions before wrote it: each key, used or not.
+    for path, value in ((run, 0.9), (other, 0.0)):
+        config = rundir.read_json(path.config)
+        training = {**config["recipe"]["training"], "distillation": value}
+        training["augment"] = {**training["augment"], "erase": 0.0, "mixup": 0.0}
+        rundir.write_json(path.config, {**config, "recipe": {**config["recipe"], "training": training}})
+        history = rundir.read_json(path.history)
+        history["settings"]["training"] |= {"distillation": value}
+        rundir.write_json(path.history, history)
+    said = "training.distillation=0.9, which this version no longer has"
     assert said in report.summary(run)
     assert said in Page(report.write(run).read_text()).text
+    assert "also trained with" not in report.summary(other)
+    names = [group.name for group in comparison.groups(comparison.read_all([other, run]))]
+    assert names == ["tuned-mlp", "tuned-mlp training.distillation=0.9"]
+
+    recipe, seed = run.recipe()
+    with pytest.raises(BadInput, match="it differs in training.distillation"):
+        run.check(recipe, seed)
+    other.check(other.recipe()[0], 1)
 
 
 def test_other_data_comes_first_and_is_compared_with_nothing(tmp_path: Path) -> None:

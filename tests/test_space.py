@@ -94,7 +94,6 @@ MIXED = {
     "model.hidden": {"layers": [2, 2], "units": [16, 16]},
     "training.ema_momentum": {"min": 0, "max": 0.9},
     "training.augment.shift": {"min": 0, "max": 2},
-    "training.augment.mixup": {"values": [0, 1]},
     "training.early_stopping.patience": {"values": [2, 3.0]},
     "training.learning_rate": {"min": 0.1, "max": 0.10000000000000002, "sampling": "log"},
     "training.weight_decay": {"min": 1, "max": 2, "sampling": "log"},
@@ -156,7 +155,6 @@ REFUSED = {
     "the name": ({"name": {"values": ["a", "b"]}}, "unknown key 'name'"),
     "the search": ({"search.trials": {"values": [2, 3]}}, "unknown key 'search.trials'"),
     "the data": ({"data.split_seed": {"values": [2, 3]}}, "unknown key 'data.split_seed'"),
-    "the teachers' share": ({"training.distillation": {"values": [0.0, 0.5]}}, "unknown key 'training.distillation'"),
     "a rate a layer": (
         {"model.dropout": {"values": [0.1, 0.2]}, "training.l1_locality": {"values": [0, 1]}},
         "training.l1_locality is of training.l1_decay",

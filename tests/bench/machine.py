@@ -8,20 +8,28 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
+from fmnist.devices import Devices, choose, cpuinfo
+
 from .worker import cores
 
 _FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
 
 
+def bfloat16_units(devices: Devices) -> bool:
+    """Tell whether matrices of bfloat16 are multiplied as such."""
+    if devices.kind == "gpu":
+        return choose().precision == "mixed_bfloat16"
+    return bool({"amx_bf16", "avx512_bf16"} & cpuinfo()[1])
+
+
 def describe() -> dict[str, Any]:
-    """The machine, versions, date and revision; `kind`, `bfloat16` as in `fmnist.devices.Devices`."""
+    """The machine, versions, date and revision; `kind` as in `fmnist.devices.Devices`."""
     # In a process of its own: one that has touched a GPU keeps memory on it.
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as executor:
         return executor.submit(_describe).result()
 
 
 def _describe() -> dict[str, Any]:
-    from fmnist.devices import choose, cpuinfo
     from fmnist.provenance import versions
     from fmnist.revision import revision
 
@@ -35,7 +43,7 @@ def _describe() -> dict[str, Any]:
         "revision": revision(),
         "kind": devices.kind,
         "devices": str(devices),
-        "bfloat16": devices.bfloat16,
+        "bfloat16": bfloat16_units(devices),
         "cpu": cpu,
         "cores": cores(),
         "flags": [flag for flag in _FLAGS if flag in flags],

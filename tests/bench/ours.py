@@ -10,6 +10,7 @@ from fmnist.model import build
 from fmnist.program import Program, resident
 
 from .cases import Case
+from .machine import bfloat16_units
 from .worker import Unavailable
 
 
@@ -20,7 +21,7 @@ def devices_for(case: Case) -> Devices:
         Unavailable: bfloat16 would be emulated.
     """
     devices = choose(precision=case.precision)
-    if case.precision == "mixed_bfloat16" and not devices.bfloat16:
+    if case.precision == "mixed_bfloat16" and not bfloat16_units(devices):
         raise Unavailable("no bfloat16 units here")
     return devices
 

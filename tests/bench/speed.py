@@ -23,7 +23,7 @@ _WIDE_BATCH_SIZE = 512
 # Where an epoch of all images would take too long.
 _WIDE_IMAGES = 4096
 _CHOICE_IMAGES = 8192
-_AUGMENT = AugmentConfig(shift=2, flip=True, erase=0.25, mixup=0.2)
+_AUGMENT = AugmentConfig(shift=2, flip=True)
 # What stock Keras at its best is chosen from; see `stock.Fit`.
 _VARIANTS = [
     {"pipeline": pipeline, "steps_per_execution": 32, "jit_compile": jit_compile}
