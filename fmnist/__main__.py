@@ -11,9 +11,10 @@ def main() -> None:
 
     # The rest of the imports takes a while.
     stop = signals.stop_on_signals()
-    from fmnist import cli
 
-    cli.main(stop)
+    from fmnist.cli import app
+
+    app.main(stop)
 
 
 if __name__ == "__main__":

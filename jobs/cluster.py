@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from fmnist.errors import EXIT_BAD_INPUT, BadInput, explain
-from fmnist.rundir import RunDir
+from fmnist.run.folder import RunDir
 from fmnist.text import print_anything
 from jobs.kubernetes import submitter as kubernetes
 from jobs.pipeline import Pipeline, Site

@@ -15,10 +15,11 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from fmnist import deaths, environment
+from fmnist import environment
 from fmnist.errors import EXIT_BAD_INPUT, BadInput
 from fmnist.files import check_writable
 from fmnist.revision import revision
+from fmnist.search import deaths
 from fmnist.search.supervise import Ending, Member, Share, shares, supervise
 from fmnist.signals import Stop, stop_on_signals
 from jobs import engines, single

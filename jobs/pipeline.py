@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from fmnist import config
 from fmnist.errors import BadInput
-from fmnist.rundir import RunDir
-from fmnist.schema import MOST_SEED, Recipe
+from fmnist.recipe import config
+from fmnist.recipe.schema import MOST_SEED, Recipe
+from fmnist.run.folder import RunDir
 
 logger = logging.getLogger(__name__)
 

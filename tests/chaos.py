@@ -15,7 +15,8 @@ from pathlib import Path
 import searching
 from searching import Runner, diary, log, process, recipe, table
 
-from fmnist.rundir import RunDir, read_json
+from fmnist.files import read_json
+from fmnist.run.folder import RunDir
 from fmnist.search.roles import Role
 
 TRIALS, EPOCHS, WORKERS = 40, 3, 3

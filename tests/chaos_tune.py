@@ -19,8 +19,9 @@ import forked
 import searching
 from forked import Forked
 
-from fmnist import data
-from fmnist.rundir import RunDir, read_json
+from fmnist.data import dataset
+from fmnist.files import read_json
+from fmnist.run.folder import RunDir
 
 OF = """
 description = "a search to kill"
@@ -49,7 +50,11 @@ class Chaos:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._environment = {**os.environ, "FMNIST_DATA": str(data.fetch(None).directory), "CUDA_VISIBLE_DEVICES": "-1"}
+        self._environment = {
+            **os.environ,
+            "FMNIST_DATA": str(dataset.fetch(None).directory),
+            "CUDA_VISIBLE_DEVICES": "-1",
+        }
         for workers, oracle in ORACLES.items():
             (folder / f"of-{workers}.toml").write_text(OF.replace("{oracle}", oracle))
 

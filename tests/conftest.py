@@ -69,9 +69,9 @@ def _encodable(value: Any) -> Any:
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
     """The directory of the four genuine Fashion-MNIST files, found or fetched as the jobs do it."""
-    from fmnist import data
+    from fmnist.data import dataset
 
-    return data.fetch(None).directory
+    return dataset.fetch(None).directory
 
 
 @pytest.fixture(scope="session")

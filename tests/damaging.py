@@ -14,11 +14,18 @@ from typing import Any
 from runs import make_run
 from searching import Runner, recipe, search
 
-from fmnist import evaluate, evidence_table, predict, provenance, records, report, report_several, rundir, train
+from fmnist import files
 from fmnist.errors import BadInput, Failed
-from fmnist.evidence_table import Row
-from fmnist.rundir import RunDir
+from fmnist.evaluation import job as evaluate
+from fmnist.evaluation import predict
+from fmnist.report import one as report
+from fmnist.report import several as report_several
+from fmnist.run import provenance, records
+from fmnist.run.folder import RunDir
 from fmnist.search import roles, status
+from fmnist.study import table as evidence_table
+from fmnist.study.table import Row
+from fmnist.training import job as train
 
 MOST_SECONDS = 10.0
 MOST_CHARACTERS = 1000
@@ -33,13 +40,13 @@ def make(folder: Path) -> RunDir:
     """A finished run with all files that readers know, made by hand; beside it another of another seed."""
     run = make_run(folder / "run", seed=7)
     make_run(folder / "other", seed=8)
-    metrics = rundir.read_json(run.metrics)
-    rundir.write_json(run.averaged_metrics, {**metrics, "views": 10})
+    metrics = files.read_json(run.metrics)
+    files.write_json(run.averaged_metrics, {**metrics, "views": 10})
     plain = {name: value for name, value in metrics.items() if name != "model"}
     members = [{"run": "run", "model": metrics["model"]}, {"run": "other", "model": metrics["model"]}]
-    rundir.write_json(folder / "run" / "ensemble.json", {**plain, "members": members, "parameters": 2, "views": 1})
+    files.write_json(folder / "run" / "ensemble.json", {**plain, "members": members, "parameters": 2, "views": 1})
     # For a search's table and end.
-    rundir.write_json(run.used_up, {"trials": 5})
+    files.write_json(run.used_up, {"trials": 5})
     roles.Notice("localhost:1", 5).write(run)
     return run
 
@@ -58,7 +65,7 @@ def readers(run: RunDir, output: Path) -> dict[str, Reader]:
     other = RunDir(run.path.parent / "other")
     ensemble = run.path / "ensemble.json"
     claimed, _ = run.recipe()
-    metrics, averaged, together = (rundir.read_json(path) for path in (run.metrics, run.averaged_metrics, ensemble))
+    metrics, averaged, together = (files.read_json(path) for path in (run.metrics, run.averaged_metrics, ensemble))
 
     def known(path: Path, kind: Any, made: dict[str, Any], *names: str) -> object:
         found = evaluate._known(path, kind, {name: evaluate._without_parameters(made[name]) for name in names})

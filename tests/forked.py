@@ -14,16 +14,16 @@ from pathlib import Path
 
 SEARCH = ["searching", "fmnist.search.service", "fmnist.search.client"]
 JOBS = [
-    "tune",
-    "trial",
+    "search.job",
+    "search.trial",
     "search.local",
-    "train",
-    "evidence",
-    "report",
-    "report_several",
-    "predict",
-    "export",
-    "figures",
+    "training.job",
+    "study.job",
+    "report.one",
+    "report.several",
+    "evaluation.predict",
+    "evaluation.export",
+    "evaluation.metrics",
 ]
 
 CONTEXT = multiprocessing.get_context("forkserver")

@@ -7,8 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from fmnist import config, data, figures, pictures, rundir
-from fmnist.rundir import RunDir
+from fmnist import files
+from fmnist.data import dataset
+from fmnist.evaluation import metrics as figures
+from fmnist.network import pictures
+from fmnist.recipe import config
+from fmnist.run.folder import RunDir
 
 VOID = {"meta", "link", "br", "input", "img"}
 SEARCH = {
@@ -18,7 +22,7 @@ SEARCH = {
     }
 }
 REFERENCE = {"validation_accuracy": 0.901, "test_accuracy": 0.5, "macro_precision": 0.8736, "macro_recall": 0.8742}
-SHA256 = dict.fromkeys(data.SHA256, "ab" * 32)
+SHA256 = dict.fromkeys(dataset.SHA256, "ab" * 32)
 # Trial 02 failed; 01 is the best; 03 has not ended.
 TRIALS = [
     ["00", "COMPLETED", 0.85, 10, 12.5, "tuner0", "", "[64]", 0.0012345678],
@@ -72,7 +76,7 @@ def make_run(
     run.record("train", devices="1 CPU (made by hand), float32", data=SHA256)
     validates = claimed.data.split != "none"
     validation = {"val_loss": [0.8, 0.55, 0.6], "val_accuracy": [0.72, 0.82, 0.81]}
-    rundir.write_json(
+    files.write_json(
         run.history,
         {
             "history": {
@@ -100,9 +104,9 @@ def make_run(
         mistakes=mistakes,
         mistake_images=random.integers(0, 256, (len(mistakes), 28, 28), np.uint8),
     )
-    source = data.Source(path, SHA256, fashion)
-    names = data.classes(source)
-    rundir.write_json(
+    source = dataset.Source(path, SHA256, fashion)
+    names = dataset.classes(source)
+    files.write_json(
         run.metrics,
         {
             "recipe": "tuned-mlp",
@@ -118,7 +122,7 @@ def make_run(
     )
     if search:
         best = {"trial": "01", "objective": "val_accuracy", "score": 0.9025, "epoch": 7, "values": values}
-        rundir.write_json(run.best, best)
+        files.write_json(run.best, best)
         with run.trials.open("w", newline="") as file:
             columns = ["trial", "status", "score", "epochs", "seconds", "worker", "message"]
             csv.writer(file).writerows([[*columns, "model.hidden", "training.learning_rate"], *TRIALS])

@@ -13,10 +13,11 @@ from typing import Any
 
 from forked import CONTEXT
 
-from fmnist import config
 from fmnist.errors import EXIT_BAD_INPUT, BadInput
-from fmnist.rundir import RunDir, atomic_write
-from fmnist.schema import Recipe
+from fmnist.files import atomic_write
+from fmnist.recipe import config
+from fmnist.recipe.schema import Recipe
+from fmnist.run.folder import RunDir
 from fmnist.search import client, service
 from fmnist.search.chief import Chief
 from fmnist.search.roles import Role

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from fmnist import augment
-from fmnist.schema import AugmentConfig
+from fmnist.recipe.schema import AugmentConfig
+from fmnist.training import augment
 
 IMAGES = np.arange(1, 2 * 28 * 28 + 1).reshape(2, 28, 28).astype(np.uint8)
 ALL = AugmentConfig(shift=2, flip=True)

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from fmnist import averaging, model
 from fmnist.errors import BadInput
-from fmnist.schema import ModelConfig
+from fmnist.evaluation import averaging
+from fmnist.network.build import build
+from fmnist.recipe.schema import ModelConfig
 
 
 def shifted(image: np.ndarray, down: int, right: int) -> np.ndarray:
@@ -57,7 +58,7 @@ def test_every_view_of_every_image(images: np.ndarray) -> None:
 
 @pytest.mark.parametrize("tta", [False, True])
 def test_the_mean_of_two_networks_probabilities(images: np.ndarray, tta: bool) -> None:
-    networks = [model.build(ModelConfig(hidden=(8,)), seed=seed) for seed in (1, 2)]
+    networks = [build(ModelConfig(hidden=(8,)), seed=seed) for seed in (1, 2)]
     # Spread, so that a mean of logits would be another.
     for network in networks:
         network.set_weights([4 * weight for weight in network.get_weights()])
@@ -71,7 +72,7 @@ def test_the_mean_of_two_networks_probabilities(images: np.ndarray, tta: bool) -
 
 
 def test_outputs_that_are_not_finite(images: np.ndarray) -> None:
-    good, bad = (model.build(ModelConfig(hidden=())) for _ in range(2))
+    good, bad = (build(ModelConfig(hidden=())) for _ in range(2))
     bad.set_weights([np.full_like(weight, np.inf) for weight in bad.get_weights()])
     with pytest.raises(BadInput, match="not finite numbers"):
         averaging.probabilities([good, bad], images)

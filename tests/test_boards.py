@@ -8,11 +8,13 @@ import tensorflow as tf
 from conftest import Command
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from fmnist import boards, data, pictures
+from fmnist.data import dataset
 from fmnist.devices import choose
-from fmnist.fit import Trainer
-from fmnist.schema import DataConfig, ModelConfig, TrainingConfig
+from fmnist.network import pictures
+from fmnist.recipe.schema import DataConfig, ModelConfig, TrainingConfig
 from fmnist.signals import Stop
+from fmnist.training import boards
+from fmnist.training.trainer import Trainer
 
 RUN = Path("results", "tiny-seed0")
 
@@ -41,8 +43,8 @@ def test_the_pictures_are_those_of_the_validation_images(
     tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(boards, "_PICTURES_SHARE", float("inf"))
-    loaded = data.load_train(data_dir, DataConfig(train_limit=1000))
-    names = data.classes(loaded.source)
+    loaded = dataset.load_train(data_dir, DataConfig(train_limit=1000))
+    names = dataset.classes(loaded.source)
     board = boards.ValidationBoard(tmp_path, loaded.validation, names, 1000, 128, profile=False)
     training = TrainingConfig(epochs=2)
     result = Trainer(loaded, choose("cpu")).fit(

@@ -13,7 +13,8 @@ from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 
-from fmnist import report, report_several
+from fmnist.report import one as report
+from fmnist.report import several as report_several
 
 pytestmark = pytest.mark.browser
 

@@ -13,9 +13,10 @@ import keras_tuner
 import pytest
 from searching import SMALL_SPACE, Runner, recipe, search, table
 
-from fmnist import config
 from fmnist.errors import Interrupted, SearchFailed
-from fmnist.rundir import RunDir, read_json
+from fmnist.files import read_json
+from fmnist.recipe import config
+from fmnist.run.folder import RunDir
 from fmnist.search import status
 from fmnist.search.chief import Chief, NotYours
 from fmnist.search.worker import Report, TrialRequest, work

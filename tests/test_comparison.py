@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 from runs import SEARCH, Page, make_run
 
-from fmnist import comparison, report_several, rundir
+from fmnist import files
 from fmnist.errors import BadInput
-from fmnist.rundir import RunDir
+from fmnist.report import comparison
+from fmnist.report import several as report_several
+from fmnist.run.folder import RunDir
 
 
 def seeds(folder: Path, name: str, count: int, margin: float = 2) -> list[RunDir]:
@@ -36,15 +38,15 @@ def test_runs_of_one_recipe_are_a_group_and_another_setting_makes_another(tmp_pa
         ("plain", 3, "seeds 0, 1, 2"),
         ("plain training.batch_size=256", 1, "seed 0"),
     ]
-    accuracies = [rundir.read_json(run.metrics)["test"]["accuracy"] for run in (runs[0], *runs[2:])]
+    accuracies = [files.read_json(run.metrics)["test"]["accuracy"] for run in (runs[0], *runs[2:])]
     assert groups[0].spread("test accuracy").values == pytest.approx(accuracies)
 
 
 def test_a_hyperparameter_that_is_not_searched_makes_another_group(tmp_path: Path) -> None:
     smaller = SEARCH | {"space": dict(list(SEARCH["space"].items())[:1])}
     run, other = make_run(tmp_path / "a"), make_run(tmp_path / "b")
-    settings = rundir.read_json(other.config)
-    rundir.write_json(other.config, settings | {"recipe": settings["recipe"] | {"search": smaller}})
+    settings = files.read_json(other.config)
+    files.write_json(other.config, settings | {"recipe": settings["recipe"] | {"search": smaller}})
     names = [group.name for group in comparison.groups(comparison.read_all([run, other]))]
     assert names == ["tuned-mlp", "tuned-mlp search.space.training.learning_rate=null"]
 
@@ -131,9 +133,9 @@ def test_runs_that_cannot_be_compared_leave_the_earlier_page(tmp_path: Path) -> 
     page.write_text("earlier")
     with pytest.raises(BadInput, match="plain-seed0 is named twice"):
         report_several.write([runs[0], RunDir(tmp_path / "x" / ".." / "plain-seed0")])
-    metrics = rundir.read_json(runs[1].metrics)
+    metrics = files.read_json(runs[1].metrics)
     metrics["data"]["sha256"]["t10k-labels-idx1-ubyte"] = "00"
-    rundir.write_json(runs[1].metrics, metrics)
+    files.write_json(runs[1].metrics, metrics)
     with pytest.raises(BadInput, match="plain-seed1 and .*plain-seed0 were trained or judged on different data"):
         report_several.write(runs)
     assert page.read_text() == "earlier"

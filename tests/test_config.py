@@ -5,9 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from fmnist import config
 from fmnist.errors import BadInput
-from fmnist.schema import DataConfig, EarlyStoppingConfig, ModelConfig, Recipe, ReduceLROnPlateauConfig, TrainingConfig
+from fmnist.recipe import config
+from fmnist.recipe.schema import (
+    DataConfig,
+    EarlyStoppingConfig,
+    ModelConfig,
+    Recipe,
+    ReduceLROnPlateauConfig,
+    TrainingConfig,
+)
 
 
 def own(tmp_path: Path, text: str = "") -> str:

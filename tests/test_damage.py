@@ -18,12 +18,15 @@ from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 from searching import table
 
-from fmnist import arrays, data, devices, records, results
+from fmnist import arrays, devices
+from fmnist.data import dataset
 from fmnist.errors import BadInput, Interrupted
-from fmnist.fit import Trainer
-from fmnist.rundir import RunDir, read_trials
-from fmnist.schema import EarlyStoppingConfig, ModelConfig, TrainingConfig
+from fmnist.recipe.schema import EarlyStoppingConfig, ModelConfig, TrainingConfig
+from fmnist.report import results
+from fmnist.run import records
+from fmnist.run.folder import RunDir, read_trials
 from fmnist.signals import Stop
+from fmnist.training.trainer import Trainer
 
 Damage = Callable[[Path, random.Random], None]
 DAMAGES = {"types": damaging.retype_file, "bytes": damaging.break_bytes}
@@ -139,13 +142,13 @@ class Training:
     def __init__(self, path: Path) -> None:
         random = np.random.default_rng(0)
 
-        def images(count: int) -> data.Images:
+        def images(count: int) -> dataset.Images:
             pixels = random.integers(0, 256, (count, 28, 28), np.uint8)
-            return data.Images(pixels, (np.arange(count) % 10).astype(np.uint8))
+            return dataset.Images(pixels, (np.arange(count) % 10).astype(np.uint8))
 
         self.path = path
-        source = data.Source(path.parent, {}, False)
-        self.trainer = Trainer(data.TrainData(images(200), images(50), source), devices.choose("cpu"))
+        source = dataset.Source(path.parent, {}, False)
+        self.trainer = Trainer(dataset.TrainData(images(200), images(50), source), devices.choose("cpu"))
         self.whole = self.weights(path.with_name("whole.npz"))
         stop = Stop()
         with pytest.raises(Interrupted):

@@ -14,11 +14,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fmnist import data, environment
+from fmnist import environment
+from fmnist.data import dataset
 from fmnist.errors import BadInput
-from fmnist.schema import DataConfig
+from fmnist.recipe.schema import DataConfig
 
-TRAIN_IMAGES, TRAIN_LABELS, TEST_IMAGES, TEST_LABELS = data.SHA256
+TRAIN_IMAGES, TRAIN_LABELS, TEST_IMAGES, TEST_LABELS = dataset.SHA256
 
 
 def idx(array: np.ndarray, dtype: int = 0x08, zeros: int = 0) -> bytes:
@@ -36,13 +37,13 @@ def labels(count: int) -> np.ndarray:
 def make_set(directory: Path, count: int = 20, suffix: str = ".gz") -> Path:
     """Write a small data set of MNIST's layout that is not Fashion-MNIST."""
     directory.mkdir(exist_ok=True)
-    for name in data.SHA256:
+    for name in dataset.SHA256:
         content = idx(images(count) if "images" in name else labels(count))
         (directory / f"{name}{suffix}").write_bytes(gzip.compress(content) if suffix else content)
     return directory
 
 
-def items(*parts: data.Images) -> list[bytes]:
+def items(*parts: dataset.Images) -> list[bytes]:
     """Every image with its label, sorted: equal for equal multisets of images."""
     return sorted(
         image.tobytes() + bytes([label])
@@ -64,7 +65,7 @@ def keras_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("FMNIST_DATA", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("KERAS_HOME", str(keras_home))
-    monkeypatch.setattr(data, "SYSTEM", tmp_path / "system")
+    monkeypatch.setattr(dataset, "SYSTEM", tmp_path / "system")
     # Nothing listens on the discard port, so every download is refused at once; without PATH there is no apt-get.
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -72,15 +73,15 @@ def keras_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_reads_the_genuine_set(data_dir: Path) -> None:
-    test, source = data.load_test(data_dir)
+    test, source = dataset.load_test(data_dir)
     assert test.images.shape == (10000, 28, 28)
     assert test.images.dtype == test.labels.dtype == np.uint8
     assert test.images.flags.c_contiguous
     assert test.images.flags.writeable
     assert np.bincount(test.labels).tolist() == [1000] * 10
     assert (source.name, source.is_fashion_mnist) == ("Fashion-MNIST", True)
-    assert source.sha256 == {name: data.SHA256[name] for name in (TEST_IMAGES, TEST_LABELS)}
-    assert data.classes(source)[9] == "Ankle boot"
+    assert source.sha256 == {name: dataset.SHA256[name] for name in (TEST_IMAGES, TEST_LABELS)}
+    assert dataset.classes(source)[9] == "Ankle boot"
 
 
 @pytest.mark.parametrize(("config", "held_back"), [
@@ -89,36 +90,36 @@ def test_reads_the_genuine_set(data_dir: Path) -> None:
     (DataConfig(split="none"), 0),
 ])  # fmt: skip
 def test_splits_are_stratified_disjoint_and_complete(data_dir: Path, config: DataConfig, held_back: int) -> None:
-    loaded = data.load_train(data_dir, config)
+    loaded = dataset.load_train(data_dir, config)
     assert np.bincount(loaded.validation.labels, minlength=10).tolist() == [held_back // 10] * 10
     assert np.bincount(loaded.train.labels).tolist() == [6000 - held_back // 10] * 10
-    (whole,), _ = data._load(data_dir, ("train",))
+    (whole,), _ = dataset._load(data_dir, ("train",))
     assert items(loaded.train, loaded.validation) == items(whole)
 
 
 def test_the_split_is_drawn_by_its_seed(data_dir: Path) -> None:
-    first, again, other = (data.load_train(data_dir, DataConfig(split_seed=seed)) for seed in (1, 1, 2))
+    first, again, other = (dataset.load_train(data_dir, DataConfig(split_seed=seed)) for seed in (1, 1, 2))
     assert np.array_equal(first.train.images, again.train.images)
     assert np.array_equal(first.validation.images, again.validation.images)
     assert items(first.validation) != items(other.validation)
 
 
 def test_train_limit_keeps_a_stratified_subset_and_the_whole_validation(data_dir: Path) -> None:
-    whole = data.load_train(data_dir, DataConfig())
+    whole = dataset.load_train(data_dir, DataConfig())
     # One below the whole: what is left out would be too few for a split with both sides stratified.
     for limit, least in (500, 50), (53999, 5399):
-        limited = data.load_train(data_dir, DataConfig(train_limit=limit))
+        limited = dataset.load_train(data_dir, DataConfig(train_limit=limit))
         assert len(limited.train) == limit
         assert np.bincount(limited.train.labels).min() == least
         assert set(items(limited.train)) <= set(items(whole.train))
         assert np.array_equal(limited.validation.images, whole.validation.images)
-    limited = data.load_train(data_dir, DataConfig(split="none", train_limit=500))
+    limited = dataset.load_train(data_dir, DataConfig(split="none", train_limit=500))
     assert (len(limited.train), len(limited.validation)) == (500, 0)
 
 
 def test_too_few_images_for_the_split(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"tuned-mlp.* 20 images"):
-        data.load_train(make_set(tmp_path), DataConfig())
+        dataset.load_train(make_set(tmp_path), DataConfig())
 
 
 def test_each_load_needs_its_own_two_files_only(data_dir: Path, tmp_path: Path) -> None:
@@ -126,35 +127,35 @@ def test_each_load_needs_its_own_two_files_only(data_dir: Path, tmp_path: Path) 
         (tmp_path / part).mkdir()
         for path in data_dir.glob(f"{part}-*"):
             shutil.copy(path, tmp_path / part)
-    assert set(data.load_train(tmp_path / "train", DataConfig()).source.sha256) == {TRAIN_IMAGES, TRAIN_LABELS}
-    assert set(data.load_test(tmp_path / "t10k")[1].sha256) == {TEST_IMAGES, TEST_LABELS}
+    assert set(dataset.load_train(tmp_path / "train", DataConfig()).source.sha256) == {TRAIN_IMAGES, TRAIN_LABELS}
+    assert set(dataset.load_test(tmp_path / "t10k")[1].sha256) == {TEST_IMAGES, TEST_LABELS}
     with pytest.raises(BadInput, match=TEST_IMAGES):
-        data.load_test(tmp_path / "train")
+        dataset.load_test(tmp_path / "train")
     with pytest.raises(BadInput, match=TEST_IMAGES):
-        data.fetch(tmp_path / "train")
+        dataset.fetch(tmp_path / "train")
 
 
 @pytest.mark.parametrize("suffix", [".gz", ""])
 def test_another_set_of_the_layout_works_if_given(tmp_path: Path, suffix: str) -> None:
-    source = data.fetch(make_set(tmp_path / "kmnist", suffix=suffix))
-    assert set(source.sha256) == set(data.SHA256)
+    source = dataset.fetch(make_set(tmp_path / "kmnist", suffix=suffix))
+    assert set(source.sha256) == set(dataset.SHA256)
     assert not source.is_fashion_mnist
     assert source.name == "kmnist (not Fashion-MNIST)"
-    assert data.classes(source) == tuple("0123456789")
+    assert dataset.classes(source) == tuple("0123456789")
 
 
 def test_the_hash_does_not_depend_on_the_compression(data_dir: Path, tmp_path: Path) -> None:
     for name in TEST_IMAGES, TEST_LABELS:
         (tmp_path / name).write_bytes(gzip.decompress((data_dir / f"{name}.gz").read_bytes()))
-    assert data.load_test(tmp_path)[1].sha256 == data.load_test(data_dir)[1].sha256
+    assert dataset.load_test(tmp_path)[1].sha256 == dataset.load_test(data_dir)[1].sha256
 
 
 def test_the_environment_names_the_directory_and_the_argument_wins(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FMNIST_DATA", str(make_set(tmp_path / "environment", count=10)))
-    assert len(data.load_test()[0]) == 10
-    assert len(data.load_test(make_set(tmp_path / "argument", count=30))[0]) == 30
+    assert len(dataset.load_test()[0]) == 10
+    assert len(dataset.load_test(make_set(tmp_path / "argument", count=30))[0]) == 30
 
 
 IMAGES_IDX = idx(images(20))
@@ -192,7 +193,7 @@ def test_a_damaged_file_is_named_with_the_reason(tmp_path: Path, name: str, cont
     path = make_set(tmp_path) / f"{name}.gz"
     path.write_bytes(content)
     with pytest.raises(BadInput, match=reason) as caught:
-        data.load_test(tmp_path)
+        dataset.load_test(tmp_path)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -201,7 +202,7 @@ def test_a_damaged_file_is_named_with_the_reason(tmp_path: Path, name: str, cont
 def test_a_missing_file_is_named(tmp_path: Path, name: str) -> None:
     (make_set(tmp_path) / f"{name}.gz").unlink()
     with pytest.raises(BadInput, match=rf"no {name}\.gz in "):
-        data.load_test(tmp_path)
+        dataset.load_test(tmp_path)
 
 
 EMNIST = {"t10k": "emnist-mnist-test", "train": "emnist-mnist-train"}
@@ -234,30 +235,30 @@ def lay(folder: Path, layout: str, count: int = 20, parts: tuple[str, ...] = ("t
 
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
 def test_a_data_set_is_found_as_it_was_packed(tmp_path: Path, layout: str) -> None:
-    source = data.fetch(lay(tmp_path / "set", layout))
-    assert source.sha256 == data.fetch(make_set(tmp_path / "plain")).sha256
+    source = dataset.fetch(lay(tmp_path / "set", layout))
+    assert source.sha256 == dataset.fetch(make_set(tmp_path / "plain")).sha256
     assert source.directory == tmp_path / "set"
 
 
 @pytest.mark.parametrize("suffix", [".gz", ""])
 def test_a_name_need_not_say_whether_the_file_is_compressed(tmp_path: Path, suffix: str) -> None:
-    expected = data.fetch(make_set(tmp_path, suffix=suffix)).sha256
+    expected = dataset.fetch(make_set(tmp_path, suffix=suffix)).sha256
     for path in tmp_path.iterdir():
         whole = path.read_bytes()
         path.write_bytes(gzip.decompress(whole) if suffix else gzip.compress(whole))
-    assert data.fetch(tmp_path).sha256 == expected
+    assert dataset.fetch(tmp_path).sha256 == expected
 
 
 def test_one_file_in_several_forms_is_one_file(tmp_path: Path) -> None:
     """As torchvision leaves them, and one of the collections on Kaggle."""
     make_set(tmp_path)
     lay(lay(make_set(tmp_path, suffix=""), LAYOUTS["a dot"]), LAYOUTS["a folder each, with a dot"])
-    assert len(data.load_test(tmp_path)[0]) == 20
+    assert len(dataset.load_test(tmp_path)[0]) == 20
 
 
 def test_the_files_in_the_folder_itself_go_before_those_below(tmp_path: Path) -> None:
     lay(make_set(tmp_path), LAYOUTS["torchvision"], count=30)
-    assert len(data.load_test(tmp_path)[0]) == 20
+    assert len(dataset.load_test(tmp_path)[0]) == 20
 
 
 def test_what_belongs_to_no_data_set_is_passed_over(tmp_path: Path) -> None:
@@ -266,7 +267,7 @@ def test_what_belongs_to_no_data_set_is_passed_over(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b"\0\5")
     (tmp_path / "loop").symlink_to(".")
     (tmp_path / "itself").symlink_to("itself")
-    assert len(data.load_test(tmp_path)[0]) == 20
+    assert len(dataset.load_test(tmp_path)[0]) == 20
 
 
 SEVERAL = {
@@ -282,7 +283,7 @@ def test_of_several_data_sets_none_is_guessed(tmp_path: Path, layouts: tuple[str
     """Nor where one of them has all that is asked for: the next job would take another."""
     lay(lay(tmp_path, layouts[0]), layouts[1], count=30, parts=parts)
     with pytest.raises(BadInput, match="holds several data sets") as caught:
-        data.load_train(tmp_path, DataConfig(split="none"))
+        dataset.load_train(tmp_path, DataConfig(split="none"))
     for layout in layouts:
         assert layout.format(part="train", kind="images", ndim=3) in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -293,10 +294,10 @@ def test_images_without_their_labels_are_no_data_set(tmp_path: Path) -> None:
     lay(tmp_path, "b/{part}-{kind}-idx{ndim}-ubyte", count=30)
     for name in f"a/{TEST_IMAGES}", f"a/{TRAIN_IMAGES}":
         (tmp_path / name).unlink()
-    assert len(data.load_test(tmp_path)[0]) == 30
+    assert len(dataset.load_test(tmp_path)[0]) == 30
     (tmp_path / f"b/{TEST_LABELS}").unlink()
     with pytest.raises(BadInput, match=f"no {TEST_LABELS}.gz in "):
-        data.load_test(tmp_path)
+        dataset.load_test(tmp_path)
 
 
 def test_the_train_files_are_read_without_the_test_files(tmp_path: Path) -> None:
@@ -304,7 +305,7 @@ def test_the_train_files_are_read_without_the_test_files(tmp_path: Path) -> None
     for path in tmp_path.glob("*-test-*"):
         path.unlink()
         os.mkfifo(path)
-    assert len(data.load_train(tmp_path, DataConfig(split="none")).train) == 20
+    assert len(dataset.load_train(tmp_path, DataConfig(split="none")).train) == 20
 
 
 def a_file(path: Path) -> None:
@@ -354,7 +355,7 @@ def test_what_is_no_folder_of_idx_files_is_refused_at_once(
     make(tmp_path / "set.npz")
     monkeypatch.setenv("FMNIST_DATA", str(tmp_path / "set.npz"))
     with pytest.raises(BadInput, match=reason) as caught:
-        data.load_test()
+        dataset.load_test()
     assert str(caught.value).endswith("; put a good copy there, or name another folder with --data")
     assert "\n" not in str(caught.value)
 
@@ -366,7 +367,7 @@ def test_labels_of_more_classes_are_refused_with_what_is_expected(tmp_path: Path
     (tmp_path / "emnist-letters-t10k-labels-idx1-ubyte").rename(path)
     path.write_bytes(idx((np.arange(20) + 7).astype(np.uint8)))
     with pytest.raises(BadInput, match=f"{path}: label 26 is above 9; a data set of 10 classes is expected"):
-        data.load_test(tmp_path)
+        dataset.load_test(tmp_path)
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="needs root, to become a user without a home")
@@ -375,12 +376,12 @@ def test_a_user_without_a_home_has_a_cache_all_the_same(data_dir: Path) -> None:
     program = """if True:
         import os, sys
         from pathlib import Path
-        from fmnist import data
+        from fmnist.data import dataset
         os.setgroups([]), os.setgid(12345), os.setuid(12345)
-        data.SYSTEM = Path(sys.argv[1])
-        print(data.fetch().directory)
-        data.SYSTEM = Path("nowhere")
-        print(data.fetch().directory)
+        dataset.SYSTEM = Path(sys.argv[1])
+        print(dataset.fetch().directory)
+        dataset.SYSTEM = Path("nowhere")
+        print(dataset.fetch().directory)
     """
     unset = ("HOME", "FMNIST_DATA", "KERAS_HOME", "XDG_CACHE_HOME")
     environ = {name: value for name, value in os.environ.items() if name not in unset}
@@ -395,32 +396,32 @@ def test_a_user_without_a_home_has_a_cache_all_the_same(data_dir: Path) -> None:
 def test_a_given_directory_is_the_only_source(data_dir: Path, tmp_path: Path, keras_files: Path) -> None:
     shutil.copytree(data_dir, keras_files)
     with pytest.raises(BadInput, match="nowhere"):
-        data.load_test(tmp_path / "nowhere")
-    assert files_in(data.cache()) == set()
+        dataset.load_test(tmp_path / "nowhere")
+    assert files_in(dataset.cache()) == set()
 
 
 def test_a_source_fills_the_cache_which_then_serves(data_dir: Path, keras_files: Path) -> None:
     shutil.copytree(data_dir, keras_files)
-    source = data.fetch()
-    assert source.directory == data.cache()
-    assert source.sha256 == data.SHA256
-    assert files_in(data.cache()) == {f"{name}.gz" for name in data.SHA256}
+    source = dataset.fetch()
+    assert source.directory == dataset.cache()
+    assert source.sha256 == dataset.SHA256
+    assert files_in(dataset.cache()) == {f"{name}.gz" for name in dataset.SHA256}
     shutil.rmtree(keras_files)
-    assert data.fetch() == source
+    assert dataset.fetch() == source
 
 
 def test_a_corrupt_cached_file_is_said_and_replaced(
     data_dir: Path, keras_files: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     shutil.copytree(data_dir, keras_files)
-    data.fetch()
-    bad = data.cache() / f"{TEST_LABELS}.gz"
+    dataset.fetch()
+    bad = dataset.cache() / f"{TEST_LABELS}.gz"
     bad.write_bytes(bad.read_bytes()[:1000])
     caplog.clear()
-    assert data.fetch().directory == data.cache()
+    assert dataset.fetch().directory == dataset.cache()
     assert caplog.messages[0].startswith(f"the cache: {bad}: ")
     assert bad.read_bytes() == (data_dir / bad.name).read_bytes()
-    assert files_in(data.cache()) == {f"{name}.gz" for name in data.SHA256}
+    assert files_in(dataset.cache()) == {f"{name}.gz" for name in dataset.SHA256}
 
 
 def test_without_any_source_one_line_each_and_the_cache_stays_empty(
@@ -430,7 +431,7 @@ def test_without_any_source_one_line_each_and_the_cache_stays_empty(
     shutil.copytree(tmp_path / "system", keras_files)
     (keras_files / f"{TRAIN_LABELS}.gz").write_bytes(b"")
     with pytest.raises(BadInput, match=f"{TRAIN_IMAGES}.*--data or FMNIST_DATA"):
-        data.fetch()
+        dataset.fetch()
     expected = {
         "the cache": f"no {TRAIN_IMAGES}.gz",
         "this system": f"{TRAIN_IMAGES}.gz is not Fashion-MNIST's",
@@ -443,7 +444,7 @@ def test_without_any_source_one_line_each_and_the_cache_stays_empty(
         assert message.startswith(f"{source}: ")
         assert reason in message
         assert "\n" not in message
-    assert files_in(data.cache()) == set()
+    assert files_in(dataset.cache()) == set()
     assert capfd.readouterr().out == ""
 
 
@@ -451,8 +452,8 @@ def test_a_cache_that_cannot_be_written_leaves_the_source_in_use(
     data_dir: Path, keras_files: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     shutil.copytree(data_dir, keras_files)
-    data.cache().parent.write_bytes(b"a file where the folder should be")
-    assert data.fetch().directory == keras_files
+    dataset.cache().parent.write_bytes(b"a file where the folder should be")
+    assert dataset.fetch().directory == keras_files
     assert "cannot be written" in caplog.messages[-1]
 
 
@@ -461,7 +462,7 @@ def test_the_debian_package_is_fetched_without_the_systems_package_lists(
     data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("APT_CONFIG", str(make_apt_repository(tmp_path, data_dir)))
-    with data._debian_package() as found:
+    with dataset._debian_package() as found:
         assert {path.name: path.read_bytes() for path in found.glob("*.gz")} == {
             path.name: path.read_bytes() for path in data_dir.glob("*.gz")
         }
@@ -473,7 +474,7 @@ def make_apt_repository(folder: Path, data_dir: Path) -> Path:
     tree, deb = folder / "tree", folder / "repository" / "data.deb"
     control = "Package: dataset-fashion-mnist\nVersion: 1\nArchitecture: all\nMaintainer: nobody\nDescription: data\n"
     shutil.copytree(
-        data_dir, tree / data.SYSTEM.relative_to("/"), ignore=lambda _, names: [n for n in names if n[-3:] != ".gz"]
+        data_dir, tree / dataset.SYSTEM.relative_to("/"), ignore=lambda _, names: [n for n in names if n[-3:] != ".gz"]
     )
     (tree / "DEBIAN").mkdir()
     (tree / "DEBIAN" / "control").write_text(control)

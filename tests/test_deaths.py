@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from fmnist import deaths
+from fmnist.search import deaths
 
 WORK = """
 import ctypes, os, sys
 from pathlib import Path
-from fmnist import deaths
+from fmnist.search import deaths
 {before}
 with deaths.counted(Path(sys.argv[1]), sys.argv[2]):
     {within}

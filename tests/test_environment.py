@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 from conftest import Start
 
-from fmnist import config, environment
-from fmnist.rundir import RunDir
+from fmnist import environment
+from fmnist.recipe import config
+from fmnist.run.folder import RunDir
 
 
 @pytest.fixture

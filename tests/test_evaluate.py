@@ -12,10 +12,17 @@ import numpy as np
 import pytest
 from conftest import Command
 
-from fmnist import averaging, config, data, evaluate, figures, files, model, rundir
+from fmnist import files
+from fmnist.data import dataset
 from fmnist.errors import BadInput
-from fmnist.rundir import RunDir
-from fmnist.schema import DataConfig, ModelConfig
+from fmnist.evaluation import averaging
+from fmnist.evaluation import job as evaluate
+from fmnist.evaluation import metrics as figures
+from fmnist.network import inference
+from fmnist.network.build import build
+from fmnist.recipe import config
+from fmnist.recipe.schema import DataConfig, ModelConfig
+from fmnist.run.folder import RunDir
 
 Judge = Callable[[], dict[str, object]]
 
@@ -49,8 +56,8 @@ def other_run(tmp_path: Path, other_data: Path) -> RunDir:
 
 def trained(path: Path, data_dir: Path, model_seed: int = 0, **sections: object) -> RunDir:
     run = start_run(path, **sections)
-    model.build(ModelConfig(hidden=(4,)), seed=model_seed).save(run.model)
-    run.record("train", devices="1 CPU", data=data.load_train(data_dir, DataConfig()).source.sha256)
+    build(ModelConfig(hidden=(4,)), seed=model_seed).save(run.model)
+    run.record("train", devices="1 CPU", data=dataset.load_train(data_dir, DataConfig()).source.sha256)
     return run
 
 
@@ -60,27 +67,27 @@ def contents(run: RunDir) -> dict[Path, bytes]:
 
 def test_evaluate_on_the_real_data(tmp_path: Path, data_dir: Path) -> None:
     run = start_run(tmp_path / "run", data={"train_limit": 1000})
-    network = model.build(ModelConfig(hidden=(16,)), seed=1)
+    network = build(ModelConfig(hidden=(16,)), seed=1)
     network.save(run.model)
-    run.record("train", devices="1 CPU", data=data.load_train(data_dir, DataConfig()).source.sha256)
+    run.record("train", devices="1 CPU", data=dataset.load_train(data_dir, DataConfig()).source.sha256)
 
     metrics = evaluate.evaluate(run, data_dir)
 
-    assert rundir.read_json(run.metrics) == metrics
+    assert files.read_json(run.metrics) == metrics
     assert metrics["recipe"] == "small"
     assert metrics["seed"] == 3
     assert metrics["data"]["is_fashion_mnist"]
     assert metrics["data"]["classes"][9] == "Ankle boot"
-    assert metrics["data"]["sha256"].keys() == data.SHA256.keys()
+    assert metrics["data"]["sha256"].keys() == dataset.SHA256.keys()
     assert metrics["model"]["parameters"] == 784 * 16 + 16 + 16 * 10 + 10
     assert [metrics[split]["images"] for split in ("train", "validation", "test")] == [1000, 6000, 10_000]
     assert metrics["test"]["per_class"][0]["support"] == 1000
-    assert rundir.read_json(run.config)["jobs"]["eval"]["data"] == metrics["data"]["sha256"]
+    assert files.read_json(run.config)["jobs"]["eval"]["data"] == metrics["data"]["sha256"]
     assert list((run.tensorboard / "eval").iterdir())
     assert metrics["images_per_second"] == pytest.approx(17_000 / metrics["seconds"])
 
     # The same network in NumPy.
-    images, _ = data.load_test(data_dir)
+    images, _ = dataset.load_test(data_dir)
     hidden_kernel, hidden_bias, kernel, bias = network.get_weights()
     hidden = np.maximum(images.images.reshape(-1, 784) / 255 @ hidden_kernel + hidden_bias, 0)
     predicted = (hidden @ kernel + bias).argmax(axis=1)
@@ -152,7 +159,7 @@ def test_model_of_another_shape(other_run: RunDir, other_data: Path) -> None:
 
 
 def test_outputs_that_are_not_finite(other_run: RunDir, other_data: Path) -> None:
-    network = model.build(ModelConfig(hidden=()))
+    network = build(ModelConfig(hidden=()))
     network.set_weights([np.full_like(weight, np.nan) for weight in network.get_weights()])
     network.save(other_run.model)
     with pytest.raises(BadInput, match="not finite"):
@@ -169,15 +176,15 @@ def test_averaged_figures_are_kept_apart(other_run: RunDir, other_data: Path) ->
     after = contents(other_run)
     assert after.keys() - before.keys() == {other_run.averaged_metrics}
     assert {path for path in before if before[path] != after[path]} == {other_run.config}
-    assert rundir.read_json(other_run.averaged_metrics) == averaged
+    assert files.read_json(other_run.averaged_metrics) == averaged
     assert averaged.keys() == plain.keys() - {"train"} | {"views"}
     assert {key: averaged[key] for key in ("recipe", "seed", "model", "data")} == {
         key: plain[key] for key in ("recipe", "seed", "model", "data")
     }
     assert averaged["views"] == 10
     assert averaged["images_per_second"] == pytest.approx(6050 / averaged["seconds"])
-    images, _ = data.load_test(other_data)
-    probabilities = averaging.probabilities([model.load(other_run.model)], images.images, tta=True)
+    images, _ = dataset.load_test(other_data)
+    probabilities = averaging.probabilities([inference.load(other_run.model)], images.images, tta=True)
     assert averaged["test"] == figures.figures(images.labels, probabilities, list("0123456789"))
     assert averaged["test"]["loss"] != plain["test"]["loss"]
     assert averaged["validation"]["loss"] != plain["validation"]["loss"]
@@ -202,7 +209,7 @@ def test_what_was_averaged_is_averaged_again_for_another_model_alone(tmp_path: P
         file = path.stat().st_ino
         assert judge() == first
         assert path.stat().st_ino == file
-    model.build(ModelConfig(hidden=(4,)), seed=7).save(runs[0].model)
+    build(ModelConfig(hidden=(4,)), seed=7).save(runs[0].model)
     for path, judge in paths.items():
         before = path.read_bytes()
         judge()
@@ -227,15 +234,15 @@ def test_two_copies_of_a_model_are_no_better_than_one(other_run: RunDir, other_d
     assert [member["model"] for member in together["members"]] == 2 * [single["model"]]
     assert (contents(other_run), contents(copy)) == before
     written = other_run.path.with_name("ensemble-tta.json" if tta else "ensemble.json")
-    assert rundir.read_json(written) == together
+    assert files.read_json(written) == together
 
 
 def test_different_models_together(tmp_path: Path, other_data: Path) -> None:
     runs = [trained(tmp_path / f"run{seed}", other_data, seed) for seed in (0, 1)]
     together = evaluate.evaluate_ensemble(runs, other_data, output=tmp_path / "here" / "both.json")
-    assert rundir.read_json(tmp_path / "here" / "both.json") == together
-    images, _ = data.load_test(other_data)
-    each = [averaging.probabilities([model.load(run.model)], images.images) for run in runs]
+    assert files.read_json(tmp_path / "here" / "both.json") == together
+    images, _ = dataset.load_test(other_data)
+    each = [averaging.probabilities([inference.load(run.model)], images.images) for run in runs]
     assert together["test"]["loss"] == pytest.approx(
         -np.log(((each[0] + each[1]) / 2)[np.arange(50), images.labels]).mean()
     )
@@ -250,7 +257,7 @@ def test_ensembles_that_are_refused(tmp_path: Path, other_data: Path, data_dir: 
     for runs, reason in {
         (run,): "an ensemble needs two runs or more",
         (run, seeded, same): r"away/\.\./run is named twice",
-        (run, seeded): r"seeded and .*run do not hold back the same .*\(data.split tuned-mlp, split_seed 1 and ",
+        (run, seeded): r"seeded and .*run do not hold back the same .*\(dataset.split tuned-mlp, split_seed 1 and ",
         (run, split): r"data.split regularized-mlp, split_seed 0 and tuned-mlp",
         (run, elsewhere): "images-idx3-ubyte is not the file that `train` of the run in .*elsewhere read",
         (run, start_run(tmp_path / "untrained")): r"untrained/model\.keras is missing",
@@ -287,8 +294,8 @@ def test_the_command_line_says_what_was_averaged(tmp_path: Path, other_data: Pat
 
 
 def replace_model(run: RunDir, seed: int) -> None:
-    with rundir.atomic_write(run.model) as file:
-        model.build(ModelConfig(hidden=(4,)), seed=seed).save(file.name)
+    with files.atomic_write(run.model) as file:
+        build(ModelConfig(hidden=(4,)), seed=seed).save(file.name)
 
 
 @pytest.mark.parametrize("judge", [evaluate.evaluate, evaluate.evaluate_averaged])
@@ -314,12 +321,12 @@ def test_figures_of_a_model_that_was_replaced_meanwhile_are_not_written(
 def test_a_model_that_is_replaced_while_it_is_read_is_not_taken_for_the_one_before(
     other_run: RunDir, other_data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    load = model.load
+    load = inference.load
 
     def load_late(path: Path) -> keras.Model:
         replace_model(other_run, seed=1)
         return load(path)
 
-    monkeypatch.setattr(model, "load", load_late)
+    monkeypatch.setattr(inference, "load", load_late)
     with pytest.raises(BadInput, match="was replaced meanwhile"):
         evaluate.evaluate(other_run, other_data)

@@ -13,14 +13,21 @@ from conftest import Command, Process, Start
 from runs import Page, make_run
 from test_signals import wait_for
 
-from fmnist import config, data, evidence, evidence_table, references, report, report_several, rundir
+from fmnist import files
+from fmnist.data import dataset
 from fmnist.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, Interrupted
-from fmnist.evaluate import evaluate
-from fmnist.evidence_table import Row
-from fmnist.model import load, logits
-from fmnist.rundir import RunDir
-from fmnist.schema import DataConfig
+from fmnist.evaluation.job import evaluate
+from fmnist.network.inference import load, logits
+from fmnist.recipe import config
+from fmnist.recipe.schema import DataConfig
+from fmnist.report import one as report
+from fmnist.report import several as report_several
+from fmnist.run.folder import RunDir
 from fmnist.signals import Stop
+from fmnist.study import baselines as references
+from fmnist.study import job as evidence
+from fmnist.study import table as evidence_table
+from fmnist.study.table import Row
 
 OWN = """
 description = "trainings of seconds"
@@ -105,7 +112,7 @@ def five(run: Path, tmp_path: Path) -> list[RunDir]:
         path.unlink()
     for seed, copy in enumerate(runs[1:], 1):
         shutil.copytree(runs[0].path, copy.path)
-        rundir.write_json(copy.config, rundir.read_json(copy.config) | {"seed": seed})
+        files.write_json(copy.config, files.read_json(copy.config) | {"seed": seed})
     return runs
 
 
@@ -150,7 +157,7 @@ def test_without_validation_images_all_else_is_said(tmp_path: Path, fmnist: Comm
     assert [row["validation_accuracy"]["mean"] for row in told] == [None] * 2
     runs = [RunDir(results / f"own-seed{seed}") for seed in (0, 1)]
     assert rows["own"][1] == spread([said(run.metrics) for run in runs])
-    assert not [name for name in rundir.read_json(runs[0].history)["history"] if name.startswith("val_")]
+    assert not [name for name in files.read_json(runs[0].history)["history"] if name.startswith("val_")]
     assert "validation accuracy" not in report.summary(runs[0])
     page = Page(report.write(runs[0]).read_text()).text
     assert "3,000none held back for validation" in page.replace("\n", "")
@@ -163,7 +170,7 @@ def test_a_references_model_is_what_scikit_learn_fitted(name: str, tmp_path: Pat
     recipe = config.replace(references.recipe(name, DataConfig(train_limit=2000)), {"training.epochs": 20})
     run = RunDir(tmp_path / name)
     references.train(run, recipe, 0, data_dir, Stop())
-    loaded = data.load_train(data_dir, recipe.data)
+    loaded = dataset.load_train(data_dir, recipe.data)
     images, labels = loaded.validation.images, loaded.validation.labels
     estimator = references.fit(recipe, 0, loaded.train, Stop())
     classes = estimator.predict(images.reshape(-1, 784) / np.float32(255))
@@ -171,7 +178,7 @@ def test_a_references_model_is_what_scikit_learn_fitted(name: str, tmp_path: Pat
 
     metrics = evaluate(run, data_dir)
     assert metrics["validation"]["accuracy"] == pytest.approx(np.mean(classes == labels))
-    assert rundir.read_json(run.history)["history"]["val_accuracy"] == [metrics["validation"]["accuracy"]]
+    assert files.read_json(run.history)["history"]["val_accuracy"] == [metrics["validation"]["accuracy"]]
     assert metrics["test"]["accuracy"] > 0.75
     assert report.write(run).exists()
     written = run.model.stat().st_mtime_ns
@@ -239,9 +246,9 @@ def test_the_commit_of_the_trainings(
         for seed, name in enumerate(names)
     ]
     for run, revision in zip(runs, revisions, strict=True):
-        recorded = rundir.read_json(run.config)
+        recorded = files.read_json(run.config)
         recorded["jobs"]["train"]["revision"] = revision
-        rundir.write_json(run.config, recorded)
-    rows = [Row(run.path.name, [rundir.read_json(run.metrics)], [[run]]) for run in runs]
+        files.write_json(run.config, recorded)
+    rows = [Row(run.path.name, [files.read_json(run.metrics)], [[run]]) for run in runs]
     assert evidence_table.provenance(rows) == expected
     assert all(line in evidence_table.markdown(rows) for line in expected)

@@ -10,14 +10,16 @@ import numpy as np
 import pytest
 from conftest import Command
 
-from fmnist import config, data, export
+from fmnist.data import dataset
 from fmnist.devices import choose
 from fmnist.errors import BadInput, ExportFailed
-from fmnist.folding import folded
-from fmnist.model import load, logits
-from fmnist.rundir import RunDir
+from fmnist.evaluation import export
+from fmnist.network.folding import folded
+from fmnist.network.inference import load, logits
+from fmnist.recipe import config
+from fmnist.run.folder import RunDir
 from fmnist.signals import Stop
-from fmnist.train import train
+from fmnist.training.job import train
 
 RUN = Path("results", "tiny-seed0")
 
@@ -60,7 +62,7 @@ def test_what_is_linear_in_a_row_is_one_layer(whitened: RunDir, data_dir: Path) 
     small = folded(model)
     dense = [layer for layer in small.layers if layer.weights]
     assert [layer.units for layer in dense] == [64, 32, 10]
-    images = data.load_test(data_dir)[0].images
+    images = dataset.load_test(data_dir)[0].images
     np.testing.assert_allclose(logits(small, images), logits(model, images), atol=1e-3)
 
 

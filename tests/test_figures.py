@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
-from fmnist import figures
+from fmnist.evaluation import metrics as figures
 
 NAMES = [f"class {label}" for label in range(10)]
 

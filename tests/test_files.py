@@ -15,10 +15,12 @@ import tensorflow as tf
 from conftest import TINY
 from searching import Runner, recipe, search
 
-from fmnist import checkpoint, errors, files, predict
+from fmnist import errors, files
 from fmnist.errors import BadInput
-from fmnist.rundir import RunDir
+from fmnist.evaluation import predict
+from fmnist.run.folder import RunDir
 from fmnist.search.worker import Report, TrialRequest
+from fmnist.training import checkpoint
 from jobs.pipeline import Pipeline
 from jobs.slurm import submitter
 
@@ -200,7 +202,7 @@ def test_tensorflow_s_refusals_are_explained_too(tmp_path: Path) -> None:
 TRAIN = "train --recipe baseline-mlp --set data.train_limit=2000 --set training.epochs=1"
 # One process, for one import of TensorFlow.
 JOBS = f"""
-from fmnist.cli import app, logging
+from fmnist.cli.app import app, logging
 logging.basicConfig(level=logging.INFO, format="%(message)s")
 for job in ("{TRAIN}", "eval results/baseline-mlp-seed0", "report results/baseline-mlp-seed0"):
     app(job.split(), standalone_mode=False)

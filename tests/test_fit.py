@@ -9,14 +9,12 @@ import keras
 import numpy as np
 import pytest
 
-from fmnist import checkpoint, data, schedule
-from fmnist.data import TrainData
+from fmnist.data import dataset
+from fmnist.data.dataset import TrainData
 from fmnist.devices import Devices, choose
 from fmnist.errors import BadInput, Interrupted
-from fmnist.fit import Diverged, FitResult, Trainer
-from fmnist.model import build, receptive_fields
-from fmnist.program import Program, resident, steps
-from fmnist.schema import (
+from fmnist.network.build import build, receptive_fields
+from fmnist.recipe.schema import (
     AugmentConfig,
     DataConfig,
     EarlyStoppingConfig,
@@ -26,6 +24,9 @@ from fmnist.schema import (
     TrainingConfig,
 )
 from fmnist.signals import Stop
+from fmnist.training import checkpoint, schedule
+from fmnist.training.epoch import Program, resident, steps
+from fmnist.training.trainer import Diverged, FitResult, Trainer
 
 # When the tests are collected, because TensorFlow fixes its logical devices at its first operation.
 TWO = choose("cpu:2")
@@ -44,7 +45,7 @@ OPTIMIZERS = {
 @pytest.fixture(scope="module")
 def small(data_dir: Path) -> TrainData:
     """2,500 training images: 19 batches of 128 and one of 68."""
-    return data.load_train(data_dir, DataConfig(train_limit=2500))
+    return dataset.load_train(data_dir, DataConfig(train_limit=2500))
 
 
 @pytest.fixture(scope="module")
@@ -209,7 +210,7 @@ def test_two_replicas_equal_one_device_and_each_other(small: TrainData) -> None:
 @pytest.mark.parametrize("precision", ["mixed_bfloat16", pytest.param("mixed_float16", marks=pytest.mark.faults)])
 def test_half_precision_is_as_accurate_as_float32(precision: str, data_dir: Path, tmp_path: Path) -> None:
     """Over five seeds: the 99% interval of the mean paired difference (Student's t) holds zero, or a gain."""
-    loaded = data.load_train(data_dir, DataConfig(train_limit=8000))
+    loaded = dataset.load_train(data_dir, DataConfig(train_limit=8000))
     training = TrainingConfig(epochs=3, learning_rate=2e-3)
     config = ModelConfig(hidden=(128, 64), batch_normalization=True, whitening=0.5)
     best = {}

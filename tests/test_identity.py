@@ -8,12 +8,16 @@ import pytest
 from conftest import Command
 from runs import make_run
 
-from fmnist import evaluate, files, identity, results, rundir, train
+from fmnist import files
 from fmnist.errors import BadInput
-from fmnist.fit import FitResult
-from fmnist.model import build
-from fmnist.rundir import RunDir
-from fmnist.schema import ModelConfig
+from fmnist.evaluation import job as evaluate
+from fmnist.network.build import build
+from fmnist.recipe.schema import ModelConfig
+from fmnist.report import results
+from fmnist.run import identity
+from fmnist.run.folder import RunDir
+from fmnist.training import job as train
+from fmnist.training.trainer import FitResult
 
 TINY_RUN = ("--recipe", "tiny.toml")
 
@@ -29,15 +33,15 @@ def exchange(run: RunDir) -> None:
 
 def forget(run: RunDir) -> None:
     """Have been trained by a version that told no hash."""
-    history = rundir.read_json(run.history)
+    history = files.read_json(run.history)
     del history["model"]
-    rundir.write_json(run.history, history)
+    files.write_json(run.history, history)
 
 
 def test_a_training_tells_which_model_it_made(finished_run: RunDir) -> None:
     sha256 = files.sha256(finished_run.model)
-    assert rundir.read_json(finished_run.history)["model"] == {"sha256": sha256}
-    assert rundir.read_json(finished_run.metrics)["model"]["sha256"] == sha256
+    assert files.read_json(finished_run.history)["model"] == {"sha256": sha256}
+    assert files.read_json(finished_run.metrics)["model"]["sha256"] == sha256
     assert identity.of_model(finished_run) == sha256
 
 
@@ -66,7 +70,7 @@ def test_a_run_of_old_is_read_as_ever(finished_run: RunDir, data_dir: Path) -> N
 
 def test_figures_are_not_shown_beside_another_training_s_curves(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
-    rundir.write_json(run.history, rundir.read_json(run.history) | {"model": {"sha256": "ef" * 32}})
+    files.write_json(run.history, files.read_json(run.history) | {"model": {"sha256": "ef" * 32}})
     with pytest.raises(BadInput, match=r"metrics\.json is not of the model"):
         results.read(run)
 
@@ -101,7 +105,7 @@ def test_a_reader_meets_a_training_that_ends(finished_run: RunDir, monkeypatch: 
         monkeypatch.setattr(identity, "_trained", before)
         exchange(run)
         history = json.loads(run.history.read_bytes())
-        rundir.write_json(run.history, history | {"model": {"sha256": files.sha256(run.model)}})
+        files.write_json(run.history, history | {"model": {"sha256": files.sha256(run.model)}})
         return told
 
     monkeypatch.setattr(identity, "_trained", read_then_replace)

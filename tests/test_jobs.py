@@ -18,7 +18,8 @@ import numpy as np
 import pytest
 from conftest import Command, Start
 
-from fmnist import program, trial
+from fmnist.search import trial
+from fmnist.training import epoch as program
 
 TINY = ("--recipe", "tiny.toml")
 

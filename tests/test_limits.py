@@ -12,9 +12,13 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-from fmnist import config, idx, memory, predict
+from fmnist import memory
+from fmnist.data import idx
 from fmnist.errors import BadInput
-from fmnist.schema import ModelConfig, TrainingConfig, nearest
+from fmnist.evaluation import predict
+from fmnist.recipe import config
+from fmnist.recipe.schema import ModelConfig, TrainingConfig, nearest
+from fmnist.training import footprint
 
 IMAGES = 54_000
 
@@ -87,14 +91,14 @@ def test_a_training_that_surely_does_not_fit(
 ) -> None:
     training = TrainingConfig(batch_size=batch_size)
     message = r"model.hidden 1000000-1.* needs [\d,.]+ GiB of memory at least.*; choose fewer units"
-    refused(lambda: memory.check(ModelConfig(hidden=hidden), training, images, replicas), message)
+    refused(lambda: footprint.check(ModelConfig(hidden=hidden), training, images, replicas), message)
 
 
 def test_every_recipe_fits_where_there_is_a_gibibyte(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "available", lambda: 2**30)
+    monkeypatch.setattr(footprint, "available", lambda: 2**30)
     for name in config.names():
         recipe = config.load(name)
-        memory.check(recipe.model, recipe.training, 60_000)
+        footprint.check(recipe.model, recipe.training, 60_000)
 
 
 def test_memory_is_what_the_machine_or_its_group_leaves() -> None:

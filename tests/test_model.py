@@ -10,8 +10,9 @@ import keras
 import numpy as np
 import pytest
 
-from fmnist.model import build, load, receptive_fields, save
-from fmnist.schema import ModelConfig
+from fmnist.network.build import build, receptive_fields
+from fmnist.network.inference import load, save
+from fmnist.recipe.schema import ModelConfig
 
 IMAGES = np.random.default_rng(0).integers(256, size=(50, 28, 28), dtype=np.uint8)
 

@@ -14,7 +14,7 @@ import pytest
 from rich.console import Console
 
 from fmnist.errors import BadInput
-from fmnist.rundir import RunDir
+from fmnist.run.folder import RunDir
 from fmnist.search import status
 from jobs import containers
 from jobs.kubernetes import submitter as kubernetes

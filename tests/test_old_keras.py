@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fmnist import config, model
+from fmnist.network import inference
+from fmnist.network.build import build
+from fmnist.recipe import config
 
 pytestmark = pytest.mark.old_keras
 
@@ -42,11 +44,11 @@ def test_every_recipes_model_says_the_same(tmp_path: Path, version: str, backend
     expected, tolerance = {}, {}
     for recipe in config.names():
         for policy in TOLERANCE if recipe in ("wide-mlp", "regularized-mlp") else ("float32",):
-            network, name = model.build(config.load(recipe).model, 0, policy), f"{recipe}-{policy}.keras"
+            network, name = build(config.load(recipe).model, 0, policy), f"{recipe}-{policy}.keras"
             random = np.random.default_rng(1)
             # Statistics and biases as of a training, and none of them as it began.
             network.set_weights([array + random.uniform(0, 0.1, array.shape) for array in network.get_weights()])
-            model.save(network, str(tmp_path / name))
+            inference.save(network, str(tmp_path / name))
             expected[name], tolerance[name] = np.asarray(network(IMAGES)), TOLERANCE[policy]
     np.save(tmp_path / "images.npy", IMAGES)
     environment = {"KERAS_BACKEND": backend, "KERAS_HOME": str(tmp_path), "JAX_PLATFORMS": "cpu"}

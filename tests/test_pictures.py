@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from fmnist import pictures
+from fmnist.network import pictures
 
 
 def test_confusion_image_darkens_with_the_share_of_the_row() -> None:

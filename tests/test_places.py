@@ -13,12 +13,20 @@ from conftest import Command
 from places import KINDS, at_once, elsewhere, put
 from runs import make_run
 
-from fmnist import checkpoint, config, files, idx, model, predict, report, results, rundir
+from fmnist import files
+from fmnist.data import idx
 from fmnist.errors import BadInput, explain
-from fmnist.rundir import RunDir
+from fmnist.evaluation import predict
+from fmnist.network import inference
+from fmnist.recipe import config
+from fmnist.report import one as report
+from fmnist.report import results
+from fmnist.run import folder as rundir
+from fmnist.run.folder import RunDir
 from fmnist.search import roles
 from fmnist.search.project import Project
 from fmnist.search.supervise import Ending
+from fmnist.training import checkpoint
 
 NOT_TO_READ = [kind for kind in KINDS if kind != "a link to a file"]
 NOTHING = ("a dangling link",)
@@ -46,7 +54,7 @@ READERS: dict[str, Callable[[Path], object]] = {
     "file": files.read_json,
     "train.npz": checkpoint.load,
     "trials.csv": rundir.read_trials,
-    "model.keras": model.load,
+    "model.keras": inference.load,
     "recipe.toml": lambda path: config.load(str(path)),
     "token": token,
     "certificate": certificate,

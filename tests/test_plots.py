@@ -5,7 +5,7 @@ import re
 import pytest
 from runs import Page
 
-from fmnist import plots
+from fmnist.report import plots
 
 
 def drawn(html: str, tag: str) -> list[list[tuple[float, float]]]:

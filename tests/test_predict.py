@@ -13,23 +13,24 @@ from conftest import Command
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from fmnist import data, predict
+from fmnist.data import dataset
 from fmnist.errors import BadInput
-from fmnist.rundir import RunDir
+from fmnist.evaluation import predict
+from fmnist.run.folder import RunDir
 
 RUN = Path("results", "tiny-seed0")
 
 
 @pytest.fixture(scope="module")
 def images(data_dir: Path) -> np.ndarray:
-    return data.load_test(data_dir)[0].images
+    return dataset.load_test(data_dir)[0].images
 
 
 @pytest.fixture(scope="module")
 def said(finished: Path) -> np.ndarray:
     """The classes that `eval` stored."""
     with np.load(finished / RUN / "predictions.npz") as arrays:
-        return np.array(data._CLASSES)[arrays["predicted"]]
+        return np.array(dataset._CLASSES)[arrays["predicted"]]
 
 
 def likeliest(run: Path, *files: Path) -> list[str]:

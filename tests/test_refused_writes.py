@@ -14,12 +14,20 @@ import pytest
 import refusing
 from searching import Runner, recipe, search
 
-from fmnist import averaging, checkpoint, config, errors, evaluate, files, model, report, report_several, train
-from fmnist.data import Images
+from fmnist import errors, files
+from fmnist.data.dataset import Images
 from fmnist.errors import BadInput
-from fmnist.fit import FitResult
-from fmnist.rundir import RunDir
+from fmnist.evaluation import averaging
+from fmnist.evaluation import job as evaluate
+from fmnist.network.build import build
+from fmnist.recipe import config
+from fmnist.report import one as report
+from fmnist.report import several as report_several
+from fmnist.run.folder import RunDir
 from fmnist.search import roles
+from fmnist.training import checkpoint
+from fmnist.training import job as train
+from fmnist.training.trainer import FitResult
 
 CODES = (
     errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.ESTALE, errno.EBUSY,
@@ -40,7 +48,7 @@ def writers(run: RunDir) -> dict[str, Callable[[], object]]:
     claimed, seed = run.recipe()
     random = np.random.default_rng(0)
     images = Images(random.integers(0, 256, (20, 28, 28), np.uint8), (np.arange(20) % 10).astype(np.uint8))
-    network = model.build(claimed.model)
+    network = build(claimed.model)
     said = averaging.probabilities([network], images.images)
     history = {"loss": [1.0], "accuracy": [0.5], "learning_rate": [0.1], "val_accuracy": [0.5]}
     more = config.replace(claimed, {"search.trials": 99})

@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 from runs import SEARCH, Page, make_run
 
-from fmnist import comparison, page, report, results, rundir
+from fmnist import files
 from fmnist.errors import BadInput
+from fmnist.report import comparison, page, results
+from fmnist.report import one as report
 
 
 def test_summary_of_a_search(tmp_path: Path) -> None:
@@ -56,14 +58,14 @@ def test_summary_says_below_the_reference(tmp_path: Path) -> None:
 def test_averaged_figures_have_a_line_of_their_own_if_they_are_of_this_model(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     plain = report.summary(run)
-    metrics = rundir.read_json(run.metrics)
+    metrics = files.read_json(run.metrics)
     test = metrics["test"] | {"accuracy": 0.98765, "accuracy_interval": [0.98, 0.99]}
-    rundir.write_json(run.averaged_metrics, metrics | {"test": test, "views": 10})
+    files.write_json(run.averaged_metrics, metrics | {"test": test, "views": 10})
     said = "test accuracy 0.9877 (95% interval 0.9800 to 0.9900), over 10 views of each image"
     assert said in " ".join(report.summary(run).split())
     assert set(plain.splitlines()) < set(report.summary(run).splitlines())
     assert said in Page(report.write(run).read_text()).text
-    rundir.write_json(run.averaged_metrics, metrics | {"test": test, "views": 10, "model": {"sha256": "ef" * 32}})
+    files.write_json(run.averaged_metrics, metrics | {"test": test, "views": 10, "model": {"sha256": "ef" * 32}})
     assert report.summary(run) == plain
 
 
@@ -72,13 +74,13 @@ def test_a_run_with_a_key_that_is_gone_is_still_reported(tmp_path: Path) -> None
     assert "also trained with" not in report.summary(run)
     # As the versions before wrote it: each key, used or not.
     for path, value in ((run, 0.9), (other, 0.0)):
-        config = rundir.read_json(path.config)
+        config = files.read_json(path.config)
         training = {**config["recipe"]["training"], "distillation": value}
         training["augment"] = {**training["augment"], "erase": 0.0, "mixup": 0.0}
-        rundir.write_json(path.config, {**config, "recipe": {**config["recipe"], "training": training}})
-        history = rundir.read_json(path.history)
+        files.write_json(path.config, {**config, "recipe": {**config["recipe"], "training": training}})
+        history = files.read_json(path.history)
         history["settings"]["training"] |= {"distillation": value}
-        rundir.write_json(path.history, history)
+        files.write_json(path.history, history)
     said = "training.distillation=0.9, which this version no longer has"
     assert said in report.summary(run)
     assert said in Page(report.write(run).read_text()).text
@@ -131,7 +133,7 @@ def test_page_of_a_search(tmp_path: Path) -> None:
 def test_a_better_trial_since_the_training_is_said(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     assert "found better since" not in report.summary(run)
-    rundir.write_json(run.best, rundir.read_json(run.best) | {"values": {"model.hidden": [512]}})
+    files.write_json(run.best, files.read_json(run.best) | {"values": {"model.hidden": [512]}})
     text = Page(report.write(run).read_text()).text
     assert "found better since" in text
     assert "128-64" in report.summary(run)
@@ -139,7 +141,7 @@ def test_a_better_trial_since_the_training_is_said(tmp_path: Path) -> None:
 
 def test_other_data_does_not_hide_a_better_trial(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", fashion=False)
-    rundir.write_json(run.best, rundir.read_json(run.best) | {"values": {"model.hidden": [512]}})
+    files.write_json(run.best, files.read_json(run.best) | {"values": {"model.hidden": [512]}})
     said = " ".join(report.summary(run).split())
     assert "NOT FASHION-MNIST" in said
     assert "found better since" in said
@@ -157,7 +159,7 @@ def test_trials_are_sorted_the_best_first_and_those_without_a_score_last(tmp_pat
 
 def test_a_loss_is_better_when_it_is_lower(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", search=False)
-    rundir.write_json(run.config, rundir.read_json(run.config) | {"recipe": {
+    files.write_json(run.config, files.read_json(run.config) | {"recipe": {
         "name": "x", "description": "", "search": {**SEARCH, "objective": "val_loss"}}})  # fmt: skip
     run.trials.write_text("trial,status,score\n00,COMPLETED,0.5\n01,COMPLETED,0.3\n02,COMPLETED,0.4\n03,FAILED,\n")
     text = Page(report.write(run).read_text()).text

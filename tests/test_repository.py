@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import fmnist
-from fmnist import config
+from fmnist.recipe import config
 
 ROOT = Path(__file__).parent.parent
 LOCKS = sorted((ROOT / "requirements").glob("*.txt"))

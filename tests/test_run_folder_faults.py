@@ -11,9 +11,10 @@ import pytest
 from conftest import TINY, Start
 from places import KINDS, at_once, put
 
-from fmnist import cli, files
+from fmnist import files
+from fmnist.cli import app as cli
 from fmnist.errors import BadInput, Failed, explain
-from fmnist.rundir import RunDir
+from fmnist.run.folder import RunDir
 
 ROUNDS = 20
 FIXED = ("--recipe", "baseline-mlp", "--set", "data.train_limit=1000", "--set", "training.epochs=1")

@@ -14,10 +14,11 @@ from typing import IO
 import pytest
 
 import fmnist.files
-from fmnist import config
 from fmnist.errors import BadInput, Busy
-from fmnist.rundir import RunDir, atomic_write, read_json, write_json
-from fmnist.schema import Recipe, SearchConfig, SpaceConfig
+from fmnist.files import atomic_write, read_json, write_json
+from fmnist.recipe import config
+from fmnist.recipe.schema import Recipe, SearchConfig, SpaceConfig
+from fmnist.run.folder import RunDir
 
 SEARCH = SearchConfig(space={"model.l2": SpaceConfig(min=0, max=1)}, trials=3)
 RECIPE = Recipe(name="mine", description="a search", search=SEARCH)
@@ -49,7 +50,7 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
 
 
 def test_a_result_is_as_public_as_the_umask_says(tmp_path: Path) -> None:
-    code = "from pathlib import Path; from fmnist.rundir import write_json; write_json(Path('result.json'), {})"
+    code = "from pathlib import Path; from fmnist.run.folder import write_json; write_json(Path('result.json'), {})"
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, umask=0o027, check=True)
     assert (tmp_path / "result.json").stat().st_mode & 0o777 == 0o640
 
@@ -149,7 +150,7 @@ def test_all_jobs_of_a_run_read_the_same_data(tmp_path: Path) -> None:
 def test_a_lock_keeps_others_out_for_as_long_as_its_process_lives(tmp_path: Path) -> None:
     run = RunDir(tmp_path)
     script = (
-        "import sys; from fmnist.rundir import RunDir\n"
+        "import sys; from fmnist.run.folder import RunDir\n"
         "with RunDir(sys.argv[1]).lock('train'): print('held', flush=True); sys.stdin.read()"
     )
     command = [sys.executable, "-c", script, str(tmp_path)]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from searching import SMALL_SPACE, SPACE, Runner, recipe, search, table
 
-from fmnist.rundir import RunDir
+from fmnist.run.folder import RunDir
 from fmnist.search.chief import Chief
 from fmnist.search.worker import Report, TrialRequest, work
 from fmnist.signals import Stop

@@ -12,7 +12,7 @@ import pytest
 from searching import log, process, until
 
 from fmnist.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, BadInput
-from fmnist.rundir import RunDir
+from fmnist.run.folder import RunDir
 from fmnist.search import local, supervise
 from fmnist.search.supervise import Share
 from fmnist.signals import stop_on_signals

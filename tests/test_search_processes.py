@@ -24,8 +24,9 @@ from keras_tuner.src import protos
 from searching import Runner, diary, log, process, recipe, table, until
 
 from fmnist.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED
-from fmnist.rundir import RunDir, read_json
-from fmnist.schema import Recipe
+from fmnist.files import read_json
+from fmnist.recipe.schema import Recipe
+from fmnist.run.folder import RunDir
 from fmnist.search.roles import Role, read_notice
 
 TRIALS, EPOCHS = 8, 4

@@ -7,15 +7,17 @@ import pytest
 import typer
 from searching import SMALL_SPACE, Runner, recipe, search
 
-from fmnist import config, data, references
-from fmnist.cli import app
-from fmnist.data import Images
+from fmnist.cli.app import app
+from fmnist.data import dataset
+from fmnist.data.dataset import Images
 from fmnist.devices import choose
 from fmnist.errors import BadInput
-from fmnist.fit import Trainer
-from fmnist.rundir import RunDir
-from fmnist.schema import MOST_SEED, DataConfig, ModelConfig, TrainingConfig
+from fmnist.recipe import config
+from fmnist.recipe.schema import MOST_SEED, DataConfig, ModelConfig, TrainingConfig
+from fmnist.run.folder import RunDir
 from fmnist.signals import Stop
+from fmnist.study import baselines as references
+from fmnist.training.trainer import Trainer
 from jobs.pipeline import Pipeline
 
 LARGEST = 2**32 - 1
@@ -29,7 +31,7 @@ def test_every_oracle_searches(tmp_path: Path, oracle: str, seed: int) -> None:
 
 
 def test_a_training_and_its_retries(tmp_path: Path, data_dir: Path) -> None:
-    loaded = data.load_train(data_dir, DataConfig(train_limit=1000, split_seed=LARGEST))
+    loaded = dataset.load_train(data_dir, DataConfig(train_limit=1000, split_seed=LARGEST))
     trainer = Trainer(loaded, choose("cpu"))
     for attempt in (0, 3):
         result = trainer.fit(

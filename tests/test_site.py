@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from fmnist import revision
-from fmnist.rundir import RunDir
+from fmnist.run.folder import RunDir
 from jobs.pipeline import Pipeline
 from jobs.slurm.environment import inherited
 

@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 from searching import SPACE, recipe
 
-from fmnist import config
 from fmnist.errors import BadInput
-from fmnist.rundir import RunDir
-from fmnist.schema import Recipe
+from fmnist.recipe import config
+from fmnist.recipe.schema import Recipe
+from fmnist.run.folder import RunDir
 from fmnist.search import oracles, space
 
 
@@ -103,8 +103,8 @@ MIXED = {
 def test_a_space_has_one_reading_each_value_of_its_keys_type(tmp_path: Path) -> None:
     from tensorboard.plugins.hparams import api as hparams
 
-    from fmnist import trial as trials
-    from fmnist import tune
+    from fmnist.search import job as tune
+    from fmnist.search import trial as trials
 
     (tmp_path / "mixed.toml").write_text(toml(MIXED))
     of = config.load(str(tmp_path / "mixed.toml"))

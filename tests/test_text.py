@@ -15,12 +15,16 @@ from PIL import Image
 from runs import Page, make_run
 from searching import Runner, recipe, search
 
-from fmnist import config, files, predict, report, report_several
-from fmnist.cli import app
+from fmnist import files
+from fmnist.cli.app import app
 from fmnist.errors import BadInput
-from fmnist.model import build
-from fmnist.rundir import RunDir
-from fmnist.schema import ModelConfig
+from fmnist.evaluation import predict
+from fmnist.network.build import build
+from fmnist.recipe import config
+from fmnist.recipe.schema import ModelConfig
+from fmnist.report import one as report
+from fmnist.report import several as report_several
+from fmnist.run.folder import RunDir
 from fmnist.search.roles import from_environment
 from fmnist.text import file_name, print_anything, printable
 
@@ -160,7 +164,7 @@ def test_tensorflow_finds_the_folder(tmp_path: Path, name: str) -> None:
 # One process, for one import of TensorFlow. The picture is beside the run folder.
 JOBS = """
 import sys
-from fmnist.cli import main
+from fmnist.cli.app import main
 run = sys.argv[1]
 settings = ["--set", "data.train_limit=2000", "--set", "training.epochs=2"]
 for job in (

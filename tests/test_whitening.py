@@ -7,20 +7,21 @@ import keras
 import numpy as np
 import pytest
 
-from fmnist import data, whitening
-from fmnist.data import TrainData
+from fmnist.data import dataset
+from fmnist.data.dataset import TrainData
 from fmnist.devices import choose
-from fmnist.fit import Trainer
-from fmnist.model import build
-from fmnist.schema import DataConfig, ModelConfig, TrainingConfig
+from fmnist.network import whitening
+from fmnist.network.build import build
+from fmnist.recipe.schema import DataConfig, ModelConfig, TrainingConfig
 from fmnist.signals import Stop
+from fmnist.training.trainer import Trainer
 
 CONFIG = ModelConfig(hidden=(32,), whitening=0.3)
 
 
 @pytest.fixture(scope="module")
 def small(data_dir: Path) -> TrainData:
-    return data.load_train(data_dir, DataConfig(train_limit=4000))
+    return dataset.load_train(data_dir, DataConfig(train_limit=4000))
 
 
 @pytest.mark.parametrize("square_root", [False, True])

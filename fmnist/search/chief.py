@@ -22,8 +22,8 @@ from keras_tuner.src.engine.metrics_tracking import MetricsTracker
 
 from fmnist.errors import SearchFailed
 from fmnist.files import write_json
-from fmnist.rundir import RunDir
-from fmnist.schema import Recipe
+from fmnist.recipe.schema import Recipe
+from fmnist.run.folder import RunDir
 from fmnist.search import oracles, tables, trials
 from fmnist.search.project import Project
 

@@ -15,8 +15,8 @@ from keras_tuner.engine.trial import Trial, TrialStatus
 from keras_tuner.src import protos
 
 from fmnist.errors import EXIT_INTERRUPTED, Interrupted
-from fmnist.rundir import RunDir
-from fmnist.schema import Recipe
+from fmnist.recipe.schema import Recipe
+from fmnist.run.folder import RunDir
 from fmnist.search.chief import NotYours
 from fmnist.search.connection import SAID, Connection, Finder, NotFound, SearchOver
 from fmnist.search.heart import Heart

@@ -7,7 +7,7 @@ import grpc
 from keras_tuner.src import protos
 
 from fmnist.errors import BadInput
-from fmnist.rundir import RunDir
+from fmnist.run.folder import RunDir
 from fmnist.search import roles, tls
 from fmnist.search.chief import NotYours
 from fmnist.search.proof import Prover, Unproven

@@ -5,7 +5,7 @@ from typing import Any, Literal
 from pydantic import ConfigDict, with_config
 from typing_extensions import NotRequired, TypedDict
 
-from fmnist.records import Count
+from fmnist.run.records import Count
 
 # A worker of Keras Tuner's own may report a metric that is NaN.
 _record = with_config(ConfigDict(extra="allow", strict=True))

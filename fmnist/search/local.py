@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from fmnist import environment
 from fmnist.errors import Busy
-from fmnist.rundir import RunDir
+from fmnist.run.folder import RunDir
 from fmnist.search import status
 from fmnist.search.supervise import RESTARTS, Ending, Member, Share, supervise
 from fmnist.signals import Stop

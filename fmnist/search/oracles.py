@@ -9,7 +9,7 @@ import keras_tuner
 from keras_tuner.engine.trial import Trial, TrialStatus
 from keras_tuner.oracles import RandomSearchOracle
 
-from fmnist.schema import Recipe
+from fmnist.recipe.schema import Recipe
 from fmnist.search import space
 from fmnist.search.project import Project
 from fmnist.search.unique import ENDED, BayesianOptimizationOracle, HyperbandOracle

@@ -12,9 +12,9 @@ from typing import Any, TypeVar
 
 from keras_tuner.engine.trial import Trial
 
-from fmnist import records
 from fmnist.errors import BadInput
 from fmnist.files import atomic_write, read_bytes
+from fmnist.run import records
 from fmnist.search import formats
 from fmnist.text import shorten
 

@@ -17,10 +17,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fmnist import records
 from fmnist.errors import BadInput
 from fmnist.files import read_bytes, write_json
-from fmnist.rundir import RunDir
+from fmnist.run import records
+from fmnist.run.folder import RunDir
 from fmnist.search import tls
 
 ID_CHARACTERS = 128

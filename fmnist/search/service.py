@@ -19,8 +19,8 @@ from keras_tuner.engine.trial import TrialStatus
 from keras_tuner.src import protos
 
 from fmnist.errors import BadInput
-from fmnist.rundir import RunDir
-from fmnist.schema import Recipe
+from fmnist.recipe.schema import Recipe
+from fmnist.run.folder import RunDir
 from fmnist.search import roles, server
 from fmnist.search.chief import Chief, NotYours
 from fmnist.search.roles import Notice, Role

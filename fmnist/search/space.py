@@ -5,8 +5,8 @@ from typing import Any
 
 import keras_tuner
 
-from fmnist import config
-from fmnist.schema import Recipe
+from fmnist.recipe import config
+from fmnist.recipe.schema import Recipe
 
 # Keras Tuner adds values of its own under this prefix (Hyperband's brackets, for example); they configure no network.
 RESERVED = "tuner/"

@@ -11,11 +11,11 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from fmnist import records
 from fmnist.errors import SearchFailed
 from fmnist.progress import logging_to_stderr
-from fmnist.rundir import RunDir, read_trials
-from fmnist.schema import Recipe
+from fmnist.recipe.schema import Recipe
+from fmnist.run import records
+from fmnist.run.folder import RunDir, read_trials
 
 logger = logging.getLogger(__name__)
 

@@ -15,9 +15,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fmnist import deaths
 from fmnist.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, BadInput, Interrupted
 from fmnist.files import read_bytes
+from fmnist.search import deaths
 from fmnist.signals import Stop
 
 logger = logging.getLogger(__name__)

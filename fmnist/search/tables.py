@@ -9,7 +9,7 @@ import keras_tuner
 from keras_tuner.engine.trial import Trial, TrialStatus
 
 from fmnist.files import write_json, write_text
-from fmnist.rundir import RunDir
+from fmnist.run.folder import RunDir
 from fmnist.search import space
 
 Row = dict[str, Any]

@@ -16,7 +16,7 @@ from typing import Any
 
 from fmnist.errors import EXIT_FAILED, BadInput
 from fmnist.files import copy, read_bytes, write_json
-from fmnist.rundir import RunDir
+from fmnist.run.folder import RunDir
 from jobs.pipeline import Pipeline, Site, need, write_secret
 
 _HERE = Path(__file__).parent

@@ -8,10 +8,11 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from fmnist import data, environment
+from fmnist import environment
+from fmnist.data import dataset
 from fmnist.errors import BadInput
 from fmnist.files import copy, open_regular, read_bytes, write_json
-from fmnist.rundir import RunDir
+from fmnist.run.folder import RunDir
 from fmnist.search.status import show
 from jobs.mounts import mount
 from jobs.pipeline import Pipeline, Site, need
@@ -40,7 +41,7 @@ def submit(pipeline: Pipeline, site: Site) -> None:
     if "\\" in str(pipeline.logs.absolute()):
         raise BadInput(f"{pipeline.logs}: Slurm cannot number the workers' logs in a path with a backslash")
     if site.runtime == "none" or pipeline.data:
-        data.fetch(pipeline.data)
+        dataset.fetch(pipeline.data)
     if queued := _queued(pipeline.run):
         raise BadInput(f"{pipeline.run} is in the queue already, as jobs {' '.join(queued)}; `make cancel` ends them")
     with pipeline.prepared():

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from fmnist.schema import ModelConfig, TrainingConfig
+from fmnist.recipe.schema import ModelConfig, TrainingConfig
 
 DROPOUT = 0.2
 

@@ -30,8 +30,8 @@ def describe() -> dict[str, Any]:
 
 
 def _describe() -> dict[str, Any]:
-    from fmnist.provenance import versions
     from fmnist.revision import revision
+    from fmnist.run.provenance import versions
 
     devices = choose()
     cpu, flags = cpuinfo()

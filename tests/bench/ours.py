@@ -4,10 +4,10 @@ import dataclasses
 
 import numpy as np
 
-from fmnist.data import TrainData
+from fmnist.data.dataset import TrainData
 from fmnist.devices import Devices, choose
-from fmnist.model import build
-from fmnist.program import Program, resident
+from fmnist.network.build import build
+from fmnist.training.epoch import Program, resident
 
 from .cases import Case
 from .machine import bfloat16_units

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fmnist.rundir import write_json
+from fmnist.files import write_json
 
 from .table import Figure, render, to_dict
 

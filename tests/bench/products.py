@@ -5,8 +5,8 @@ import math
 
 import tensorflow as tf
 
-from fmnist.data import TrainData
-from fmnist.schema import CLASSES
+from fmnist.data.dataset import TrainData
+from fmnist.recipe.schema import CLASSES
 
 from .cases import Case
 from .ours import devices_for

@@ -11,7 +11,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from fmnist.rundir import RunDir, read_json
+from fmnist.files import read_json
+from fmnist.run.folder import RunDir
 
 from . import machine
 from .output import publish

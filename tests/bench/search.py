@@ -16,9 +16,9 @@ from unittest import mock
 
 from searching import until
 
-from fmnist import config
-from fmnist.rundir import RunDir
-from fmnist.schema import Recipe
+from fmnist.recipe import config
+from fmnist.recipe.schema import Recipe
+from fmnist.run.folder import RunDir
 from fmnist.signals import Stop
 
 from . import machine
@@ -31,9 +31,9 @@ logger = logging.getLogger(__name__)
 
 def our_search(folder: Path, of: Recipe) -> tuple[float, float]:
     """Seconds of a whole search in this process, data and imports apart, and of its epochs alone."""
-    from fmnist import tune
     from fmnist.devices import request
-    from fmnist.fit import FitResult, Trainer
+    from fmnist.search import job as tune
+    from fmnist.training.trainer import FitResult, Trainer
 
     begin = 0.0
     epochs: list[float] = []
@@ -65,16 +65,17 @@ def stock_search(folder: Path, of: Recipe) -> float:
     import keras
     import keras_tuner
 
-    from fmnist import data, model
+    from fmnist.data import dataset
+    from fmnist.network.build import build
     from fmnist.search import space
 
     search, stopping = of.search, of.training.early_stopping
     assert search
     assert stopping
 
-    def build(hp: keras_tuner.HyperParameters) -> keras.Model:
+    def tuned(hp: keras_tuner.HyperParameters) -> keras.Model:
         chosen = config.replace(of, space.values(hp))
-        built = model.build(chosen.model)
+        built = build(chosen.model)
         training = chosen.training
         averaging = {"use_ema": training.ema_momentum is not None, "ema_momentum": training.ema_momentum or 0.99}
         settings = {"learning_rate": training.learning_rate, "weight_decay": training.weight_decay}
@@ -90,16 +91,16 @@ def stock_search(folder: Path, of: Recipe) -> float:
         "directory": folder,
     }
     if search.oracle == "hyperband":
-        tuner = keras_tuner.Hyperband(build, max_epochs=search.epochs, hyperband_iterations=search.trials, **settings)
+        tuner = keras_tuner.Hyperband(tuned, max_epochs=search.epochs, hyperband_iterations=search.trials, **settings)
         tuner.oracle.max_trials = search.trials
     else:
-        tuner = keras_tuner.RandomSearch(build, max_trials=search.trials, **settings)
+        tuner = keras_tuner.RandomSearch(tuned, max_trials=search.trials, **settings)
     callbacks: list[keras.callbacks.Callback] = [
         keras.callbacks.EarlyStopping(stopping.monitor, patience=stopping.patience)
     ]
     if of.training.ema_momentum is not None:
         callbacks.insert(0, keras.callbacks.SwapEMAWeights(swap_on_epoch=True))
-    loaded = data.load_train(None, of.data)
+    loaded = dataset.load_train(None, of.data)
     begin = time.perf_counter()
     tuner.search(
         loaded.train.images,

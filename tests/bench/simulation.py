@@ -14,9 +14,10 @@ from typing import Any
 import searching
 from searching import process, recipe, until
 
-from fmnist import files, rundir
-from fmnist.rundir import RunDir
-from fmnist.schema import Recipe
+from fmnist import files
+from fmnist.recipe.schema import Recipe
+from fmnist.run import folder as rundir
+from fmnist.run.folder import RunDir
 from fmnist.search import client, project, service
 from fmnist.search.roles import Role, read_notice
 from fmnist.search.worker import Report, RunTrial, TrialRequest

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from fmnist.schema import AugmentConfig
+from fmnist.recipe.schema import AugmentConfig
 
 from . import machine
 from .alternation import Alternation

@@ -3,8 +3,8 @@
 import keras
 import tensorflow as tf
 
-from fmnist.data import Images, TrainData
-from fmnist.model import build
+from fmnist.data.dataset import Images, TrainData
+from fmnist.network.build import build
 
 from .cases import Case
 from .ours import devices_for

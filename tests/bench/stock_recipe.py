@@ -10,16 +10,17 @@ import sys
 
 import keras
 
-from fmnist import config, data
-from fmnist.model import build
-from fmnist.schema import IMAGE_SHAPE
+from fmnist.data import dataset
+from fmnist.network.build import build
+from fmnist.recipe import config
+from fmnist.recipe.schema import IMAGE_SHAPE
 
 
 def main(name: str) -> None:
     recipe = config.load(name)
     training, one_cycle = recipe.training, recipe.training.one_cycle
     assert one_cycle
-    loaded = data.load_train(None, recipe.data)
+    loaded = dataset.load_train(None, recipe.data)
     inputs = keras.Input(IMAGE_SHAPE)
     values = keras.layers.Reshape((*IMAGE_SHAPE, 1))(inputs)
     shift = training.augment.shift / IMAGE_SHAPE[0]

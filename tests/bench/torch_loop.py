@@ -3,8 +3,8 @@
 import torch
 from torch import nn
 
-from fmnist.data import Images, TrainData
-from fmnist.schema import CLASSES
+from fmnist.data.dataset import Images, TrainData
+from fmnist.recipe.schema import CLASSES
 
 from .cases import Case
 from .worker import cores

@@ -79,10 +79,10 @@ class Worker:
 def _serve(pipe: Connection, run: Run) -> None:
     try:
         # Imports and the reading of files are the same for all, and no part of a first epoch.
-        from fmnist import data
-        from fmnist.schema import DataConfig
+        from fmnist.data import dataset
+        from fmnist.recipe.schema import DataConfig
 
-        images = data.load_train(None, DataConfig(train_limit=run.case.train_limit))
+        images = dataset.load_train(None, DataConfig(train_limit=run.case.train_limit))
         make = pkgutil.resolve_name(f"{__package__}.{run.alternative}")
         subject = _Subject(lambda: make(images, run.case, **run.options))
         while True:

@@ -11,7 +11,7 @@ import yaml
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
-from fmnist.rundir import RunDir  # noqa: E402
+from fmnist.run.folder import RunDir  # noqa: E402
 from jobs.kubernetes import submitter  # noqa: E402
 from jobs.pipeline import Pipeline, Site  # noqa: E402
 

@@ -1,0 +1,298 @@
+"""The command line: each command parses, then calls one function. TensorFlow is imported by the job that needs it."""
+
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fmnist import __version__, chatter, environment
+from fmnist.cli.options import (
+    DataOption,
+    DevicesOption,
+    PrecisionOption,
+    QuietOption,
+    RecipeOption,
+    RunArgument,
+    RunOption,
+    SeedOption,
+    SetOption,
+)
+from fmnist.devices import inventory, request
+from fmnist.errors import EXIT_BAD_INPUT, EXIT_FAILED, BadInput, Failed, Restart, explain, out_of_memory
+from fmnist.recipe import config
+from fmnist.recipe.schema import MOST_TRIALS, Recipe
+from fmnist.run.folder import RunDir
+from fmnist.signals import Stop, stop_on_signals
+from fmnist.text import file_name, print_anything, printable, shorten
+
+app = typer.Typer(
+    help="Find, train and judge dense-only networks on Fashion-MNIST.",
+    epilog="Example: fmnist train --recipe regularized-mlp --seed 1",
+    # Boxes around the options would not fit a screen.
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+# How finished models are run. Without it TensorFlow would take all of a GPU's memory.
+_INFERENCE = request(precision="float32")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Options of every command."""
+
+
+@app.command("data", epilog="Example: fmnist data")
+def data_(directory: DataOption = None, quiet: QuietOption = False) -> None:
+    """Find or fetch the data set and verify its four files."""
+    from fmnist.data import dataset
+
+    source = dataset.fetch(directory)
+    print(f"{source.name} in {printable(source.directory)}")
+    for name, digest in source.sha256.items():
+        print(f"{digest}  {name}")
+
+
+@app.command(epilog="Example: fmnist tune --trials 40 --workers 2")
+def tune(
+    context: typer.Context,
+    recipe: RecipeOption = "tuned-mlp",
+    seed: SeedOption = 0,
+    run: RunOption = None,
+    overrides: SetOption = None,
+    trials: Annotated[
+        int | None, typer.Option(metavar="N", min=1, max=MOST_TRIALS, help="Trials in all; raise it to add some.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(metavar="N", min=1, max=1000, help="Processes that train; else 1, or one a GPU.")
+    ] = None,
+    gpus_per_worker: Annotated[int, typer.Option(metavar="N", min=1, max=1000, help="Each trial on so many GPUs.")] = 1,
+    status: Annotated[Path | None, typer.Option(metavar="RUN", help="Only print how far that search is.")] = None,
+    data: DataOption = None,
+    devices: DevicesOption = "auto",
+    precision: PrecisionOption = "auto",
+    quiet: QuietOption = False,
+) -> None:
+    """Search for the best configuration with Keras Tuner."""
+    from fmnist.search import local, roles, supervise
+    from fmnist.search.status import show
+
+    if status:
+        show(RunDir(status))
+        return
+    resolved = config.load(recipe, overrides or ())
+    if trials:
+        resolved.require_search()
+        resolved = config.replace(resolved, {"search.trials": trials})
+    choose = request(devices, precision)
+    folder = _run_dir(run, resolved, seed)
+    role = roles.from_environment()
+    from fmnist.search.job import nothing_to_do, tune
+
+    if role is None and resolved.search:
+        gpus = environment.gpus() if devices in ("auto", "gpu") else []
+        shares = supervise.shares(workers, gpus_per_worker, gpus)
+        if len(shares) > 1:
+            if nothing_to_do(folder, resolved, seed):
+                return
+            folder.claim(resolved, seed)
+            local.run(folder, [sys.executable, "-m", "fmnist", *sys.argv[1:]], shares, _stop(context))
+            return
+        if shares[0].gpus:
+            os.environ["CUDA_VISIBLE_DEVICES"] = shares[0].visible_devices
+    # The chief computes nothing.
+    tune(folder, resolved, seed, data, request("cpu") if role and role.is_chief else choose, _stop(context), role)
+
+
+@app.command(epilog="Example: fmnist train --recipe regularized-mlp --set training.epochs=60")
+def train(
+    context: typer.Context,
+    recipe: RecipeOption = "tuned-mlp",
+    seed: SeedOption = 0,
+    run: RunOption = None,
+    overrides: SetOption = None,
+    data: DataOption = None,
+    devices: DevicesOption = "auto",
+    precision: PrecisionOption = "auto",
+    profile: Annotated[bool, typer.Option("--profile", help="Profile the second epoch for TensorBoard.")] = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Train a fixed recipe, or what the search found best."""
+    resolved = config.load(recipe, overrides or ())
+    from fmnist.training.job import train
+
+    folder = _run_dir(run, resolved, seed)
+    train(folder, resolved, seed, data, request(devices, precision), _stop(context), profile=profile)
+
+
+@app.command("eval", epilog="Example: fmnist eval results/tuned-mlp-seed0")
+def evaluate(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="The run folder.", show_default=False)],
+    tta: Annotated[bool, typer.Option("--tta", help="Average over ten views of each image.")] = False,
+    ensemble: Annotated[bool, typer.Option("--ensemble", help="Average over the models of several runs.")] = False,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="Of --ensemble; else ensemble.json or ensemble-tta.json."),
+    ] = None,
+    data: DataOption = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Judge the final model on the test set, once."""
+    if len(runs) > 1 and not ensemble:
+        raise BadInput("several runs: add --ensemble to judge their models together, or name one run at a time")
+    if output and not ensemble:
+        raise BadInput("--output goes with --ensemble; one run's figures are kept in its folder")
+    from fmnist.evaluation.job import evaluate, evaluate_averaged, evaluate_ensemble, sentence
+
+    folders = [RunDir(run) for run in runs]
+    if ensemble:
+        metrics = evaluate_ensemble(folders, data, _INFERENCE, tta=tta, output=output)
+    else:
+        metrics = (evaluate_averaged if tta else evaluate)(folders[0], data, _INFERENCE)
+    print(sentence(metrics))
+
+
+@app.command(epilog="Example: fmnist report results/regularized-mlp-seed*")
+def report(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Run folders.", show_default=False)],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="The page; else report.html or comparison.html."),
+    ] = None,
+) -> None:
+    """Print the summary of a run, or compare several; write a page."""
+    from fmnist.report import one as report
+    from fmnist.report import several as report_several
+
+    folders = [RunDir(run) for run in runs]
+    if len(folders) == 1:
+        path, text = report.write(folders[0], output), report.summary(folders[0])
+    else:
+        path, text = report_several.write(folders, output), report_several.summary(folders)
+    print(text)
+    print(f"report: {printable(path)}")
+
+
+@app.command(epilog="Example: fmnist predict shoe.jpg --run results/tuned-mlp-seed0")
+def predict(
+    images: Annotated[
+        list[Path], typer.Argument(metavar="IMAGE", help="PNG, JPEG, IDX or NPY files.", show_default=False)
+    ],
+    run: Annotated[Path, typer.Option(metavar="RUN", help="Whose model.")] = Path("results/tuned-mlp-seed0"),
+    json: Annotated[bool, typer.Option("--json", help="A line of JSON an image.")] = False,
+) -> None:
+    """Classify images: the three likeliest classes of each."""
+    from fmnist.evaluation.predict import predict
+
+    for prediction in predict(RunDir(run), images, _INFERENCE):
+        print(prediction.json() if json else prediction)
+
+
+@app.command(epilog="Example: fmnist export results/tuned-mlp-seed0 --format onnx")
+def export(
+    run: RunArgument,
+    format: Annotated[
+        str, typer.Option(metavar="NAME", help="savedmodel, tflite, tflite-int8 or onnx.", show_default=False)
+    ],
+    data: DataOption = None,
+) -> None:
+    """Write the model for other runtimes, checked on the test images."""
+    from fmnist.evaluation.export import export
+
+    print(export(RunDir(run), format, data, _INFERENCE))
+
+
+@app.command(epilog="Example: fmnist evidence --recipe regularized-mlp --seeds 5")
+def evidence(
+    context: typer.Context,
+    recipe: RecipeOption = "wide-mlp",
+    seeds: Annotated[int, typer.Option(metavar="N", min=1, max=1000, help="Of the recipe.")] = 10,
+    reference_seeds: Annotated[int, typer.Option(metavar="N", min=0, max=1000, help="Of each reference; 0: none.")] = 3,
+    results: Annotated[Path, typer.Option(metavar="DIR", help="Where the run folders are.")] = Path("results"),
+    data: DataOption = None,
+    devices: DevicesOption = "auto",
+    precision: PrecisionOption = "auto",
+    quiet: QuietOption = False,
+) -> None:
+    """Train a recipe and its references with many seeds, then judge all."""
+    resolved = config.load(recipe)
+    choose = request(devices, precision)
+    from fmnist.study.job import evidence, plan
+
+    planned = plan(resolved, seeds, reference_seeds, results)
+    if text := evidence(planned, results, data, choose, _stop(context)):
+        print(text, end="")
+
+
+@app.command("devices", epilog="Example: fmnist devices --precision mixed_bfloat16")
+def devices_(devices: DevicesOption = "auto", precision: PrecisionOption = "auto") -> None:
+    """Print what the machine has and what would be chosen."""
+    choose = request(devices, precision)
+    print("\n".join(inventory()))
+    print(f"chosen: {choose()}")
+
+
+def main(stop: Stop | None = None) -> None:
+    """Run the command and end with its exit code: one line for a person, a traceback for a bug alone.
+
+    Args:
+        stop: what `stop_on_signals` has returned, if it was called before.
+    """
+    print_anything()
+    handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(lambda record: record.name.startswith("fmnist") or record.levelno >= logging.ERROR)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler])
+    try:
+        # Not standalone, where a command line that cannot be parsed would end in a box of several lines.
+        code = app(standalone_mode=False, obj=stop or stop_on_signals())
+        # A disk may be full.
+        print(end="", flush=True)
+        sys.exit(code)
+    except typer.TyperException as error:
+        sys.exit(_fail(f"{error.format_message()} (see `fmnist --help`)"))
+    except BadInput as error:
+        sys.exit(_fail(str(error)))
+    except Restart:
+        chatter.release()
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment.original())
+    except Failed as error:
+        sys.exit(_fail(str(error), EXIT_FAILED))
+    except Exception as error:
+        line = explain(error)
+        # TensorFlow has one name for memory and for a disk without room.
+        if line is None and out_of_memory(error):
+            line = "out of memory; choose fewer units or a smaller batch, or a larger machine"
+        elif line is None and isinstance(error, OSError) and error.errno is None:
+            # A library's own, such as HDF5's: it has no number.
+            line = shorten(str(error))
+        if line is None:
+            raise
+        sys.exit(_fail(line))
+
+
+def _stop(context: typer.Context) -> Stop:
+    return context.find_object(Stop) or stop_on_signals()
+
+
+def _fail(message: str, code: int = EXIT_BAD_INPUT) -> int:
+    print(f"fmnist: {message}", file=sys.stderr)
+    return code
+
+
+def _run_dir(run: Path | None, recipe: Recipe, seed: int) -> RunDir:
+    return RunDir(run or Path("results", file_name(f"{recipe.name}-seed{seed}")))

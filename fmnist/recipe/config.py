@@ -1,0 +1,242 @@
+"""Recipes: named TOML files of settings, resolved into the frozen dataclasses of `schema`."""
+
+import codecs
+import copy
+import dataclasses
+import functools
+import itertools
+import math
+import re
+import reprlib
+import sys
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from fmnist.errors import BadInput
+from fmnist.files import read_bytes
+from fmnist.recipe.schema import Recipe, SpaceConfig, keys, nearest
+from fmnist.text import printable, shorten
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+RECIPES = resources.files("fmnist.recipe")
+_RECIPE = TypeAdapter(Recipe)
+_HIDDEN = "model.hidden"
+# How values are told: not all of a long one.
+_VALUES = reprlib.Repr()
+_VALUES.maxstring = _VALUES.maxother = _VALUES.maxlong = 80
+_MOST = 2**20  # bytes of a recipe
+# They brought nothing, and 0 was off (docs/experiments.md).
+_GONE = ("training.augment.erase", "training.augment.mixup", "training.distillation")
+_EXACT = 2**53  # what a table, TensorBoard or JSON elsewhere has is a double
+
+
+@dataclasses.dataclass(frozen=True)
+class Domain:
+    """What a search may set one key to, as the configuration takes it: each value of the key's type, and there once.
+
+    It is `values`, or a range `min`..`max`, or (for `model.hidden`) `layers` of `units`.
+    """
+
+    values: tuple[str | bool | int | float, ...] = ()
+    min: int | float | None = None
+    max: int | float | None = None
+    sampling: str = "linear"
+    layers: tuple[int, int] | None = None
+    units: tuple[int, ...] = ()
+
+
+def names() -> list[str]:
+    """The recipes that come with the package."""
+    return sorted(item.name.removesuffix(".toml") for item in RECIPES.iterdir() if item.name.endswith(".toml"))
+
+
+def load(recipe: str, overrides: Sequence[str] = ()) -> Recipe:
+    """Resolve a recipe's name, or the path of a TOML file, with `key=value` overrides (the value is read as TOML).
+
+    Raises:
+        BadInput: no such recipe, not TOML, an unknown key, or a value out of range, in the search space too.
+    """
+    path = Path(recipe)
+    if recipe in names():
+        text = (RECIPES / f"{recipe}.toml").read_text(encoding="utf-8")
+    elif path.suffix == ".toml":
+        text = _read(path)
+    else:
+        raise BadInput(f"unknown recipe {shorten(repr(recipe))}{nearest(recipe, names())}; known: {', '.join(names())}")
+    try:
+        settings = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:  # also of numbers of too many digits, and of too deep a nesting
+        raise BadInput(f"recipe {recipe} is not valid TOML: {shorten(str(error))}") from error
+    for override in overrides:
+        _override(settings, override)
+    if "name" in settings:
+        raise BadInput(f"recipe {recipe}: the key 'name' is taken from the file's name; leave it out")
+    settings["name"] = printable(path.stem)
+    resolved = resolve(settings, f"recipe {recipe}")
+    if resolved.search:
+        space(resolved, f"recipe {recipe}: search.space")
+    return resolved
+
+
+def resolve(settings: Mapping[str, Any], source: str) -> Recipe:
+    """Check nested settings, as read from TOML or from `to_dict`, and freeze them. `source` begins the errors.
+
+    Raises:
+        BadInput: an unknown key or a value out of range.
+    """
+    try:
+        return _RECIPE.validate_python(settings)
+    except ValidationError as error:
+        raise BadInput(f"{source}: {_explain(error)}") from error
+
+
+def recorded(settings: Mapping[str, Any], source: str) -> Recipe:
+    """Freeze the settings that a run folder holds, as `resolve` does, but for keys that are gone.
+
+    Raises:
+        BadInput: an unknown key or a value out of range.
+    """
+    return resolve(upgrade(settings)[0], source)
+
+
+def upgrade(settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return recorded settings without the keys that this version no longer has, and those of them that were in use."""
+    kept: dict[str, Any] = copy.deepcopy({**settings})
+    used = {}
+    for key in _GONE:
+        *sections, name = key.split(".")
+        section: Any = kept
+        for part in sections:
+            section = section.get(part) if isinstance(section, dict) else None
+        if isinstance(section, dict) and (value := section.pop(name, None)):
+            used[key] = value
+    return kept, used
+
+
+def replace(recipe: Recipe, values: Mapping[str, Any], source: str = "the resulting configuration") -> Recipe:
+    """The recipe with dotted keys (`training.learning_rate`) set to `values`, checked as `resolve` does."""
+    settings = to_dict(recipe)
+    for key, value in values.items():
+        _set(settings, key, value)
+    return resolve(settings, source)
+
+
+def to_dict(recipe: Recipe) -> dict[str, Any]:
+    """Nested plain values; `resolve` is the inverse."""
+    return _RECIPE.dump_python(recipe, mode="json")
+
+
+def _read(path: Path) -> str:
+    """Read TOML as editors write it: UTF-8, whatever the locale, with any line ends, with a byte-order mark or not."""
+    try:
+        raw = read_bytes(path, _MOST)
+    except OSError as error:
+        raise BadInput(f"recipe {path}: {error}") from error
+    # Without a mark UTF-16 has zero bytes, which no TOML has.
+    if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in raw:
+        raise BadInput(f"recipe {path} is UTF-16, or no text at all; save it as UTF-8")
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise BadInput(f"recipe {path} is not UTF-8 (line {line}: {error.reason}); save it as UTF-8") from error
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def space(recipe: Recipe, source: str = "search.space") -> dict[str, Domain]:
+    """What the recipe's search may vary, by dotted key: the one reading of it.
+
+    Raises:
+        BadInput: there is no search; or a value of the space, or two values together, that the configuration refuses.
+    """
+    given = recipe.require_search().space
+    fixed = dataclasses.replace(recipe, search=None)
+    tried = {key: _values(key, choices, source) for key, choices in given.items()}
+    first = {key: values[0] for key, values in tried.items()}
+    read = {}
+    for key, choices in given.items():
+        taken = [replace(fixed, {**first, key: value}, source) for value in tried[key]]
+        read[key] = _domain(key, choices, [_get(one, key) for one in taken], source)
+    # What goes with what is a matter of numbers and lists, and of two keys; of more of them, a trial fails.
+    ends = {key: values if key == _HIDDEN else (min(values), max(values)) for key, values in tried.items()
+            if not any(isinstance(value, str) for value in values)}  # fmt: skip
+    for one, other in itertools.combinations(ends, 2):
+        for value, another in itertools.product(ends[one], ends[other]):
+            replace(fixed, {**first, one: value, other: another}, source)
+    return read
+
+
+def _values(key: str, choices: SpaceConfig, source: str) -> list[Any]:
+    """Values that stand for all the others: if the configuration takes these, it takes every value of the space."""
+    if (key == _HIDDEN) != (choices.layers is not None):
+        raise BadInput(f"{source}: layers and units are for {_HIDDEN} and nothing else; see {key!r}")
+    if key == "training.epochs":
+        raise BadInput(f"{source}: a trial is as long as search.epochs says; leave out {key}")
+    if choices.layers is not None and choices.units is not None:
+        return [[width] * layers for width in choices.units for layers in choices.layers]
+    return [choices.min, choices.max] if choices.values is None else list(choices.values)
+
+
+def _domain(key: str, choices: SpaceConfig, values: Sequence[Any], source: str) -> Domain:
+    """The domain of `choices`, whose values are `values` to the configuration."""
+    if choices.layers is not None and choices.units is not None:
+        return Domain(layers=choices.layers, units=tuple(dict.fromkeys(choices.units)))
+    if too_large := [value for value in values if type(value) is int and value >= _EXACT]:
+        raise BadInput(f"{source}: {key}: {too_large[0]} is too large; no number may be above 2**53")
+    if choices.values is not None:
+        return Domain(tuple(dict.fromkeys(values)))
+    least, most = values
+    if isinstance(least, bool):
+        raise BadInput(f"{source}: {key} is true or false; give values, not min and max")
+    if choices.sampling == "log" and not math.isfinite(most / least):
+        raise BadInput(f"{source}: {key}: min {least} and max {most} are too far apart")
+    return Domain(min=least, max=most, sampling=choices.sampling)
+
+
+def _get(recipe: Recipe, key: str) -> Any:
+    return functools.reduce(getattr, key.split("."), recipe)
+
+
+def _override(settings: dict[str, Any], override: str) -> None:
+    key, equals, text = printable(override).partition("=")
+    if not equals:
+        raise BadInput(f"--set {shorten(override)}: write key=value, for example training.batch_size=256")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except (ValueError, RecursionError):
+        value = text
+    _set(settings, key.strip(), value)
+
+
+def _set(settings: dict[str, Any], key: str, value: Any) -> None:
+    *sections, name = key.split(".")
+    for section in sections:
+        if settings.get(section) is None:
+            settings[section] = {}
+        settings = settings[section]
+        if not isinstance(settings, dict):
+            raise BadInput(f"{shorten(key)}: {shorten(repr(section))} is a value, not a section")
+    settings[name] = value
+
+
+def _explain(error: ValidationError) -> str:
+    # Of a list with a mistake, the union's other members say that it should be no list.
+    first = max(error.errors(), key=lambda each: len(each["loc"]))
+    place = [str(part) for part in first["loc"]]
+    if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+        key = ".".join(place)
+        return f"unknown key {shorten(repr(key))}{nearest(key, list(keys()))}"
+    # A union of types reports one error a member, with the member's name (`tuple[...]`, `constrained-float`, `str`) in
+    # the place; a dotted key of `search.space` is a name too, so only what looks like a type is left out.
+    key = ".".join(part for part in place if not re.search(r"[\[-]|^(str|bool|int|float)$", part))
+    message = first["msg"].removeprefix("Value error, ")
+    value = f", not {_VALUES.repr(first['input'])}" if key and not isinstance(first["input"], dict) else ""
+    return f"{shorten(key)}: {message}{value}" if key else shorten(message, 400)

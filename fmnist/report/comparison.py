@@ -1,0 +1,145 @@
+"""Several finished runs side by side: by recipe over the seeds, and two models on the same test images."""
+
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.stats import binomtest
+
+from fmnist.errors import BadInput
+from fmnist.recipe import config
+from fmnist.report.results import Results, read
+from fmnist.run.folder import RunDir, check_distinct
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A figure over the runs of a group that have it; `deviation` is the sample's (n - 1), None below two."""
+
+    values: Sequence[float]
+
+    @property
+    def mean(self) -> float:
+        return statistics.fmean(self.values)
+
+    @property
+    def deviation(self) -> float | None:
+        return statistics.stdev(self.values) if len(self.values) > 1 else None
+
+    def __str__(self) -> str:
+        if not self.values:
+            return "–"
+        return f"{self.mean:.4f}" if self.deviation is None else f"{self.mean:.4f} ± {self.deviation:.4f}"
+
+
+@dataclass(frozen=True)
+class Group:
+    """The runs of one recipe and its settings, which differ by their seeds alone."""
+
+    name: str
+    runs: Sequence[Results]
+
+    @property
+    def seeds(self) -> str:
+        """For people."""
+        seeds = sorted(run.seed for run in self.runs)
+        return f"{'seed' if len(seeds) == 1 else 'seeds'} {', '.join(map(str, seeds))}"
+
+    def spread(self, figure: str) -> Spread:
+        """Of a figure that `Results.figures` names."""
+        return Spread([found.value for run in self.runs for found in run.figures if found.name == figure])
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two models on the same test images.
+
+    first_only, second_only: how many images that one alone classified correctly.
+    p: of McNemar's exact two-sided test that both are equally often right (McNemar 1947; the binomial form).
+    """
+
+    first: Results
+    second: Results
+    first_only: int
+    second_only: int
+    p: float
+
+    @property
+    def difference(self) -> float:
+        """Of the test accuracies, the second's less the first's."""
+        return (self.second_only - self.first_only) / len(self.first.predictions["labels"])
+
+
+def read_all(runs: Sequence[RunDir]) -> list[Results]:
+    """Read finished runs that were judged on the same test set.
+
+    Raises:
+        BadInput: one cannot be read, is named twice, or was judged on another test set than the first.
+    """
+    check_distinct(runs)
+    found: list[Results] = []
+    for run in runs:
+        results = read(run)
+        if found and results.metrics["data"]["sha256"] != found[0].metrics["data"]["sha256"]:
+            raise BadInput(f"{run} and {found[0].run} were trained or judged on different data; compare them apart")
+        if found and len(results.predictions["labels"]) != len(found[0].predictions["labels"]):
+            raise BadInput(f"{run.predictions} is of other images than {found[0].run.predictions}; eval both again")
+        found.append(results)
+    return found
+
+
+def groups(runs: Sequence[Results]) -> list[Group]:
+    """By recipe and settings, in the order of the first run of each; a setting that tells two of a name apart is named.
+
+    The number of trials is such a setting, as is all that was given by `--set`.
+    """
+    members: dict[str, list[Results]] = {}
+    for run in runs:
+        members.setdefault(json.dumps(_settings(run)), []).append(run)
+    first: dict[str, Results] = {}
+    found = []
+    for same in members.values():
+        origin = first.setdefault(same[0].claimed.name, same[0])
+        changed = _changes(_settings(origin), _settings(same[0]))
+        found.append(Group(" ".join([same[0].claimed.name, *changed]), same))
+    return found
+
+
+def pairs(runs: Sequence[Results]) -> list[Pair]:
+    """The two runs, if there are two; else every two that share the seed and differ in recipe or settings."""
+    if len(runs) == 2:
+        return [compare(*runs)]
+    of = {id(run): group.name for group in groups(runs) for run in group.runs}
+    return [
+        compare(first, second)
+        for index, first in enumerate(runs)
+        for second in runs[index + 1 :]
+        if first.seed == second.seed and of[id(first)] != of[id(second)]
+    ]
+
+
+def compare(first: Results, second: Results) -> Pair:
+    """McNemar's test on what both predicted."""
+    right = [run.predictions["predicted"] == run.predictions["labels"] for run in (first, second)]
+    first_only, second_only = (int(np.count_nonzero(one & ~other)) for one, other in (right, right[::-1]))
+    differing = first_only + second_only
+    p = float(binomtest(first_only, differing, 0.5).pvalue) if differing else 1.0
+    return Pair(first, second, first_only, second_only, p)
+
+
+def _settings(run: Results) -> dict[str, Any]:
+    return {**config.to_dict(run.claimed), **run.gone}
+
+
+def _changes(before: Mapping[str, Any], after: Mapping[str, Any], prefix: str = "") -> list[str]:
+    changed = []
+    for key in dict.fromkeys([*before, *after]):
+        old, value = before.get(key), after.get(key)
+        if isinstance(value, dict) and isinstance(old, dict):
+            changed += _changes(old, value, f"{prefix}{key}.")
+        elif value != old:
+            changed.append(f"{prefix}{key}={json.dumps(value)}")
+    return changed

@@ -1,0 +1,307 @@
+"""The run folder: the names of its files, whose it is, and the record of what made it."""
+
+import contextlib
+import csv
+import io
+import logging
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fmnist import environment
+from fmnist.errors import FULL, BadInput, Busy, explain
+from fmnist.files import check_replaceable, check_writable, lock, locked, open_lock, read_bytes, sweep, write_json
+from fmnist.recipe import config
+from fmnist.recipe.config import to_dict
+from fmnist.recipe.schema import Recipe
+from fmnist.run import provenance, records
+from fmnist.run.records import Config
+from fmnist.text import printable, shorten
+
+logger = logging.getLogger(__name__)
+
+
+class RunDir:
+    """One run's folder. The properties are the only place that names its files."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+
+    def __str__(self) -> str:
+        return printable(self.path)
+
+    @property
+    def name(self) -> str:
+        """The folder's name, as other files and pages tell it."""
+        return printable(self.path.resolve().name)
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.json"
+
+    @property
+    def search(self) -> Path:
+        return self.path / "search"
+
+    @property
+    def chief(self) -> Path:
+        return self.search / "chief.json"
+
+    @property
+    def used_up(self) -> Path:
+        return self.search / "used-up.json"
+
+    @property
+    def trials(self) -> Path:
+        return self.path / "trials.csv"
+
+    @property
+    def best(self) -> Path:
+        return self.path / "best.json"
+
+    @property
+    def tensorboard(self) -> Path:
+        return self.path / "tb"
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.path / "checkpoint"
+
+    @property
+    def history(self) -> Path:
+        return self.path / "history.json"
+
+    @property
+    def model(self) -> Path:
+        return self.path / "model.keras"
+
+    @property
+    def trained(self) -> bool:
+        """Whether a training has been finished here: its curves are written last."""
+        return self.model.exists() and self.history.exists()
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.json"
+
+    @property
+    def averaged_metrics(self) -> Path:
+        return self.path / "metrics-tta.json"
+
+    @property
+    def predictions(self) -> Path:
+        return self.path / "predictions.npz"
+
+    @property
+    def exports(self) -> Path:
+        return self.path / "export"
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report.html"
+
+    @property
+    def _written(self) -> list[Path]:
+        """The files that jobs replace."""
+        return [
+            *(self.config, self.chief, self.used_up, self.trials, self.best, self.history, self.model),
+            *(self.metrics, self.averaged_metrics, self.predictions, self.report),
+        ]
+
+    def check(self, recipe: Recipe, seed: int) -> None:
+        """Check that the folder is this recipe's and seed's, or nobody's yet.
+
+        Raises:
+            BadInput: it belongs to another recipe or seed, or its config.json is damaged.
+        """
+        if not self.config.exists():
+            return
+        held, held_seed = self.recipe()
+        differing = [*([] if held_seed == seed else ["seed"]), *self.gone]
+        differing += _differences(_identity(to_dict(held)), _identity(to_dict(recipe)))
+        if differing:
+            raise BadInput(
+                f"the run folder {self.path} holds another run (recipe {held.name}, seed {held_seed}; "
+                f"it differs in {', '.join(differing)}); choose another with --run"
+            )
+
+    def claim(self, recipe: Recipe, seed: int) -> None:
+        """Make the folder this recipe's and seed's, or check that it is.
+
+        Raises:
+            BadInput: it belongs to another recipe or seed, or cannot be written.
+        """
+        verb = "made"
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            verb = "written"
+            check_writable(self.path)
+        except OSError as error:
+            room = "make room, or " * (error.errno in FULL)
+            raise BadInput(
+                f"the run folder {self} cannot be {verb} ({error.strerror}); {room}choose another with --run"
+            ) from error
+        for path in self._written:
+            # Better now than after hours.
+            if not path.is_file():
+                check_replaceable(path)
+        settings = to_dict(recipe)
+        with self.changing():
+            if not self.config.exists():
+                write_json(self.config, {"recipe": settings, "seed": seed, "jobs": {}})
+                return
+            self.check(recipe, seed)
+            held, _ = self.recipe()
+            if held.search and recipe.search and held.search.trials < recipe.search.trials:
+                write_json(self.config, {**records.read(self.config, Config), "recipe": settings})
+
+    def recipe(self) -> tuple[Recipe, int]:
+        """The recipe and seed that claimed this folder.
+
+        Raises:
+            BadInput: no run was started here, or its config.json is damaged.
+        """
+        if not self.config.exists():
+            raise BadInput(f"{self} holds no run; start one with `fmnist tune` or `fmnist train`")
+        recorded = records.read(self.config, Config)
+        return config.recorded(recorded["recipe"], str(self.config)), recorded["seed"]
+
+    @property
+    def gone(self) -> dict[str, Any]:
+        """What its recipe says by keys that this version no longer has; as `recipe` raises."""
+        return config.upgrade(records.read(self.config, Config)["recipe"])[1]
+
+    def jobs(self) -> dict[str, records.Job]:
+        """What each job so far ran with, by its name.
+
+        Raises:
+            BadInput: no run was started here, or its config.json is damaged.
+        """
+        return records.read(self.config, Config)["jobs"]
+
+    def record(
+        self,
+        job: str,
+        *,
+        devices: str,
+        data: Mapping[str, str],
+        numerics: Mapping[str, Any] | None = None,
+        goes_on: bool = False,
+    ) -> None:
+        """Add to config.json what `job` runs with: the software, the machine and the hashes of the `data` files.
+
+        Args:
+            numerics: what else its rounding depends on, as `devices.numerics` tells it.
+            goes_on: whether it takes up what an earlier process left, or works beside one, perhaps of another machine:
+                that is said then.
+
+        Raises:
+            BadInput: another job of this run read other data.
+        """
+        facts, begins = provenance.decisive(devices, numerics or {}), provenance.now()
+        if ignored := environment.ignored():
+            logger.info("not used, since they would change the numbers: %s", ", ".join(ignored))
+        with self.changing():
+            self.check_data(data)
+            recorded: dict[str, Any] = {**records.read(self.config, Config)}
+            began = recorded["jobs"].get(job, {}) if goes_on else {}
+            elsewhere = began.get("went_on_from", [])
+            differing = provenance.differences(facts, began) if began else []
+            if differing and (other := {name: began.get(name) for name in facts}) not in elsewhere:
+                elsewhere = [*elsewhere, other]
+            recorded["jobs"][job] = {
+                **begins,
+                **facts,
+                "ignored": ignored,
+                "data": dict(data),
+                **({"went_on_from": elsewhere} if elsewhere else {}),
+            }
+            write_json(self.config, recorded)
+        if differing:
+            logger.warning(
+                "%s goes on, but began with other %s (config.json holds both): from here on its numbers may differ",
+                job,
+                " and ".join(", ".join(differing).rsplit(", ", 1)),
+            )
+
+    def check_data(self, data: Mapping[str, str]) -> None:
+        """Check that the jobs so far read the same `data` files, hashes by name.
+
+        Raises:
+            BadInput: one read another file of that name.
+        """
+        for other, facts in self.jobs().items():
+            for name in sorted(data.keys() & facts["data"].keys()):
+                if data[name] != facts["data"][name]:
+                    raise BadInput(
+                        f"{name} is not the file that `{other}` of the run in {self} read; "
+                        "give that run's data with --data, or choose another folder with --run"
+                    )
+
+    @contextlib.contextmanager
+    def lock(self, job: str) -> Iterator[None]:
+        """Hold the folder for `job`; the lock goes with the process, however that ends.
+
+        Raises:
+            Busy: another process holds it.
+        """
+        self.checkpoint.mkdir(parents=True, exist_ok=True)
+        with open_lock(self.checkpoint / f"{job}.lock") as file:
+            if not lock(file):
+                raise Busy(f"another `{job}` is at work in {self}; wait for it or stop it")
+            for folder in (self.path, self.checkpoint, self.exports, self.search, *self.search.glob("trial_*")):
+                sweep(folder)
+            yield
+
+    @contextlib.contextmanager
+    def changing(self) -> Iterator[None]:
+        """Hold the folder for a moment, in which what is read still holds when it is written.
+
+        For config.json, and for the model and what is said of it. Never within itself, and only around files.
+
+        Raises:
+            Busy: another process has held it for too long.
+        """
+        self.checkpoint.mkdir(parents=True, exist_ok=True)
+        with locked(self.checkpoint / "config.lock", str(self)):
+            sweep(self.path)
+            yield
+
+
+def check_distinct(runs: Sequence[RunDir]) -> None:
+    """Refuse a run that is named twice, by whatever path (BadInput)."""
+    seen = set()
+    for run in runs:
+        if (place := run.path.resolve()) in seen:
+            raise BadInput(f"{run} is named twice; name each run once")
+        seen.add(place)
+
+
+def read_trials(path: Path) -> list[dict[str, str]]:
+    """Read trials.csv, a dictionary a trial; none if there is no such file.
+
+    Raises:
+        BadInput: it is damaged.
+    """
+    try:
+        rows = csv.DictReader(io.StringIO(read_bytes(path).decode("utf-8-sig"), newline=""), restval="")
+        return [records.check_trial(row) for row in rows]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, csv.Error) as error:
+        if line := explain(error):
+            raise BadInput(line) from error
+        raise BadInput(f"{path} is damaged ({shorten(str(error))}); remove it and run `fmnist tune` again") from error
+
+
+def _identity(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What must stay the same. The number of trials says how far a search goes, not what is searched."""
+    return {**settings, "search": settings["search"] and {**settings["search"], "trials": None}}
+
+
+def _differences(left: Any, right: Any, prefix: str = "") -> list[str]:
+    if not (isinstance(left, dict) and isinstance(right, dict)):
+        return [] if left == right else [prefix.rstrip(".")]
+    keys = dict.fromkeys([*left, *right])
+    return [name for key in keys for name in _differences(left.get(key), right.get(key), f"{prefix}{key}.")]

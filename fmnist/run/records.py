@@ -1,0 +1,289 @@
+"""What each file of a run holds: its schema, by which it is read. Whatever does not fit it is damaged.
+
+A file may hold more than is named here, as those of other versions do: that is kept, and never an error.
+"""
+
+import functools
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, cast
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
+from typing_extensions import NotRequired, TypedDict
+
+from fmnist.errors import BadInput
+from fmnist.files import read_json
+from fmnist.recipe.schema import CLASSES, MOST_SEED
+from fmnist.text import shorten
+
+_T = TypeVar("_T")
+
+_record = with_config(ConfigDict(extra="allow", strict=True, allow_inf_nan=False))
+
+Count = Annotated[int, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+# No curve or sum of them may overflow.
+Number = Annotated[float, Field(ge=-1e30, le=1e30)]
+Amount = Annotated[float, Field(ge=0, le=1e30)]
+Curve = Annotated[list[Number], Field(min_length=1)]
+
+
+@_record
+class Job(TypedDict):
+    """What one job ran with."""
+
+    data: dict[str, str]
+    devices: NotRequired[str]
+    revision: NotRequired[str | None]
+    went_on_from: NotRequired[list[dict[str, Any]]]
+
+
+@_record
+class Claimed(TypedDict):
+    """A recipe, of which `config.resolve` says whether it is one."""
+
+    name: str
+
+
+@_record
+class Config(TypedDict):
+    """config.json."""
+
+    recipe: Claimed
+    seed: Annotated[int, Field(ge=0, le=MOST_SEED)]
+    jobs: dict[str, Job]
+
+
+@_record
+class Best(TypedDict):
+    """best.json."""
+
+    trial: str
+    objective: str
+    score: Number
+    values: dict[str, Any]
+
+
+@_record
+class Settings(TypedDict):
+    """The sections of the recipe that a model was trained with."""
+
+    data: dict[str, Any]
+    model: dict[str, Any]
+    training: dict[str, Any]
+
+
+@_record
+class Curves(TypedDict):
+    """A value an epoch."""
+
+    loss: Curve
+    accuracy: Curve
+    learning_rate: Curve
+    val_loss: NotRequired[Curve]
+    val_accuracy: NotRequired[Curve]
+
+
+@_record
+class Trained(TypedDict):
+    """The model that a training has written."""
+
+    sha256: str
+
+
+@_record
+class History(TypedDict):
+    """history.json."""
+
+    settings: Settings
+    history: Curves
+    best_epoch: Count
+    seconds: Amount
+    images_per_second: Amount
+    model: NotRequired[Trained]
+
+
+@_record
+class Model(TypedDict):
+    """A model that was judged."""
+
+    sha256: str
+    parameters: Count
+
+
+@_record
+class Data(TypedDict):
+    """The data that it was judged on."""
+
+    is_fashion_mnist: bool
+    sha256: dict[str, str]
+    classes: Annotated[list[str], Field(min_length=CLASSES, max_length=CLASSES)]
+
+
+@_record
+class Accuracy(TypedDict):
+    """The short figures of a split."""
+
+    images: Annotated[int, Field(gt=0)]
+    accuracy: Share
+    loss: Number
+
+
+@_record
+class Averages(TypedDict):
+    """Means over the classes."""
+
+    precision: Share
+    recall: Share
+    f1: Share
+
+
+@_record
+class OfClass(Averages):
+    """The figures of one class."""
+
+    name: str
+
+
+@_record
+class Bin(TypedDict):
+    """One of the fifteen of a calibration."""
+
+    bin: Annotated[int, Field(ge=0, lt=15)]
+    images: Count
+    confidence: Share
+    accuracy: Share
+
+
+_Row = Annotated[list[Count], Field(min_length=CLASSES, max_length=CLASSES)]
+
+
+@_record
+class Figures(Accuracy):
+    """All figures, of the test images."""
+
+    accuracy_interval: Annotated[list[Share], Field(min_length=2, max_length=2)]
+    macro: Averages
+    weighted: Averages
+    expected_calibration_error: Share
+    calibration: list[Bin]
+    per_class: Annotated[list[OfClass], Field(min_length=CLASSES, max_length=CLASSES)]
+    confusion_matrix: Annotated[list[_Row], Field(min_length=CLASSES, max_length=CLASSES)]
+
+
+@_record
+class Judged(TypedDict):
+    """What metrics.json, metrics-tta.json and an ensemble's file have in common."""
+
+    data: Data
+    test: Figures
+    validation: NotRequired[Accuracy]
+    seconds: Amount
+    images_per_second: Amount
+
+
+@_record
+class Metrics(Judged):
+    """metrics.json."""
+
+    model: Model
+    train: Accuracy
+
+
+@_record
+class Averaged(Judged):
+    """metrics-tta.json."""
+
+    model: Model
+    views: Annotated[int, Field(gt=0)]
+
+
+@_record
+class Member(TypedDict):
+    """A model of an ensemble."""
+
+    run: str
+    model: Model
+
+
+@_record
+class Ensemble(Judged):
+    """ensemble.json, ensemble-tta.json, and those of `evidence`."""
+
+    members: Annotated[list[Member], Field(min_length=1)]
+    parameters: Count
+    views: Annotated[int, Field(gt=0)]
+
+
+@_record
+class Notice(TypedDict):
+    """search/chief.json."""
+
+    address: str | None
+    trials: Count
+
+
+def read(path: Path, kind: type[_T]) -> _T:
+    """Read a JSON file of a run.
+
+    Args:
+        kind: one of the classes above, or of `search.formats`.
+
+    Raises:
+        BadInput: no such file, it cannot be read, or it is damaged.
+    """
+    try:
+        return check(read_json(path), kind)
+    except ValueError as error:
+        raise BadInput(f"{path} is damaged ({error}); remove it and run the job that makes it again") from error
+
+
+def check(value: Mapping[str, Any], kind: type[_T]) -> _T:
+    """Return the value, if it is of that kind.
+
+    Raises:
+        ValueError: it is not; the message says where, and in what.
+    """
+    try:
+        found: Any = _adapter(cast(Any, kind)).validate_python(value)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        raise ValueError(f"{shorten('.'.join(map(str, first['loc'])))}: {first['msg']}") from error
+    if also := _ALSO.get(kind):
+        also(found)
+    return found
+
+
+def check_trial(row: Mapping[Any, Any]) -> dict[str, str]:
+    """Return a line of trials.csv, as the csv module reads it, if it is one.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if None in row:
+        raise ValueError("a line is longer than the first one")
+    if missing := [name for name in ("trial", "status", "score") if name not in row]:
+        raise ValueError(f"it has no {', '.join(missing)}")
+    # A diverged one's score may be no number.
+    float(row["score"] or "nan")
+    trial = {"seconds": "", **row}
+    if not 0 <= float(trial["seconds"] or 0) < math.inf:
+        raise ValueError(f"trial {shorten(row['trial'])} took {shorten(row['seconds'])} seconds")
+    return trial
+
+
+@functools.cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
+
+
+def _is_whole(history: History) -> None:
+    curves = [curve for name, curve in history["history"].items() if name in Curves.__annotations__]
+    epochs = {len(curve) for curve in curves if isinstance(curve, list)}
+    if len(epochs) > 1 or not history["best_epoch"] < min(epochs):
+        raise ValueError("its curves and best_epoch are of different numbers of epochs")
+
+
+# What goes beyond one field.
+_ALSO: dict[Any, Callable[[Any], None]] = {History: _is_whole}

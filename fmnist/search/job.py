@@ -1,0 +1,133 @@
+"""`tune`: the search room drives the trials, `trial` trains them, TensorBoard shows them."""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from fmnist.data import dataset
+from fmnist.data.dataset import TrainData
+from fmnist.devices import Devices, numerics
+from fmnist.files import utf8_path
+from fmnist.recipe import config
+from fmnist.recipe.schema import Recipe
+from fmnist.run.folder import RunDir
+from fmnist.search import status
+from fmnist.search.roles import Role
+from fmnist.signals import Stop
+
+logger = logging.getLogger(__name__)
+
+
+def tune(
+    run: RunDir,
+    recipe: Recipe,
+    seed: int,
+    data_dir: Path | None,
+    choose: Callable[[], Devices],
+    stop: Stop,
+    role: Role | None = None,
+) -> None:
+    """Run the recipe's search to its end: search/, trials.csv, best.json; go on with an interrupted one.
+
+    Args:
+        choose: the devices to train on; asked once it is known that there is something to train.
+        role: the chief of the search or one of its workers; without it this process is both.
+
+    Raises:
+        BadInput: the run folder is another run's, or the search space holds a value that the configuration refuses.
+        Interrupted: a stop was requested; the trial in hand goes on from its last epoch.
+        SearchFailed: every trial failed.
+    """
+    # The chief of a finished search has to tell the workers that wait for it.
+    if (recipe.search is None or not (role and role.is_chief)) and nothing_to_do(run, recipe, seed):
+        return
+    # What cannot be begun leaves no folder; these take seconds.
+    loaded = None if role and role.is_chief else dataset.load_train(data_dir, recipe.data)
+    devices = choose()
+    from fmnist.search import client, service
+
+    run.claim(recipe, seed)
+    if role and not role.is_chief:
+        assert loaded
+        client.join(run, recipe, role, _trials(run, recipe, seed, loaded, devices, stop, joined=True), stop)
+        return
+    if not run.tensorboard.exists():
+        _declare_hyperparameters(run, recipe)
+    if role:
+        service.serve(run, recipe, seed, role, stop)
+    else:
+        assert loaded
+        _alone(run, recipe, seed, loaded, devices, stop)
+    logger.info("%s", status.outcome(run, recipe))
+    for path in run.checkpoint.glob("trial_*"):
+        path.unlink()
+
+
+def nothing_to_do(run: RunDir, recipe: Recipe, seed: int) -> bool:
+    """Whether the recipe is fixed, or its search finished; that is said. TensorFlow is not asked.
+
+    Raises:
+        BadInput: as `tune`.
+        SearchFailed: every trial of a finished search failed.
+    """
+    if recipe.search is None:
+        run.claim(recipe, seed)
+        logger.info("recipe %s is fixed: there is nothing to search", recipe.name)
+        return True
+    config.space(recipe)
+    run.check(recipe, seed)
+    if not (run.config.exists() and status.search_finished(run, recipe)):
+        return False
+    logger.info("the search in %s is finished; %s", run, status.outcome(run, recipe))
+    return True
+
+
+def _alone(run: RunDir, recipe: Recipe, seed: int, loaded: TrainData, devices: Devices, stop: Stop) -> None:
+    from fmnist.search.chief import Chief
+    from fmnist.search.worker import work
+
+    with run.lock("tune"), status.live(run), stop.in_order():
+        chief = Chief(run, recipe, seed)
+        if not chief.finished:
+            work(chief, "worker-0", _trials(run, recipe, seed, loaded, devices, stop), stop)
+
+
+def _trials(
+    run: RunDir, recipe: Recipe, seed: int, loaded: TrainData, devices: Devices, stop: Stop, *, joined: bool = False
+) -> Any:
+    """What trains the trials, a `search.worker.RunTrial`."""
+    from fmnist.search.trial import Trials
+    from fmnist.training.trainer import Trainer
+
+    run.record(
+        "tune",
+        devices=str(devices),
+        data=loaded.source.sha256,
+        numerics=numerics(),
+        # Or others have recorded it, who work beside this one.
+        goes_on=joined or run.trials.exists(),
+    )
+    logger.info("tune %s (seed %d) on %s", recipe.name, seed, devices)
+    return Trials(run, recipe, seed, Trainer(loaded, devices), stop).run
+
+
+def _declare_hyperparameters(run: RunDir, recipe: Recipe) -> None:
+    """Tell TensorBoard's HParams page the domains, and which metric a trial is judged by."""
+    import tensorflow as tf
+    from tensorboard.plugins.hparams import api as hparams
+
+    def domain(of: config.Domain) -> Any:
+        if of.layers:
+            return None
+        if of.values:
+            return hparams.Discrete(of.values)
+        return (hparams.IntInterval if isinstance(of.min, int) else hparams.RealInterval)(of.min, of.max)
+
+    search = recipe.require_search()
+    domains = [hparams.HParam(key, domain(of)) for key, of in config.space(recipe).items()]
+    metric = hparams.Metric(
+        f"epoch_{search.objective.removeprefix('val_')}", group="validation", display_name=search.objective
+    )
+    with tf.summary.create_file_writer(utf8_path(run.tensorboard)).as_default():
+        hparams.hparams_config(hparams=domains, metrics=[metric])

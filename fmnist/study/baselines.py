@@ -1,0 +1,147 @@
+"""Two classifiers of scikit-learn to compare with: fitted to the same images, kept in run folders as Keras models."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, wait
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import sklearn
+from sklearn.linear_model import LogisticRegression
+from sklearn.neural_network import MLPClassifier
+from threadpoolctl import threadpool_limits
+
+from fmnist.data import dataset
+from fmnist.data.dataset import Images
+from fmnist.errors import BadInput
+from fmnist.evaluation.averaging import probabilities
+from fmnist.evaluation.metrics import accuracy_figures
+from fmnist.network.build import build
+from fmnist.recipe import config
+from fmnist.recipe.schema import CLASSES, DataConfig, ModelConfig, Recipe
+from fmnist.run.folder import RunDir
+from fmnist.signals import Stop
+from fmnist.training.job import save
+from fmnist.training.trainer import FitResult
+
+logger = logging.getLogger(__name__)
+
+_LOOK = 0.1  # seconds between two looks at whether to stop
+
+# All that is not given is scikit-learn's default: for the first L-BFGS on all images at once, with the L2 penalty of
+# C = 1, where only the iterations are too few; for the second Adam, its own L2 penalty, and no early stopping.
+_ESTIMATORS: dict[str, Callable[[Recipe, int], Any]] = {
+    "logistic-regression": lambda recipe, seed: LogisticRegression(max_iter=recipe.training.epochs, random_state=seed),
+    "sklearn-mlp": lambda recipe, seed: MLPClassifier(
+        hidden_layer_sizes=recipe.model.hidden,
+        activation=recipe.model.activation,
+        solver=recipe.training.optimizer,
+        learning_rate_init=recipe.training.learning_rate,
+        batch_size=recipe.training.batch_size,
+        max_iter=recipe.training.epochs,
+        random_state=seed,
+    ),
+}
+_SETTINGS: dict[str, dict[str, Any]] = {
+    "logistic-regression": {
+        "description": "scikit-learn's LogisticRegression: L-BFGS; of [training] only the epochs (iterations) apply",
+        "model": {"hidden": ()},
+        "training": {"epochs": 1000},
+    },
+    "sklearn-mlp": {
+        "description": "scikit-learn's MLPClassifier as it comes",
+        "model": {"hidden": (100,)},
+        "training": {"epochs": 200, "batch_size": 200, "optimizer": "adam", "learning_rate": 1e-3},
+    },
+}
+NAMES = tuple(_ESTIMATORS)
+
+
+def recipe(name: str, data: DataConfig) -> Recipe:
+    """What one of NAMES is recorded as, fitted to the training images of `data`."""
+    return config.resolve({"name": name, "data": data, **_SETTINGS[name]}, f"reference {name}")
+
+
+def train(run: RunDir, recipe: Recipe, seed: int, data_dir: Path | None, stop: Stop) -> None:
+    """Write model.keras and history.json, whose one epoch is all iterations together.
+
+    Args:
+        recipe: as `recipe` returns it.
+
+    Raises:
+        BadInput: the run folder is another run's, or the data cannot be used.
+        Busy: another process trains here.
+        Interrupted: a stop was requested; nothing is kept of what was fitted.
+    """
+    run.claim(recipe, seed)
+    with run.lock("train"):
+        if run.trained:
+            logger.info("%s is finished; nothing to do", run.model)
+            return
+        loaded = dataset.load_train(data_dir, recipe.data)
+        device = f"CPU (scikit-learn {sklearn.__version__}), float32"
+        run.record("train", devices=device, data=loaded.source.sha256)
+        logger.info("train %s (seed %d) on %s", recipe.name, seed, device)
+        begin = time.perf_counter()
+        estimator = fit(recipe, seed, loaded.train, stop)
+        seconds = time.perf_counter() - begin
+        model = to_keras(estimator)
+        history = _figures(model, loaded.train, "")
+        if len(loaded.validation):
+            history |= _figures(model, loaded.validation, "val_")
+        history["learning_rate"] = [recipe.training.learning_rate]
+        iterations = int(np.max(estimator.n_iter_))
+        save(run, recipe, FitResult(model, history, [seconds], iterations * len(loaded.train)))
+
+
+def fit(recipe: Recipe, seed: int, images: Images, stop: Stop) -> Any:
+    """The fitted estimator; its features are float32 [n, 784] from 0 to 1.
+
+    Raises:
+        BadInput: no image is of one of the ten classes.
+        Interrupted: a stop was requested.
+    """
+    if len(np.unique(images.labels)) < CLASSES:
+        raise BadInput(f"{recipe.name} needs training images of all {CLASSES} classes; give other data with --data")
+    estimator = _ESTIMATORS[recipe.name](recipe, seed)
+    features = images.images.reshape(len(images), -1) / np.float32(255)
+    fitted: Future[Any] = Future()
+
+    def work() -> None:
+        try:
+            # As in `whitening`, the number of threads would change the numbers.
+            with threadpool_limits(1):
+                fitted.set_result(estimator.fit(features, images.labels))
+        except BaseException as error:
+            fitted.set_exception(error)
+
+    # It knows of no `Stop`: if one is requested, the thread is left to the process's end.
+    threading.Thread(target=work, name="fit", daemon=True).start()
+    while not fitted.done():
+        stop.check()
+        wait([fitted], timeout=_LOOK)
+    return fitted.result()
+
+
+def to_keras(estimator: Any) -> keras.Model:
+    """The same function as a Keras model of stock layers: uint8 [n, 28, 28] in, logits [n, 10] out.
+
+    Args:
+        estimator: as `fit` returns it.
+    """
+    if isinstance(estimator, MLPClassifier):
+        kernels, biases = estimator.coefs_, estimator.intercepts_
+    else:
+        kernels, biases = [estimator.coef_.T], [estimator.intercept_]
+    model = build(ModelConfig(hidden=tuple(kernel.shape[1] for kernel in kernels[:-1])))
+    model.set_weights([weights for layer in zip(kernels, biases, strict=True) for weights in layer])
+    return model
+
+
+def _figures(model: keras.Model, images: Images, prefix: str) -> dict[str, list[float]]:
+    said = accuracy_figures(images.labels, probabilities([model], images.images))
+    return {prefix + name: [said[name]] for name in ("loss", "accuracy")}

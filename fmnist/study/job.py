@@ -1,0 +1,188 @@
+"""`evidence`: a recipe over many seeds beside its references. All trainings come first, then the test set.
+
+Any number of these processes share the trainings, on one machine or several, by the locks of the run folders.
+"""
+
+import itertools
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fmnist.devices import Devices
+from fmnist.errors import Busy, Restart
+from fmnist.evaluation.job import evaluate, evaluate_averaged, evaluate_ensemble
+from fmnist.files import write_json, write_text
+from fmnist.recipe import config
+from fmnist.recipe.schema import Recipe
+from fmnist.run.folder import RunDir
+from fmnist.search.job import tune
+from fmnist.signals import Stop
+from fmnist.study import baselines, table
+from fmnist.study.table import Row
+from fmnist.text import file_name
+from fmnist.training.job import train
+
+logger = logging.getLogger(__name__)
+
+_REFERENCES = ("baseline-mlp", "regularized-mlp", "tuned-mlp")
+_MEMBERS = 5  # of an ensemble
+
+
+@dataclass(frozen=True)
+class Training:
+    """A recipe with a seed, and its run folder."""
+
+    recipe: Recipe
+    seed: int
+    run: RunDir
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is trained: the recipe with each seed, and the references in their rows' order."""
+
+    recipe: Sequence[Training]
+    references: Sequence[Training]
+
+    @property
+    def trainings(self) -> list[Training]:
+        """In the order to begin them in."""
+        return [*self.recipe, *self.references]
+
+
+def plan(recipe: Recipe, seeds: int, reference_seeds: int, results: Path) -> Plan:
+    """The seeds are 0 and up; logistic regression, which depends on none, has one.
+
+    Args:
+        results: the folder of the run folders.
+    """
+
+    def trainings(recipe: Recipe, seeds: int, prefix: str = "") -> list[Training]:
+        folders = [RunDir(results / file_name(f"{prefix}{recipe.name}-seed{seed}")) for seed in range(seeds)]
+        return [Training(recipe, seed, folder) for seed, folder in enumerate(folders)]
+
+    # Fitted to the recipe's own images, which another recipe's evidence in the same folder may split otherwise.
+    fitted = [
+        trainings(baselines.recipe(name, recipe.data), count, prefix=f"{recipe.name}-")
+        for name, count in zip(baselines.NAMES, (min(1, reference_seeds), reference_seeds), strict=True)
+    ]
+    others = [trainings(config.load(name), reference_seeds) for name in _REFERENCES if name != recipe.name]
+    return Plan(trainings(recipe, seeds), list(itertools.chain(*fitted, *others)))
+
+
+def evidence(plan: Plan, results: Path, data_dir: Path | None, choose: Callable[[], Devices], stop: Stop) -> str | None:
+    """Train all, then judge all; write RECIPE-evidence.json and .md, a Markdown table, into `results`.
+
+    Returns:
+        The Markdown; None if other processes are still at work.
+
+    Raises:
+        BadInput: a run folder holds another run, or a training or `evaluate` raises it.
+        Interrupted: a stop was requested; the same call goes on.
+        Restart: a training has ended; the same call in a fresh process goes on.
+    """
+    elsewhere = train_one(plan.trainings, data_dir, choose, stop)
+    if elsewhere:
+        names = ", ".join(training.run.name for training in elsewhere)
+        logger.info("other processes are training %s; the last one to end goes on to the test set", names)
+        return None
+    try:
+        with plan.recipe[0].run.lock("evidence"):
+            rows = judge(plan, results, data_dir, stop)
+    except Busy as error:
+        logger.info("%s", error)
+        return None
+    text = table.markdown(rows)
+    name = file_name(f"{plan.recipe[0].recipe.name}-evidence")
+    write_json(results / f"{name}.json", table.to_dict(rows))
+    write_text(results / f"{name}.md", text)
+    return text
+
+
+def train_one(
+    trainings: Sequence[Training], data_dir: Path | None, choose: Callable[[], Devices], stop: Stop
+) -> list[Training]:
+    """Train the first that is neither finished nor another process's.
+
+    Returns:
+        Those of other processes, when there is none.
+
+    Raises:
+        BadInput: a run folder holds another run, or the training raises it.
+        Interrupted: a stop was requested; the state is saved.
+        Restart: the training has ended; TensorFlow frees its memory with the process alone.
+    """
+    for training in trainings:
+        training.run.claim(training.recipe, training.seed)
+    elsewhere = []
+    for training in trainings:
+        stop.check()
+        if training.run.trained:
+            continue
+        try:
+            _train(training, data_dir, choose, stop)
+        except Busy:
+            elsewhere.append(training)
+        else:
+            stop.check()
+            raise Restart
+    return elsewhere
+
+
+def judge(plan: Plan, results: Path, data_dir: Path | None, stop: Stop) -> list[Row]:
+    """What the test set says about the models of the plan, all trained.
+
+    Raises:
+        BadInput: as `evaluate`.
+        Interrupted: a stop was requested; what was judged is kept.
+    """
+
+    def plain(members: Sequence[Training]) -> dict[str, Any]:
+        return evaluate(members[0].run, data_dir)
+
+    def averaged(members: Sequence[Training]) -> dict[str, Any]:
+        return evaluate_averaged(members[0].run, data_dir)
+
+    def ensemble(members: Sequence[Training], tta: bool = False) -> dict[str, Any]:
+        first, last = members[0], members[-1]
+        name = f"{first.recipe.name}-seeds{first.seed}-{last.seed}-ensemble{'-tta' * tta}.json"
+        return evaluate_ensemble(
+            [member.run for member in members], data_dir, tta=tta, output=results / file_name(name)
+        )
+
+    def averaged_ensemble(members: Sequence[Training]) -> dict[str, Any]:
+        return ensemble(members, tta=True)
+
+    def row(what: str, teams: Sequence[Sequence[Training]], judge: Callable[[Sequence[Training]], Any]) -> Row:
+        metrics: list[Mapping[str, Any]] = []
+        for members in teams:
+            stop.check()
+            metrics.append(judge(members))
+        return Row(what, metrics, [[member.run for member in members] for members in teams])
+
+    name = plan.recipe[0].recipe.name
+    singles = [[training] for training in plan.recipe]
+    teams = [plan.recipe[end - _MEMBERS : end] for end in range(_MEMBERS, len(plan.recipe) + 1, _MEMBERS)]
+    rows = [
+        row(reference, [[training] for training in trainings], plain)
+        for reference, trainings in itertools.groupby(plan.references, lambda training: training.recipe.name)
+    ]
+    rows += [
+        row(name, singles, plain),
+        row(f"{name}, test-time averaging", singles, averaged),
+        row(f"{name}, ensemble of {_MEMBERS}", teams, ensemble),
+        row(f"{name}, ensemble of {_MEMBERS}, test-time averaging", teams, averaged_ensemble),
+    ]
+    return [row for row in rows if row.metrics]
+
+
+def _train(training: Training, data_dir: Path | None, choose: Callable[[], Devices], stop: Stop) -> None:
+    recipe, seed, run = training.recipe, training.seed, training.run
+    if recipe.name in baselines.NAMES:
+        baselines.train(run, recipe, seed, data_dir, stop)
+        return
+    if recipe.search:
+        tune(run, recipe, seed, data_dir, choose, stop)
+    train(run, recipe, seed, data_dir, choose, stop)

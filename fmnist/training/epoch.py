@@ -1,0 +1,236 @@
+"""One architecture, compiled: an epoch of training and a validation are one call each."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from fmnist.data.dataset import Images
+from fmnist.devices import Devices
+from fmnist.network.build import build
+from fmnist.recipe.schema import CLASSES, ModelConfig, TrainingConfig
+from fmnist.training import augment, optimizer
+from fmnist.training.forward import Step, forward
+
+# The rows of one step of a validation: large enough to keep the matrix units busy, small enough for any cache.
+_VALIDATION_BATCH = 1000
+# A step's random numbers: layer by layer from 0, augmentation after them, then the next replica's.
+_AUGMENT_SEEDS = 500
+_SEEDS_A_REPLICA = 1000
+
+_Tensor = Any  # a tf.Tensor, or what MirroredStrategy makes of one a replica
+
+
+class Resident(NamedTuple):
+    """A data set on the devices, a copy on each replica.
+
+    images: uint8 [n, 28, 28].
+    labels: int32 [n].
+    """
+
+    images: _Tensor
+    labels: _Tensor
+    size: int
+
+
+def resident(data: Images, devices: Devices) -> Resident:
+    """Put a data set on every device, once."""
+
+    def place(value: np.ndarray) -> _Tensor:
+        if devices.strategy:
+            return devices.strategy.experimental_distribute_values_from_function(lambda _: tf.constant(value))
+        return tf.constant(value)
+
+    return Resident(place(data.images), place(data.labels.astype(np.int32)), len(data))
+
+
+def steps(rows: np.ndarray, batch_size: int, replicas: int) -> tuple[np.ndarray, np.ndarray]:
+    """Cut rows [n] into global batches, each shared out over the replicas, the last one and uneven shares padded.
+
+    Returns:
+        int32 [steps, replicas, share] row numbers and float32 weights of that shape: 1 for real rows, 0 for padding.
+    """
+    share = -(-batch_size // replicas)
+    batches = np.array_split(rows, range(batch_size, len(rows), batch_size))
+    order = np.zeros((len(batches), replicas, share), np.int32)
+    weights = np.zeros(order.shape, np.float32)
+    for step, batch in enumerate(batches):
+        for replica, part in enumerate(np.array_split(batch, replicas)):
+            order[step, replica, : len(part)] = part
+            weights[step, replica, : len(part)] = 1
+    return order, weights
+
+
+class Program:
+    """The model, its optimizer and the compiled functions over them.
+
+    Whatever a search changes between trials of one shape (`shape`) is a variable, so one program serves them all.
+    """
+
+    def __init__(self, config: ModelConfig, training: TrainingConfig, devices: Devices) -> None:
+        self._devices = devices
+        self._augment = training.augment
+        self._replicas = devices.count
+        # ThreeFry is several times faster than Philox under XLA on CPU, and exists only under XLA.
+        self._algorithm = "threefry" if devices.xla else "philox"
+        with devices.scope():
+            self.model = build(config, policy=devices.precision)
+            self.optimizer = optimizer.make(training, self.model, devices.precision)
+            self._dropout_rates = tf.Variable(config.dropout_rates, trainable=False, dtype=tf.float32)
+            self._l1_decays = [
+                tf.Variable(decay, trainable=False, dtype=tf.float32)
+                for decay in optimizer.l1_decays(config, training, seed=0)
+            ]
+        self._decays_l1 = any(training.l1_decays(len(self._l1_decays)))
+        # Keras callbacks look for the optimizer on the model.
+        self.model.compile(optimizer=self.optimizer)
+        self._initial = [variable.numpy() for variable in self.optimizer.variables]
+        self._train = tf.function(self._train_epoch, jit_compile=devices.xla)
+        # A validation is a few large steps: XLA would take longer to compile it than it takes in a whole training.
+        self._evaluate = tf.function(self._evaluate_epoch)
+
+    @staticmethod
+    def shape(config: ModelConfig, training: TrainingConfig) -> tuple[Any, ...]:
+        """What a program is compiled for; configurations of equal shape share one."""
+        return (
+            config.hidden,
+            config.activation,
+            config.batch_normalization,
+            tuple(rate > 0 for rate in config.dropout_rates),
+            config.l2,
+            config.square_root,
+            config.whitening is not None,
+            training.batch_size,
+            training.optimizer,
+            training.weight_decay > 0,
+            any(training.l1_decays(len(config.hidden) + 1)),
+            training.l1_locality > 0,
+            training.augment,
+            training.ema_momentum,
+        )
+
+    def reset(self, config: ModelConfig, training: TrainingConfig, weights: list[np.ndarray], seed: int) -> None:
+        """Begin another training of this shape from what `build` makes of `config` and `seed`.
+
+        Args:
+            weights: of that model, as `keras.Model.get_weights` gives them.
+        """
+        self.model.set_weights(weights)
+        self.set_optimizer_state(self._initial)
+        self.optimizer.learning_rate = training.learning_rate
+        if training.weight_decay:
+            optimizer.inner(self.optimizer).weight_decay.assign(training.weight_decay)
+        self._dropout_rates.assign(config.dropout_rates)
+        for variable, decay in zip(self._l1_decays, optimizer.l1_decays(config, training, seed), strict=True):
+            variable.assign(decay)
+        self.model.stop_training = False
+
+    def optimizer_state(self) -> list[np.ndarray]:
+        """The optimizer's variables: iterations, learning rate, moments."""
+        return [variable.numpy() for variable in self.optimizer.variables]
+
+    def set_optimizer_state(self, state: list[np.ndarray]) -> None:
+        for variable, value in zip(self.optimizer.variables, state, strict=True):
+            variable.assign(value)
+
+    def train(
+        self,
+        data: Resident,
+        rows: np.ndarray,
+        batch_size: int,
+        random: np.random.Generator,
+        learning_rates: np.ndarray | None = None,
+        augmented: bool = True,
+    ) -> dict[str, float]:
+        """Train one epoch on `rows` in their order; all that is random in it is drawn from `random`.
+
+        Args:
+            learning_rates: float32 [steps], of each step; None for the optimizer's own throughout.
+            augmented: whether the images are shifted, as far as the configuration says.
+        """
+        order, weights = steps(rows, batch_size, self._replicas)
+        if learning_rates is None:
+            learning_rates = np.full(len(order), self.optimizer.learning_rate, np.float32)
+        seed = random.integers(2**31, size=2, dtype=np.int32)
+        loss, correct = self._train(data, order, weights, seed, learning_rates, np.array(augmented))
+        return {"loss": float(loss) / len(rows), "accuracy": float(correct) / len(rows)}
+
+    def evaluate(self, data: Resident) -> dict[str, float]:
+        """Loss and accuracy over the whole data set, without dropout, by moving statistics."""
+        order, weights = steps(np.arange(data.size), _VALIDATION_BATCH, self._replicas)
+        loss, correct = self._evaluate(data, order, weights)
+        return {"loss": float(loss) / data.size, "accuracy": float(correct) / data.size}
+
+    def _train_epoch(
+        self,
+        data: Resident,
+        order: _Tensor,
+        weights: _Tensor,
+        seed: _Tensor,
+        learning_rates: _Tensor,
+        augmented: _Tensor,
+    ) -> tuple[_Tensor, _Tensor]:
+        loss, correct = tf.constant(0.0), tf.constant(0.0)
+        for step in tf.range(tf.shape(order)[0]):
+            self.optimizer.learning_rate.assign(learning_rates[step])
+            batch = (order[step], weights[step], seed + [step, 0], augmented)
+            sums = self._run(self._train_step, data, *batch)
+            if self._decays_l1:
+                strategy = self._devices.strategy or tf.distribute.get_strategy()
+                optimizer.shrink(strategy, self.model, self._l1_decays, learning_rates[step])
+            loss, correct = loss + sums[0], correct + sums[1]
+        return loss, correct
+
+    def _evaluate_epoch(self, data: Resident, order: _Tensor, weights: _Tensor) -> tuple[_Tensor, _Tensor]:
+        loss, correct = tf.constant(0.0), tf.constant(0.0)
+        for step in tf.range(tf.shape(order)[0]):
+            sums = self._run(self._evaluate_step, data, order[step], weights[step])
+            loss, correct = loss + sums[0], correct + sums[1]
+        return loss, correct
+
+    # The loop over the steps is all that AutoGraph is needed for; a step without it is traced in half the time.
+    @tf.autograph.experimental.do_not_convert  # type: ignore[untyped-decorator]
+    def _run(self, function: Callable[..., tuple[_Tensor, _Tensor]], *arguments: Any) -> Sequence[_Tensor]:
+        """One step on every replica; what they return is summed."""
+        strategy = self._devices.strategy
+        if not strategy:
+            return function(*arguments)
+        return [strategy.reduce("SUM", value, axis=None) for value in strategy.run(function, arguments)]
+
+    def _train_step(
+        self, data: Resident, order: _Tensor, weights: _Tensor, seed: _Tensor, augmented: _Tensor
+    ) -> tuple[_Tensor, _Tensor]:
+        """One replica's share of a step: `order` and `weights` are [replicas, share], the other figures scalars."""
+        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+        total = tf.reduce_sum(weights)
+        rows, weights = order[replica], weights[replica]
+        seed += [0, _SEEDS_A_REPLICA * replica]
+        inputs, classes = tf.gather(data.images, rows), tf.gather(data.labels, rows)
+        inputs = augment.transform(self._augment, inputs, seed + [0, _AUGMENT_SEEDS], self._algorithm, augmented)
+        targets = tf.one_hot(classes, CLASSES)
+        step = Step(weights[:, tf.newaxis], seed, self._dropout_rates, self._algorithm)
+        variables = self.model.trainable_variables
+        with tf.GradientTape() as tape:
+            logits = forward(self.model, inputs, step)
+            loss = tf.reduce_sum(tf.nn.softmax_cross_entropy_with_logits(targets, logits) * weights)
+            # Each replica adds its share of the penalty, so that the replicas' sum is the global batch's.
+            loss += total * sum(self.model.losses) / self._replicas
+            objective = self.optimizer.scale_loss(loss / total)
+        self.optimizer.apply(tape.gradient(objective, variables), variables)
+        return loss, _correct(logits, classes, weights)
+
+    def _evaluate_step(self, data: Resident, order: _Tensor, weights: _Tensor) -> tuple[_Tensor, _Tensor]:
+        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+        total = tf.reduce_sum(weights)
+        rows, weights = order[replica], weights[replica]
+        logits, classes = self.model(tf.gather(data.images, rows), training=False), tf.gather(data.labels, rows)
+        crossentropy = tf.nn.sparse_softmax_cross_entropy_with_logits(classes, logits)
+        loss = tf.reduce_sum(crossentropy * weights) + total * sum(self.model.losses) / self._replicas
+        return loss, _correct(logits, classes, weights)
+
+
+def _correct(logits: tf.Tensor, classes: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
+    """The number of correct predictions among the real rows."""
+    hits = tf.equal(tf.argmax(logits, axis=1, output_type=classes.dtype), classes)
+    return tf.reduce_sum(tf.cast(hits, tf.float32) * weights)

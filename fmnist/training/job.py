@@ -1,0 +1,174 @@
+"""`train`: the search's winner, or a fixed recipe, becomes the final model."""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fmnist.data import dataset
+from fmnist.data.dataset import TrainData
+from fmnist.devices import Devices, numerics
+from fmnist.errors import BadInput
+from fmnist.files import atomic_write, sha256, utf8_path, write_json
+from fmnist.progress import bar
+from fmnist.recipe.config import recorded, replace, to_dict
+from fmnist.recipe.schema import Recipe
+from fmnist.run import identity, records
+from fmnist.run.folder import RunDir
+from fmnist.signals import Stop
+from fmnist.training import footprint
+
+if TYPE_CHECKING:
+    from fmnist.training.trainer import FitResult
+
+logger = logging.getLogger(__name__)
+
+
+def train(
+    run: RunDir,
+    recipe: Recipe,
+    seed: int,
+    data_dir: Path | None,
+    choose: Callable[[], Devices],
+    stop: Stop,
+    *,
+    profile: bool = False,
+) -> None:
+    """Write model.keras and history.json; go on with an interrupted training, and leave a finished one alone.
+
+    Args:
+        choose: the devices to train on; asked once it is known that there is something to train.
+        profile: whether TensorFlow's profiler records an epoch for TensorBoard.
+
+    Raises:
+        BadInput: the search has not been done, the run folder is another run's, or the loss diverges.
+        Interrupted: a stop was requested; the state is saved.
+    """
+    run.check(recipe, seed)
+    chosen = _chosen(run, recipe)
+
+    def prepare() -> tuple[TrainData, Devices]:
+        loaded, devices = dataset.load_train(data_dir, chosen.data), choose()
+        if devices.kind == "cpu":
+            footprint.check(chosen.model, chosen.training, len(loaded.train), devices.count)
+        return loaded, devices
+
+    # What cannot be begun leaves no folder; a folder that is there may hold the finished training.
+    prepared = None if run.config.exists() else prepare()
+    run.claim(recipe, seed)
+    with run.lock("train"):
+        if finished(run, chosen):
+            logger.info("%s is finished; nothing to do", run.model)
+            return
+        loaded, devices = prepared or prepare()
+        # These take seconds to import.
+        from fmnist.training.boards import ValidationBoard, tensorboard
+        from fmnist.training.trainer import Diverged, Trainer
+
+        checkpoint = run.checkpoint / "train.npz"
+        run.record(
+            "train",
+            devices=str(devices),
+            data=loaded.source.sha256,
+            numerics=numerics(),
+            goes_on=checkpoint.exists(),
+        )
+        training, images = chosen.training, len(loaded.train)
+        trainer = Trainer(loaded, devices)
+        board = Path(utf8_path(run.tensorboard), "final")
+        names = dataset.classes(loaded.source)
+        log = log_epochs(training.epochs)
+        try:
+            with stop.in_order(), bar("train", training.epochs * images, "images") as advance:
+                logger.info("train %s (seed %d) on %s", chosen.name, seed, devices)
+
+                def progress(epoch: int, logs: dict[str, float]) -> None:
+                    log(epoch, logs)
+                    advance(images)
+
+                result = trainer.fit(
+                    chosen.model,
+                    training,
+                    seed=seed,
+                    stop=stop,
+                    checkpoint_path=checkpoint,
+                    callbacks=[
+                        tensorboard(board),
+                        ValidationBoard(board, loaded.validation, names, images, training.batch_size, profile),
+                    ],
+                    progress=progress,
+                )
+        except Diverged as error:
+            raise BadInput(f"{chosen.name}: {error}") from error
+        with stop.in_order():
+            save(run, chosen, result)
+            checkpoint.unlink(missing_ok=True)
+
+
+def log_epochs(epochs: int, prefix: str = "") -> Callable[[int, dict[str, float]], None]:
+    """A line an epoch."""
+
+    def log(epoch: int, logs: dict[str, float]) -> None:
+        names = ("loss", "accuracy", "val_loss", "val_accuracy")
+        figures = "  ".join(f"{name} {logs[name]:.4f}" for name in names if name in logs)
+        logger.info("%sepoch %*d/%d  %s", prefix, len(str(epochs)), epoch + 1, epochs, figures)
+
+    return log
+
+
+def _chosen(run: RunDir, recipe: Recipe) -> Recipe:
+    """The recipe with the search's best values in place; a fixed recipe as it stands."""
+    if recipe.search is None:
+        return recipe
+    if not run.best.exists():
+        raise BadInput(f"{run.best} is missing: recipe {recipe.name} needs a search first; run `fmnist tune`")
+    return replace(recipe, records.read(run.best, records.Best)["values"], str(run.best))
+
+
+def finished(run: RunDir, recipe: Recipe) -> bool:
+    """Tell whether the run holds a model of the resolved recipe.
+
+    Raises:
+        BadInput: it holds one that was not trained here, or a damaged history.json.
+    """
+    if not run.trained:
+        return False
+    past = records.read(run.history, records.History)
+    if recorded({**to_dict(recipe), **past["settings"]}, str(run.history)) != recipe:
+        return False
+    identity.of_model(run)
+    return True
+
+
+def save(run: RunDir, recipe: Recipe, result: "FitResult") -> None:
+    """Write model.keras and history.json."""
+    from fmnist.network import inference
+
+    stopping = recipe.training.early_stopping
+    best_epoch = result.best_epoch(stopping.monitor) if stopping else len(result.seconds) - 1
+    with run.changing():
+        with atomic_write(run.model) as file:
+            inference.save(result.model, file.name)
+            # What is said of the model that is about to go, which stays if there is no room for the new one; its
+            # curves too, or a kill would leave them beside the new one.
+            for path in (run.metrics, run.averaged_metrics, run.history):
+                path.unlink(missing_ok=True)
+        write_json(
+            run.history,
+            {
+                "settings": {section: to_dict(recipe)[section] for section in ("data", "model", "training")},
+                "model": {"sha256": sha256(run.model)},
+                "history": result.history | {"seconds": result.seconds},
+                "best_epoch": best_epoch,
+                "seconds": sum(result.seconds),
+                "images_per_second": result.images_per_second,
+            },
+        )
+    validation = result.history.get("val_accuracy")
+    logger.info(
+        "epoch %d of %d kept: %s; %s",
+        best_epoch + 1,
+        len(result.seconds),
+        f"validation accuracy {validation[best_epoch]:.4f}" if validation else "no images held back for validation",
+        run.model,
+    )

@@ -1,0 +1,72 @@
+"""What moves the weights in a step: Keras's optimizer, then the L1 decay."""
+
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from fmnist.network.build import receptive_fields
+from fmnist.recipe.schema import ModelConfig, TrainingConfig
+
+_OPTIMIZERS = {
+    "sgd": keras.optimizers.SGD,
+    "adam": keras.optimizers.Adam,
+    "adagrad": keras.optimizers.Adagrad,
+    "nadam": keras.optimizers.Nadam,
+    "adadelta": keras.optimizers.Adadelta,
+    "rmsprop": keras.optimizers.RMSprop,
+}
+
+
+def make(training: TrainingConfig, model: keras.Model, policy: str) -> keras.optimizers.Optimizer:
+    """The optimizer of the model's variables, built; `policy` is the Keras dtype policy that the model computes in."""
+    optimizer = _OPTIMIZERS[training.optimizer](
+        learning_rate=training.learning_rate,
+        use_ema=training.ema_momentum is not None,
+        ema_momentum=training.ema_momentum or 0.0,
+    )
+    if training.weight_decay:
+        optimizer.weight_decay = tf.Variable(training.weight_decay, trainable=False, dtype=tf.float32)
+        optimizer.exclude_from_weight_decay([v for v in model.trainable_variables if v.name != "kernel"])
+    if policy == "mixed_float16":
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+    optimizer.build(model.trainable_variables)
+    return optimizer
+
+
+def inner(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
+    """The one that a loss scale is around, or itself."""
+    return getattr(optimizer, "inner_optimizer", optimizer)
+
+
+def l1_decays(config: ModelConfig, training: TrainingConfig, seed: int) -> list[float | np.ndarray]:
+    """Of each dense layer that learns: one for all its weights, or float64 of the shape of its kernel."""
+    first, *others = training.l1_decays(len(config.hidden) + 1)
+    if not training.l1_locality:
+        return [first, *others]
+    assert config.receptive_field  # as `Recipe` demands
+    near = receptive_fields(config.hidden[0], 2 * config.receptive_field, seed)
+    return [first * (1 + training.l1_locality * (1 - near)), *others]
+
+
+# A step without AutoGraph is traced in half the time.
+@tf.autograph.experimental.do_not_convert  # type: ignore[untyped-decorator]
+def shrink(
+    strategy: tf.distribute.Strategy, model: keras.Model, decays: Sequence[tf.Variable], learning_rate: tf.Tensor
+) -> None:
+    """Move each kernel's weights towards 0 by `learning_rate` times their L1 decay, and no further.
+
+    This is the proximal step of an L1 penalty, kept out of the adaptive gradients as AdamW does with weight decay.
+    It lets dense layers find local features (Neyshabur 2020, who also sets small weights to 0).
+
+    Args:
+        decays: as `l1_decays` says, one for each kernel.
+    """
+
+    def move(kernel: tf.Variable, decay: tf.Variable) -> None:
+        kernel.assign(tf.sign(kernel) * tf.nn.relu(tf.abs(kernel) - learning_rate * decay))
+
+    kernels = [variable for variable in model.trainable_variables if variable.name == "kernel"]
+    for kernel, decay in zip(kernels, decays, strict=True):
+        strategy.extended.update(kernel.value, move, args=(decay,))

@@ -1,0 +1,284 @@
+"""The training loop: one compiled call an epoch, one for its validation, standard Keras callbacks between them."""
+
+import functools
+import json
+import logging
+import math
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from fmnist.data.dataset import TrainData
+from fmnist.devices import Devices
+from fmnist.errors import BadInput
+from fmnist.network import whitening
+from fmnist.network.build import build
+from fmnist.recipe.schema import ModelConfig, TrainingConfig
+from fmnist.signals import Stop
+from fmnist.training import checkpoint, footprint, schedule
+from fmnist.training.epoch import Program, resident
+
+logger = logging.getLogger(__name__)
+
+# Compiled programs that are kept for a later training of their shape, such as those of Hyperband's first round for its
+# promotions; each holds its weights and its executable.
+_PROGRAMS = 16
+# A checkpoint is written once an epoch, unless its writing would take more than this share of the time.
+_CHECKPOINT_SHARE = 0.05
+
+# What the stock callbacks learn in a training. The rest of a callback was given to it, or begins anew with the process.
+_LEARNED: dict[type[keras.callbacks.Callback], tuple[str, ...]] = {
+    keras.callbacks.EarlyStopping: ("best", "best_epoch", "best_weights", "stopped_epoch", "wait"),
+    keras.callbacks.History: ("epoch", "history"),
+    keras.callbacks.ReduceLROnPlateau: ("best", "cooldown_counter", "wait"),
+    keras.callbacks.SwapEMAWeights: ("_ema_weights_in_model",),
+}
+
+
+class Diverged(RuntimeError):
+    """The loss is no longer a finite number, so no later epoch can be better."""
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """A finished training.
+
+    model: stock layers in float32, the weights of the best epoch if early stopping is configured, else of the last.
+    history: of each metric (loss, accuracy, learning_rate; val_loss, val_accuracy if held back), a value an epoch.
+    seconds: of each epoch, its validation and callbacks included; the first one compiles.
+    """
+
+    model: keras.Model
+    history: dict[str, list[float]]
+    seconds: list[float]
+    images_per_epoch: int
+
+    def best_epoch(self, monitor: str) -> int:
+        """The 0-based epoch at which `monitor` was best."""
+        values = self.history[monitor]
+        return values.index(max(values) if _mode(monitor) == "max" else min(values))
+
+    @property
+    def images_per_second(self) -> float:
+        """Over all epochs but the first, which compiles, if there are others."""
+        seconds = self.seconds[1:] or self.seconds
+        return len(seconds) * self.images_per_epoch / sum(seconds)
+
+
+class Trainer:
+    """Trains any number of models on one data set, which it keeps on the devices, with the programs it compiled."""
+
+    def __init__(self, data: TrainData, devices: Devices) -> None:
+        self._devices = devices
+        self._components = functools.cache(functools.partial(whitening.components, data.train.images))
+        self._train = resident(data.train, devices)
+        self._validation = resident(data.validation, devices)
+        self._programs: OrderedDict[tuple[Any, ...], Program] = OrderedDict()
+        self.compiled = 0
+        """How many programs this trainer has compiled so far; TensorFlow keeps each for the life of the process."""
+
+    def fit(
+        self,
+        config: ModelConfig,
+        training: TrainingConfig,
+        *,
+        seed: int,
+        stop: Stop,
+        checkpoint_path: Path,
+        callbacks: Sequence[keras.callbacks.Callback] = (),
+        progress: Callable[[int, dict[str, float]], None] | None = None,
+    ) -> FitResult:
+        """Train a model, or go on with one from `checkpoint_path`, which is removed by the caller.
+
+        The same arguments give the same result on CPU, bit for bit, however often it was interrupted.
+
+        Args:
+            seed: of the initial weights, the order of the images and all that is random in a step.
+            stop: asked after each epoch.
+            progress: called with each epoch and its metrics, first those that the checkpoint holds.
+
+        Raises:
+            BadInput: it needs more memory than there is.
+            Interrupted: a stop was requested; the state is saved.
+            Diverged: the loss, in training or validation, became infinite or not a number.
+        """
+        if self._devices.kind == "cpu":
+            footprint.check(config, training, self._train.size, self._devices.count)
+        model = build(config, seed)
+        if config.whitening is not None:
+            whitening.apply(model, self._components(config.square_root), config.whitening)
+        program = self._program(config, training)
+        program.reset(config, training, model.get_weights(), seed)
+        loop = keras.callbacks.CallbackList(
+            [*_standard_callbacks(training), *callbacks],
+            add_history=True,
+            model=program.model,
+            epochs=training.epochs,
+            verbose=0,
+        )
+        loop.on_train_begin()
+        identity: dict[str, Any] = {
+            "seed": seed,
+            "images": self._train.size,
+            "precision": self._devices.precision,
+            "model": asdict(config),
+            "training": asdict(training),
+        }
+        if not training.one_cycle and training.augment.until == 1:
+            # How far it trains is no part of what it is: Hyperband goes on with a trial for more epochs.
+            del identity["training"]["epochs"]
+        saver = _Saver(checkpoint_path, identity, program, [one for one in loop.callbacks if type(one) in _LEARNED])
+        seconds = saver.restore()
+        past = program.model.history.history
+        if progress:
+            for epoch in range(len(seconds)):
+                progress(epoch, {name: values[epoch] for name, values in past.items()})
+        for epoch in range(len(seconds), training.epochs):
+            if program.model.stop_training:
+                break
+            begin = time.perf_counter()
+            logs = self._epoch(program, loop, training, seed, epoch)
+            loop.on_epoch_end(epoch, logs)
+            seconds.append(time.perf_counter() - begin)
+            if progress:
+                progress(epoch, logs)
+            saver.save(seconds, now=stop.requested or epoch + 1 == training.epochs)
+            stop.check()
+        loop.on_train_end()
+        model.set_weights(program.model.get_weights())
+        history = {name: [float(value) for value in values] for name, values in program.model.history.history.items()}
+        return FitResult(model, history, seconds, self._train.size)
+
+    def _epoch(
+        self,
+        program: Program,
+        loop: keras.callbacks.CallbackList,
+        training: TrainingConfig,
+        seed: int,
+        epoch: int,
+    ) -> dict[str, float]:
+        loop.on_epoch_begin(epoch)
+        learning_rate = float(keras.ops.convert_to_numpy(program.optimizer.learning_rate))
+        rates = schedule.learning_rates(training, learning_rate, epoch, -(-self._train.size // training.batch_size))
+        random = np.random.default_rng([seed, epoch])
+        order = random.permutation(self._train.size)
+        augmented = schedule.augments(training, epoch)
+        logs = program.train(self._train, order, training.batch_size, random, rates, augmented)
+        loop.on_test_begin()
+        validation = program.evaluate(self._validation) if self._validation.size else {}
+        loop.on_test_end(validation)
+        logs |= {f"val_{name}": value for name, value in validation.items()}
+        for name, value in logs.items():
+            if not math.isfinite(value):
+                raise Diverged(f"{name} became {value} in epoch {epoch + 1}; a lower learning rate may help")
+        return logs | {"learning_rate": float(rates[len(rates) // 2])}
+
+    def _program(self, config: ModelConfig, training: TrainingConfig) -> Program:
+        shape = Program.shape(config, training)
+        if shape not in self._programs:
+            if len(self._programs) == _PROGRAMS:
+                self._programs.popitem(last=False)
+            self._programs[shape] = Program(config, training, self._devices)
+            self.compiled += 1
+        self._programs.move_to_end(shape)
+        return self._programs[shape]
+
+
+class _Saver:
+    """Saves and restores all that a training is between two epochs: weights, optimizer, callbacks."""
+
+    def __init__(
+        self, path: Path, identity: dict[str, Any], program: Program, callbacks: list[keras.callbacks.Callback]
+    ) -> None:
+        self._path = path
+        self._identity = json.dumps(identity, sort_keys=True)
+        self._program = program
+        self._callbacks = callbacks
+        self._saved = 0.0
+        self._cost = 0.0
+
+    def save(self, seconds: list[float], now: bool) -> None:
+        """Write the checkpoint, unless the last one is too recent for what it cost."""
+        begin = time.perf_counter()
+        if not now and (begin - self._saved) * _CHECKPOINT_SHARE < self._cost:
+            return
+        state = {
+            "identity": self._identity,
+            "seconds": seconds,
+            "weights": self._program.model.get_weights(),
+            "optimizer": self._program.optimizer_state(),
+            "stopped": self._program.model.stop_training,
+            "callbacks": {
+                type(callback).__name__: {name: getattr(callback, name) for name in _LEARNED[type(callback)]}
+                for callback in self._callbacks
+            },
+        }
+        checkpoint.save(self._path, state)
+        self._saved = time.perf_counter()
+        self._cost = self._saved - begin
+
+    def restore(self) -> list[float]:
+        """Go back to the checkpoint, if there is one; return the seconds of each epoch that it holds."""
+        try:
+            state = checkpoint.load(self._path)
+        except BadInput as error:
+            # From the beginning it comes to the same result.
+            logger.warning("%s; this training starts anew", error)
+            return []
+        if state is None:
+            return []
+        if state.get("identity") != self._identity:
+            logger.info("%s belongs to another configuration; starting anew", self._path)
+            return []
+        if not self._fits(state):
+            logger.warning("%s is of another version of Keras; this training starts anew", self._path)
+            return []
+        self._program.model.set_weights(state["weights"])
+        self._program.set_optimizer_state(state["optimizer"])
+        self._program.model.stop_training = state["stopped"]
+        # Stock callbacks reset themselves in `on_train_begin` and keep no state elsewhere.
+        for callback in self._callbacks:
+            vars(callback).update(state["callbacks"][type(callback).__name__])
+        logger.info("going on after epoch %d", len(state["seconds"]))
+        return state["seconds"]
+
+    def _fits(self, state: dict[str, Any]) -> bool:
+        known = {"weights": self._program.model.get_weights(), "optimizer": self._program.optimizer_state()}
+        return all(list(map(np.shape, state[name])) == list(map(np.shape, values)) for name, values in known.items())
+
+
+def _mode(monitor: str) -> str:
+    return "max" if monitor.endswith("accuracy") else "min"
+
+
+def _standard_callbacks(training: TrainingConfig) -> list[keras.callbacks.Callback]:
+    callbacks: list[keras.callbacks.Callback] = []
+    if training.ema_momentum is not None:
+        # First, so that the callbacks after it see and keep the averaged weights.
+        callbacks.append(keras.callbacks.SwapEMAWeights(swap_on_epoch=True))
+    if plateau := training.reduce_lr_on_plateau:
+        callbacks.append(
+            keras.callbacks.ReduceLROnPlateau(
+                monitor=plateau.monitor,
+                mode=_mode(plateau.monitor),
+                factor=plateau.factor,
+                patience=plateau.patience,
+                min_lr=plateau.min_lr,
+            )
+        )
+    if stopping := training.early_stopping:
+        callbacks.append(
+            keras.callbacks.EarlyStopping(
+                monitor=stopping.monitor,
+                mode=_mode(stopping.monitor),
+                patience=stopping.patience,
+                restore_best_weights=True,
+            )
+        )
+    return callbacks
