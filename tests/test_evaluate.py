@@ -257,7 +257,7 @@ def test_ensembles_that_are_refused(tmp_path: Path, other_data: Path, data_dir: 
     for runs, reason in {
         (run,): "an ensemble needs two runs or more",
         (run, seeded, same): r"away/\.\./run is named twice",
-        (run, seeded): r"seeded and .*run do not hold back the same .*\(dataset.split tuned-mlp, split_seed 1 and ",
+        (run, seeded): r"seeded and .*run do not hold back the same .*\(data.split tuned-mlp, split_seed 1 and ",
         (run, split): r"data.split regularized-mlp, split_seed 0 and tuned-mlp",
         (run, elsewhere): "images-idx3-ubyte is not the file that `train` of the run in .*elsewhere read",
         (run, start_run(tmp_path / "untrained")): r"untrained/model\.keras is missing",

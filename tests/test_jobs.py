@@ -211,7 +211,9 @@ epochs = 1
 
 def few_programs() -> None:
     """This process, and those that it starts itself anew as, compile one program each."""
-    code = "from fmnist import __main__, trial; trial._PROGRAMS_A_PROCESS = 1; __main__.main()"
+    code = (
+        "from fmnist import __main__; from fmnist.search import trial; trial._PROGRAMS_A_PROCESS = 1; __main__.main()"
+    )
     sys.orig_argv = [sys.executable, "-c", code, *sys.argv[1:]]
     trial._PROGRAMS_A_PROCESS = 1
 

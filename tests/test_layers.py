@@ -14,7 +14,19 @@ import fmnist
 PACKAGE = Path(fmnist.__file__).parent
 FLOORS = [
     {"__init__"},
-    {"arrays", "chatter", "devices", "environment", "errors", "files", "memory", "progress", "revision", "signals", "text"},
+    {
+        "arrays",
+        "chatter",
+        "devices",
+        "environment",
+        "errors",
+        "files",
+        "memory",
+        "progress",
+        "revision",
+        "signals",
+        "text",
+    },
     {"recipe"},
     {"run"},
     {"data"},

@@ -50,7 +50,7 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
 
 
 def test_a_result_is_as_public_as_the_umask_says(tmp_path: Path) -> None:
-    code = "from pathlib import Path; from fmnist.run.folder import write_json; write_json(Path('result.json'), {})"
+    code = "from pathlib import Path; from fmnist.files import write_json; write_json(Path('result.json'), {})"
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, umask=0o027, check=True)
     assert (tmp_path / "result.json").stat().st_mode & 0o777 == 0o640
 

@@ -252,8 +252,8 @@ def test_a_job_that_waits_for_its_data_heeds_a_signal(tmp_path: Path, job: tuple
     (tools / "apt-get").chmod(0o755)
     # Nothing is found or fetched before.
     code = (
-        "from pathlib import Path; from fmnist import __main__, data; data.SYSTEM = Path('/nowhere');"
-        "data._KERAS_DOWNLOAD = 'raise SystemExit(1)'; __main__.main()"
+        "from pathlib import Path; from fmnist import __main__; from fmnist.data import dataset;"
+        "dataset.SYSTEM = Path('/nowhere'); dataset._KERAS_DOWNLOAD = 'raise SystemExit(1)'; __main__.main()"
     )
     environment = {**os.environ, "HOME": str(tmp_path), "PATH": f"{tools}:{os.environ['PATH']}", "FMNIST_DATA": ""}
     environment.pop("XDG_CACHE_HOME", None)

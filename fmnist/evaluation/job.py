@@ -252,7 +252,7 @@ def _check_split(first: _Member, other: _Member) -> None:
     if held != wanted:
         raise BadInput(
             f"{other.run} and {first.run} do not hold back the same validation images "
-            f"(dataset.split {held} and {wanted}); leave out one of them"
+            f"(data.split {held} and {wanted}); leave out one of them"
         )
 
 
