@@ -93,6 +93,8 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
 def test_only_search_imports_keras_tuner() -> None:
     importers = {room_of(module) for module in MODULES for name in imported(module) if name.startswith("keras_tuner")}
     assert importers == {"search"}
+    private = {module.stem for module in MODULES for name in imported(module) if name.startswith("keras_tuner.src")}
+    assert private == {"stock"}
 
 
 def test_only_what_judges_a_finished_model_reads_the_test_set() -> None:

@@ -7,24 +7,20 @@ A running trial is lent to its worker. Every word from the worker renews the lea
 whoever asks next, and what the late worker says of it is refused.
 """
 
-import contextlib
 import logging
 import math
-import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import keras_tuner
 from keras_tuner.engine.trial import Trial, TrialStatus
-from keras_tuner.src.engine import oracle as stock
-from keras_tuner.src.engine.metrics_tracking import MetricsTracker
 
 from fmnist.errors import SearchFailed
 from fmnist.files import write_json
 from fmnist.recipe.schema import Recipe
 from fmnist.run.folder import RunDir
-from fmnist.search import oracles, tables, trials
+from fmnist.search import oracles, stock, tables
 from fmnist.search.project import Project
 
 logger = logging.getLogger(__name__)
@@ -90,14 +86,14 @@ class Chief:
         with self._changed:
             while (trial := self._ask(worker_id)).status == TrialStatus.IDLE:
                 if time.monotonic() >= deadline:
-                    return trials.copy(trial)
+                    return _copy(trial)
                 next_lapse = min((lease.deadline for lease in self._leases.values()), default=math.inf)
                 self._changed.wait(max(0.0, min(deadline, next_lapse) - time.monotonic()))
             if trial.status == TrialStatus.RUNNING:
                 self._leases[worker_id] = _Lease(lease)
                 self._workers[trial.trial_id] = worker_id
                 self._save(trial)
-            answer = trials.copy(trial)
+            answer = _copy(trial)
             answer.hyperparameters.values = {
                 "tuner/epochs": self._epochs,
                 "tuner/initial_epoch": 0,
@@ -118,16 +114,16 @@ class Chief:
         """
         with self._changed:
             trial = self._held(worker_id, trial_id)
-            self._oracle._check_objective_found(metrics)
-            if not trials.repeats(trial, metrics, step):
-                trials.forget(trial, step)
-                trials.record(trial, metrics, step, self._oracle.objective)
+            stock.check_objective(self._oracle, metrics)
+            if not _repeats(trial, metrics, step):
+                _forget(trial, step)
+                _record(trial, metrics, step, self._oracle.objective)
                 self._unsaved[trial_id] = trial
             if self._unsaved:
                 self._save(oracle=False)
                 self._tables_due = True
                 self._write_tables()
-            return trials.copy(trial)
+            return _copy(trial)
 
     def end_trial(self, worker_id: str, trial_id: str, status: str, message: str | None = None) -> None:
         """End a trial as COMPLETED, INVALID (failed: tried again if the recipe says so) or FAILED, with the reason.
@@ -145,13 +141,13 @@ class Chief:
             if trial is None or trial.status == TrialStatus.RUNNING or self._workers.get(trial_id) != worker_id:
                 trial = self._held(worker_id, trial_id)
                 trial.status, trial.message = status, message
-                if status == TrialStatus.COMPLETED and (reason := trials.unusable(trial, self._oracle.objective.name)):
+                if status == TrialStatus.COMPLETED and (reason := _unusable(trial, self._oracle.objective.name)):
                     trial.status, trial.message = TrialStatus.INVALID, reason
-                with self._calling() as oracle:
+                with stock.calling(self._oracle) as oracle:
                     oracle.end_trial(trial)
                 if trial.status == TrialStatus.INVALID:
                     # It starts afresh; what this run reported must not count for the next.
-                    trial.metrics = MetricsTracker()
+                    trial.metrics = stock.MetricsTracker()
                 del self._leases[worker_id]
                 self._log_end(trial, worker_id)
             self._save(trial)
@@ -178,7 +174,7 @@ class Chief:
             KeyError: no such trial.
         """
         with self._changed:
-            return trials.copy(self._oracle.trials[trial_id])
+            return _copy(self._oracle.trials[trial_id])
 
     def space(self) -> keras_tuner.HyperParameters:
         """A copy of the search space."""
@@ -220,18 +216,9 @@ class Chief:
                 raise SearchFailed(f"all {count} trials of the search failed; the last one: {reason}")
             return best
 
-    @contextlib.contextmanager
-    def _calling(self) -> Iterator[keras_tuner.Oracle]:
-        """The oracle, for one call; the caller holds our lock."""
-        # Keras Tuner's own lock stays taken if a call raises. For the thread that it thinks has it, it does nothing.
-        stock.THREADS[self._oracle] = threading.current_thread().name
-        # It announces retries on stdout, which is for results.
-        with contextlib.redirect_stdout(sys.stderr):
-            yield self._oracle
-
     def _ask(self, worker_id: str) -> Trial:
         self._release_lapsed()
-        with self._calling() as oracle:
+        with stock.calling(self._oracle) as oracle:
             trial = oracle.create_trial(worker_id)
         if trial.status == TrialStatus.STOPPED:
             if len(self._oracle.end_order) < len(self._oracle.trials):
@@ -260,7 +247,7 @@ class Chief:
             if time.monotonic() > lease.deadline:
                 del self._leases[worker_id]
                 trial = self._oracle.ongoing_trials.pop(worker_id)
-                self._oracle._retry_queue.append(trial.trial_id)
+                stock.waiting(self._oracle).append(trial.trial_id)
                 del self._workers[trial.trial_id]
                 logger.warning("%s is silent: trial %s goes to the next worker", worker_id, trial.trial_id)
                 self._changed.notify_all()
@@ -297,3 +284,54 @@ class Chief:
     def _update_row(self, trial: Trial) -> None:
         worker = self._workers.get(trial.trial_id, "")
         self._rows[trial.trial_id] = tables.row(trial, self._oracle.objective.name, worker)
+
+
+def _unusable(trial: Trial, objective: str) -> str | None:
+    """Why the trial has no score, if it has none."""
+    if not trial.metrics.exists(objective) or not trial.metrics.get_history(objective):
+        return f"it reported no {objective}"
+    value = trial.metrics.get_best_value(objective)
+    return None if math.isfinite(value) else f"{objective} is {value}"
+
+
+def _repeats(trial: Trial, metrics: Mapping[str, float], step: int) -> bool:
+    """Whether the trial holds these metrics of this epoch already, but for the time it took."""
+    known = {
+        name: seen.value
+        for name, history in trial.metrics.metrics.items()
+        for seen in history.get_history()
+        if seen.step == step and name != tables.SECONDS
+    }
+    return known == {name: [float(value)] for name, value in metrics.items() if name != tables.SECONDS}
+
+
+def _forget(trial: Trial, step: int) -> None:
+    """Drop what was reported of epoch `step` and later ones."""
+    if all(seen.step < step for history in trial.metrics.metrics.values() for seen in history.get_history()):
+        return
+    known = trial.metrics.get_config()
+    for history in known["metrics"].values():
+        history["observations"] = [seen for seen in history["observations"] if seen["step"] < step]
+    trial.metrics = stock.MetricsTracker.from_config(known)
+
+
+def _record(trial: Trial, metrics: Mapping[str, float], step: int, objective: keras_tuner.Objective) -> None:
+    """Note the metrics of epoch `step`.
+
+    As the oracle's own `update_trial`, which also looks for the best value of every metric, twice a report, and makes
+    a Keras metric of each to learn its direction.
+    """
+    for name, value in metrics.items():
+        if not trial.metrics.exists(name):
+            trial.metrics.register(name, objective.direction if name == objective.name else stock.direction(name))
+        trial.metrics.metrics[name].update(float(value), step)
+
+
+def _copy(trial: Trial) -> Trial:
+    """The trial for others to keep: its values without the space, which is the same for all."""
+    values = keras_tuner.HyperParameters()
+    values.values = dict(trial.hyperparameters.values)
+    copied = Trial(values, trial.trial_id, trial.status, trial.message)
+    copied.score, copied.best_step = trial.score, trial.best_step
+    copied.metrics = stock.MetricsTracker.from_config(trial.metrics.get_config())
+    return copied

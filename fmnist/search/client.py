@@ -12,7 +12,6 @@ from typing import Any
 import grpc
 from keras_tuner import HyperParameters
 from keras_tuner.engine.trial import Trial, TrialStatus
-from keras_tuner.src import protos
 
 from fmnist.errors import EXIT_INTERRUPTED, Interrupted
 from fmnist.recipe.schema import Recipe
@@ -22,6 +21,7 @@ from fmnist.search.connection import SAID, Connection, Finder, NotFound, SearchO
 from fmnist.search.heart import Heart
 from fmnist.search.roles import Role
 from fmnist.search.service import LEASE, MESSAGE, WAIT_SECONDS
+from fmnist.search.stock import protos
 from fmnist.search.tables import SECONDS
 from fmnist.search.worker import RunTrial, work
 from fmnist.signals import Stop

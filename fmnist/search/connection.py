@@ -4,7 +4,6 @@ import uuid
 from typing import Any
 
 import grpc
-from keras_tuner.src import protos
 
 from fmnist.errors import BadInput
 from fmnist.run.folder import RunDir
@@ -13,6 +12,7 @@ from fmnist.search.chief import NotYours
 from fmnist.search.proof import Prover, Unproven
 from fmnist.search.roles import Role
 from fmnist.search.service import INSTANCE, WORKER
+from fmnist.search.stock import protos
 
 SAID = {
     grpc.StatusCode.FAILED_PRECONDITION: NotYours,

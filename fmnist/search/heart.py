@@ -6,10 +6,10 @@ import time
 from collections.abc import Callable
 
 import grpc
-from keras_tuner.src import protos
 
 from fmnist.errors import BadInput
 from fmnist.search.connection import Connection, NotFound
+from fmnist.search.stock import protos
 
 BEATS = 3
 """Signs of life a lease."""

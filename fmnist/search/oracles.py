@@ -10,14 +10,10 @@ from keras_tuner.engine.trial import Trial, TrialStatus
 from keras_tuner.oracles import RandomSearchOracle
 
 from fmnist.recipe.schema import Recipe
-from fmnist.search import space
+from fmnist.search import space, stock
 from fmnist.search.project import Project
-from fmnist.search.unique import ENDED, BayesianOptimizationOracle, HyperbandOracle
 
 logger = logging.getLogger(__name__)
-
-# Keras Tuner takes a space for used up after 20, which would often leave some of a small one.
-_COLLISIONS = 1000
 
 
 def make(recipe: Recipe, seed: int) -> keras_tuner.Oracle:
@@ -39,17 +35,14 @@ def make(recipe: Recipe, seed: int) -> keras_tuner.Oracle:
     }
     if search.oracle == "hyperband":
         # As many iterations as the trials allow: each has at least one trial.
-        oracle = HyperbandOracle(max_epochs=search.epochs, hyperband_iterations=search.trials, **settings)
+        oracle = stock.HyperbandOracle(max_epochs=search.epochs, hyperband_iterations=search.trials, **settings)
     elif search.oracle == "bayesian":
-        oracle = BayesianOptimizationOracle(**settings)
+        oracle = stock.BayesianOptimizationOracle(**settings)
     else:
         oracle = RandomSearchOracle(**settings)
     oracle.max_trials = search.trials
-    oracle._max_collisions = _COLLISIONS
     oracle.verbose = 0
-    # The stock methods write in place, and before the trial's end is complete.
-    oracle.save = lambda: None
-    oracle._save_trial = lambda trial: None
+    stock.keep_in_memory(oracle)
     return oracle
 
 
@@ -69,26 +62,28 @@ def load(project: Project, recipe: Recipe, seed: int) -> tuple[keras_tuner.Oracl
         if trials:
             logger.warning("no oracle.json in %s: the search goes on from its %d trials", project.path, len(trials))
             trials = _without_gaps(trials)
-    _adopt(oracle, trials)
+    for trial_id, trial in trials.items():
+        if trial_id not in oracle.trials:
+            stock.adopt(oracle, trial)
     _settle(oracle)
     return oracle, workers
 
 
 def lend_again(oracle: keras_tuner.Oracle, workers: Mapping[str, str], alive: bool) -> list[str]:
     """Give the trials that were running back to the workers that had them, if those may be alive; return whom."""
-    waiting = [oracle.trials[trial_id] for trial_id in oracle._retry_queue]
+    waiting = [oracle.trials[trial_id] for trial_id in stock.waiting(oracle)]
     running = {workers.get(trial.trial_id): trial for trial in waiting if trial.status == TrialStatus.RUNNING}
     lent = {worker: trial for worker, trial in running.items() if worker and alive}
     oracle.ongoing_trials = lent
     for trial in lent.values():
-        oracle._retry_queue.remove(trial.trial_id)
+        stock.waiting(oracle).remove(trial.trial_id)
     return list(lent)
 
 
 def failures(oracle: keras_tuner.Oracle, trial: Trial) -> int:
     """How many runs of the trial, and of those that Hyperband promoted it from, have failed."""
     parent = trial.hyperparameters.values.get("tuner/trial_id")
-    runs: int = oracle._run_times[trial.trial_id] - (trial.status == TrialStatus.COMPLETED)
+    runs = stock.runs(oracle)[trial.trial_id] - (trial.status == TrialStatus.COMPLETED)
     return runs + (failures(oracle, oracle.trials[parent]) if parent else 0)
 
 
@@ -118,24 +113,13 @@ def _restore(oracle: keras_tuner.Oracle, state: dict[str, Any], trials: Mapping[
     return oracle
 
 
-def _adopt(oracle: keras_tuner.Oracle, trials: Mapping[str, Trial]) -> None:
-    """Tell the oracle of the trials that it made after its last save, by making it make them again."""
-    for trial_id, trial in trials.items():
-        if trial_id not in oracle.trials:
-            oracle.populate_space(trial_id)
-            oracle.trials[trial_id] = trial
-            oracle.ongoing_trials[f"lost worker of {trial_id}"] = trial
-            oracle.start_order.append(trial_id)
-            oracle._record_values(trial)
-
-
 def _settle(oracle: keras_tuner.Oracle) -> None:
     """Make the oracle's lists say what the trials say."""
     for trial in oracle.ongoing_trials.values():
         if trial.status != TrialStatus.RUNNING:
-            oracle._run_times[trial.trial_id] += 1
+            stock.runs(oracle)[trial.trial_id] += 1
     oracle.ongoing_trials = {}
-    ended = [trial_id for trial_id, trial in oracle.trials.items() if trial.status in ENDED]
+    ended = [trial_id for trial_id, trial in oracle.trials.items() if trial.status in stock.ENDED]
     oracle.end_order = sorted(ended, key=(oracle.end_order + ended).index)
     # Taken from its end: the oldest first.
-    oracle._retry_queue = [trial_id for trial_id in reversed(oracle.trials) if trial_id not in ended]
+    stock.set_waiting(oracle, (trial_id for trial_id in reversed(oracle.trials) if trial_id not in ended))

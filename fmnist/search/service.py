@@ -16,7 +16,6 @@ from typing import Any
 
 import grpc
 from keras_tuner.engine.trial import TrialStatus
-from keras_tuner.src import protos
 
 from fmnist.errors import BadInput
 from fmnist.recipe.schema import Recipe
@@ -24,6 +23,7 @@ from fmnist.run.folder import RunDir
 from fmnist.search import roles, server
 from fmnist.search.chief import Chief, NotYours
 from fmnist.search.roles import Notice, Role
+from fmnist.search.stock import protos
 from fmnist.signals import Stop
 
 logger = logging.getLogger(__name__)

@@ -1,0 +1,129 @@
+"""Keras Tuner's private names: here and nowhere else, so that another version of it is adapted to in one place.
+
+Two of its oracles are mended where a space runs out of configurations that were not tried yet. Random search stops
+then, as it comes. Bayesian optimization would try the same ones again, with the same outcome; and Hyperband would stop
+in the middle of a bracket, with all of its trials as short as the first round's.
+"""
+
+import contextlib
+import functools
+import itertools
+import sys
+import threading
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import keras_tuner
+from keras_tuner import oracles
+from keras_tuner.engine.trial import Trial, TrialStatus
+from keras_tuner.src import protos as protos
+from keras_tuner.src.engine import oracle as _oracle
+from keras_tuner.src.engine.metrics_tracking import MetricsTracker as MetricsTracker
+from keras_tuner.src.engine.metrics_tracking import infer_metric_direction
+from sklearn.exceptions import ConvergenceWarning
+
+Answer = dict[str, Any]
+
+ENDED = (TrialStatus.COMPLETED, TrialStatus.FAILED)
+
+# Keras Tuner takes a space for used up after 20, which would often leave some of a small one.
+_COLLISIONS = 1000
+
+direction = functools.cache(infer_metric_direction)
+"""Tell by a metric's name whether it is to be large ("max") or small ("min"), by making a Keras metric of it."""
+
+
+def keep_in_memory(oracle: keras_tuner.Oracle) -> None:
+    """Make the oracle leave its state in memory: the stock methods write in place, before a trial's end is complete."""
+    oracle.save = lambda: None
+    oracle._save_trial = lambda trial: None
+    oracle._max_collisions = _COLLISIONS
+
+
+@contextlib.contextmanager
+def calling(oracle: keras_tuner.Oracle) -> Iterator[keras_tuner.Oracle]:
+    """Hold the oracle for one call from this thread; the caller lets no other thread in."""
+    # Its own lock stays taken if a call raises. For the thread that it thinks has it, it does nothing.
+    _oracle.THREADS[oracle] = threading.current_thread().name
+    # It announces retries on stdout, which is for results.
+    with contextlib.redirect_stdout(sys.stderr):
+        yield oracle
+
+
+def check_objective(oracle: keras_tuner.Oracle, metrics: Mapping[str, float]) -> None:
+    """Check that the objective is among the metrics; raise ValueError if it is not."""
+    oracle._check_objective_found(metrics)
+
+
+def waiting(oracle: keras_tuner.Oracle) -> list[str]:
+    """Return the ids of the trials that are to be taken up again, the next one last. The list is the oracle's own."""
+    return oracle._retry_queue
+
+
+def set_waiting(oracle: keras_tuner.Oracle, trial_ids: Iterable[str]) -> None:
+    """Replace what `waiting` returns."""
+    oracle._retry_queue = list(trial_ids)
+
+
+def runs(oracle: keras_tuner.Oracle) -> dict[str, int]:
+    """Return how many runs of each trial have ended, by its id. The dictionary is the oracle's own."""
+    return oracle._run_times
+
+
+def adopt(oracle: keras_tuner.Oracle, trial: Trial) -> None:
+    """Tell the oracle of a trial that it made after its last save, by making it make that trial again."""
+    oracle.populate_space(trial.trial_id)
+    oracle.trials[trial.trial_id] = trial
+    oracle.ongoing_trials[f"lost worker of {trial.trial_id}"] = trial
+    oracle.start_order.append(trial.trial_id)
+    oracle._record_values(trial)
+
+
+class BayesianOptimizationOracle(oracles.BayesianOptimizationOracle):
+    """The stock oracle; a guess that was tried before is replaced by a random one that was not."""
+
+    def populate_space(self, trial_id: str) -> Answer:
+        # Its generator's state is not in oracle.json; without this a search that went on would be another one.
+        self._random_state.seed((self.seed + len(self.trials)) % 2**32)
+        with warnings.catch_warnings():
+            # Of a kernel that fits few trials; a log's reader can do nothing about it.
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            answer: Answer = super().populate_space(trial_id)
+        if answer["status"] == TrialStatus.RUNNING and self._duplicate(answer["values"]):
+            return self._random_populate_space()
+        return answer
+
+
+class HyperbandOracle(oracles.HyperbandOracle):
+    """The stock oracle; a bracket that can no longer be filled promotes the best of what it has."""
+
+    def populate_space(self, trial_id: str) -> Answer:
+        answer: Answer = super().populate_space(trial_id)
+        filled = all(len(one["rounds"][0]) >= self._get_size(one["bracket_num"], 0) for one in self._brackets)
+        if answer["status"] == TrialStatus.RUNNING or filled:
+            return answer
+        return next(filter(None, (self._promoted(trial_id, bracket) for bracket in self._brackets)), answer)
+
+    def _promoted(self, trial_id: str, bracket: dict[str, Any]) -> Answer | None:
+        """The trial that takes the best of a round, all of which have ended, to the next, if that has room."""
+        number, rounds = bracket["bracket_num"], bracket["rounds"]
+        for round_number, (before, promoted) in enumerate(itertools.pairwise(rounds), start=1):
+            trials = [self.trials[entry["id"]] for entry in before]
+            if any(trial.status not in ENDED for trial in trials):
+                return None
+            taken = {entry["past_id"] for entry in promoted}
+            left = [t for t in trials if t.status == TrialStatus.COMPLETED and t.trial_id not in taken]
+            if left and len(promoted) < self._get_size(number, round_number):
+                best = (max if self.objective.direction == "max" else min)(left, key=lambda trial: trial.score)
+                promoted.append({"past_id": best.trial_id, "id": trial_id})
+                values = {
+                    **best.hyperparameters.values,
+                    "tuner/trial_id": best.trial_id,
+                    "tuner/epochs": self._get_epochs(number, round_number),
+                    "tuner/initial_epoch": self._get_epochs(number, round_number - 1),
+                    "tuner/bracket": number,
+                    "tuner/round": round_number,
+                }
+                return {"status": TrialStatus.RUNNING, "values": values}
+        return None
