@@ -243,7 +243,7 @@ def test_a_worker_behind_a_cut_network_loses_its_trial_and_comes_back(
     trial = search.epochs("worker-0")[-1][0]
     search.worker(role=Role("worker-1", token="secret"), seconds=0.8)
     until(lambda: trial in [number for number, _ in search.epochs("worker-1")])
-    until(lambda: f"{far.pid} waiting for the chief" in log(search.path), 90)
+    until(lambda: f"{far.pid} waiting for the chief" in log(search.path), 60)
     cable("up")
     search.ends(seconds=60)
     search.is_whole()

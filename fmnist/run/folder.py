@@ -146,6 +146,9 @@ class RunDir:
             # Better now than after hours.
             if not path.is_file():
                 check_replaceable(path)
+        if os.path.lexists(self.tensorboard) and not self.tensorboard.is_dir():
+            # TensorFlow would end in an error of its own.
+            raise BadInput(f"{self.tensorboard} is not a folder; move it away, or choose another run folder with --run")
         settings = to_dict(recipe)
         with self.changing():
             if not self.config.exists():

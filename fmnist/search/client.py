@@ -134,6 +134,10 @@ class RemoteChief:
         self._calls.close()
 
     def _call(self, method: str, request: Any, metadata: tuple[Any, ...] = ()) -> tuple[Any, dict[str, Any]]:
+        with self._heart.asking():
+            return self._call_until_answered(method, request, metadata)
+
+    def _call_until_answered(self, method: str, request: Any, metadata: tuple[Any, ...]) -> tuple[Any, dict[str, Any]]:
         deadline = time.monotonic() + self._patience
         pause, longest = _PAUSES
         told, tell_again = "", 0.0
@@ -147,8 +151,6 @@ class RemoteChief:
             except NotFound as error:
                 problem = str(error)
             self._find.check_over()
-            # It is the chief that is waited for, not the training.
-            self._heart.progress()
             if time.monotonic() > deadline:
                 logger.error(
                     "no chief for %.0f s (%s); start this worker again when there is one", self._patience, problem

@@ -3,7 +3,7 @@
 import contextlib
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import grpc
 
@@ -66,7 +66,7 @@ class Heart:
         self._trial: str | None = None
         self._watch = Watch(0.0)
         self._interval = 1.0
-        self._closed = False
+        self._asking = self._closed = False
         threading.Thread(target=self._run, name="heartbeat", daemon=True).start()
 
     def start(self, trial_id: str, lease: float) -> None:
@@ -78,10 +78,22 @@ class Heart:
         with self._changed:
             self._trial = None
 
-    def progress(self, longest: float = 0.0) -> None:
+    def progress(self, longest: float) -> None:
         """As `Watch.progress`."""
         with self._changed:
             self._watch.progress(longest)
+
+    @contextlib.contextmanager
+    def asking(self) -> Iterator[None]:
+        """Count no time against the training while it is the chief that is waited for."""
+        with self._changed:
+            self._asking = True
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._asking = False
+                self._watch.progress()
 
     def close(self) -> None:
         with self._changed:
@@ -98,7 +110,7 @@ class Heart:
                 if self._closed:
                     self._connection.close()
                     return
-                if trial and self._watch.beat(interval, time.process_time() - before):
+                if trial and not self._asking and self._watch.beat(interval, time.process_time() - before):
                     self._trial = None
                     stalled = trial
                 else:
