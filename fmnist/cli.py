@@ -78,7 +78,8 @@ def tune(
     run: RunOption = None,
     overrides: SetOption = None,
     trials: Annotated[
-        int | None, typer.Option(metavar="N", min=1, max=MOST_TRIALS, help="Number of trials in all; raise it to add some.")
+        int | None,
+        typer.Option(metavar="N", min=1, max=MOST_TRIALS, help="Trials in all; raise the number to add some."),
     ] = None,
     workers: Annotated[
         int | None, typer.Option(metavar="N", min=1, max=1000, help="Processes that train; default: 1, or one a GPU.")
@@ -201,7 +202,9 @@ def predict(
     images: Annotated[
         list[Path], typer.Argument(metavar="IMAGE", help="PNG, JPEG, IDX or NPY files.", show_default=False)
     ],
-    run: Annotated[Path, typer.Option(metavar="RUN", help="Run folder of the model.")] = Path("results/tuned-mlp-seed0"),
+    run: Annotated[Path, typer.Option(metavar="RUN", help="Run folder of the model.")] = Path(
+        "results/tuned-mlp-seed0"
+    ),
     json: Annotated[bool, typer.Option("--json", help="Print a line of JSON for each image.")] = False,
 ) -> None:
     """Classify images: print the three likeliest classes of each."""
@@ -233,7 +236,7 @@ def evidence(
     distilled_seeds: Annotated[
         int, typer.Option(metavar="N", min=0, max=1000, help="Of its network, taught by the first five seeds; 0: none.")
     ] = 3,
-    reference_seeds: Annotated[int, typer.Option(metavar="N", min=0, max=1000, help="Seeds of each reference; 0: none.")] = 3,
+    reference_seeds: Annotated[int, typer.Option(metavar="N", min=0, max=1000, help="Of each reference; 0: none.")] = 3,
     results: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the run folders.")] = Path("results"),
     data: DataOption = None,
     devices: DevicesOption = "auto",

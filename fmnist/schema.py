@@ -1,7 +1,7 @@
 """What a recipe may say: frozen dataclasses, checked as they are made.
 
-The reference in docs/recipes.md is made of them, by `python -m tools.recipe_keys`: of types, ranges and defaults, and of
-the lines `key (unit): meaning` of the docstrings.
+`python -m tools.recipe_keys` makes the reference in docs/recipes.md: of types, ranges and defaults, and of the lines
+`key (unit): meaning` of the docstrings.
 """
 
 import dataclasses

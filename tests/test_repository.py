@@ -38,7 +38,8 @@ def jobs(*args: str) -> list[list[str]]:
     """The arguments of `fmnist` in the commands that make would run."""
     result = make("--dry-run", *args)
     assert result.returncode == 0, result.stderr
-    return [shlex.split(line) for line in re.findall(r"^\S*bin/fmnist (.*)$", result.stdout, re.MULTILINE)]
+    lines = result.stdout.replace("\\\n", " ")
+    return [shlex.split(line) for line in re.findall(r"^\S*bin/fmnist (.*)$", lines, re.MULTILINE)]
 
 
 def test_no_file_names_a_package_registry() -> None:

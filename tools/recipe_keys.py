@@ -56,7 +56,9 @@ def _section(kind: Any, prefix: str, used: dict[str, list[str]]) -> str:
 
 def _section_of(kind: Any) -> Any:
     """The dataclass that a field holds, if it does."""
-    return next((one for one in (kind, *get_args(kind)) if isinstance(one, type) and dataclasses.is_dataclass(one)), None)
+    return next(
+        (one for one in (kind, *get_args(kind)) if isinstance(one, type) and dataclasses.is_dataclass(one)), None
+    )
 
 
 def _heading(kind: Any) -> str:
