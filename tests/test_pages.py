@@ -1,5 +1,6 @@
 """The pages: commands work as they stand, links lead somewhere, and what is made of code is up to date."""
 
+import importlib.util
 import re
 import shlex
 import shutil
@@ -52,7 +53,7 @@ ELSEWHERE = {
     r"git clone .*": "needs the network",
     r"\. \.venv/bin/activate": "changes the reader's shell alone",
     r"\.venv/bin/python -m pip install .*": "needs the network; make has installed the same with its tests",
-    r"export FMNIST_USER=.*|docker compose .*": "needs Docker; test_containers.py runs compose.yaml",
+    r"export RESULTS=.*|mkdir -p .*|docker compose .*": "needs Docker; test_containers.py runs compose.yaml",
     r"kubectl .*": "needs a cluster; test_rendered.py checks the manifests",
     r"pytest .*": "this is one",
 }
@@ -151,6 +152,17 @@ def test_every_link_leads_somewhere(page: Path) -> None:
         target = page.parent / path if path else page
         assert target.exists(), link
         assert not anchor or anchor in anchors(target), link
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_the_files_and_modules_that_are_named_exist(page: Path) -> None:
+    if page.name in ("CHANGELOG.md", "architecture.md"):
+        pytest.skip("it names what was, or what is to be")
+    text = page.read_text()
+    folders = "docker|docs|fmnist|jobs|requirements|tests|tools"
+    assert [name for name in re.findall(rf"`((?:{folders})/[\w./-]*)`", text) if not (ROOT / name).exists()] == []
+    modules = re.findall(r"python3? -m ([a-z_.]+)", text)
+    assert [name for name in modules if importlib.util.find_spec(name) is None] == []
 
 
 def test_every_page_is_reached_from_the_readme() -> None:
