@@ -268,7 +268,7 @@ LOCK = $(BIN)/uv pip compile --no-config --quiet --upgrade --universal --python-
 
 clean: ## remove the virtual environment and caches, not results
 	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache
-	find docker fmnist jobs tests -name __pycache__ -prune -exec rm -rf {} +
+	find docker fmnist jobs tests tools -name __pycache__ -prune -exec rm -rf {} +
 
 # The empty options are for what a configuration file may say.
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-user --target=

@@ -154,6 +154,13 @@ def test_the_recipes_in_the_pages_are_good_ones(block: str, tmp_path: Path) -> N
     assert config.load(str(tmp_path / "my.toml")).name == "my"
 
 
+def test_the_messages_that_are_explained_are_those_of_the_code() -> None:
+    code = "".join(path.read_text() for path in tracked() if path.suffix == ".py" or path.name == "Makefile")
+    messages = re.findall(r"^\| `([^`]+)` \|", (ROOT / "docs" / "troubleshooting.md").read_text(), re.M)
+    assert len(messages) > 9
+    assert [part for message in messages for part in message.split("...") if part.strip() not in code] == []
+
+
 def anchors(page: Path) -> set[str]:
     """The anchors of a page's headings, as GitHub makes them."""
     text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.M | re.S)
