@@ -1,65 +1,66 @@
-# The front door. `make` alone lists the targets and the variables.
+# The front door. `make` alone lists the targets and the common variables, `make variables` all of them.
 
 # What is set here, make's command line alone may set otherwise: a site has a DATA, a TIME or a BIN of its own in the
 # environment, which with `make -e` would even come before this file.
 override HERE := $(shell sed -n 's/^\([A-Z][A-Z0-9_]*\) [:?]*=.*/\1/p' $(lastword $(MAKEFILE_LIST)))
 $(foreach name,$(HERE),$(if $(filter environment%,$(origin $(name))),$(eval override undefine $(name))))
 
-#: a recipe's name, or the path of a .toml file
+#: name of a recipe, or path of a .toml file
 RECIPE ?= tuned-mlp
-#: the seed of everything random
+#: random seed
 SEED ?= 0
-#: the name of the run's folder [recipe-seed]
-RUN ?= $(RECIPE_NAME)-seed$(SEED)
-#: where the run folders are
-RESULTS ?= results
-#: a directory with the four IDX files; without it they are found or fetched
-DATA ?=
-#: how many trials `tune` makes; without it the recipe's
-TRIALS ?=
-#: how many processes train trials; without it one a GPU, or one
-WORKERS ?=
-#: how many GPUs each of them has
-GPUS_PER_WORKER ?=
-#: overrides of the recipe, such as SET="training.epochs=5 training.batch_size=256"
+#: overrides of the recipe: SET="training.epochs=5 model.l2=0"
 SET ?=
-#: 1: `eval` also judges the model with test-time averaging
-TTA ?=
-#: how many seeds of RECIPE `evidence` trains
-SEEDS ?= 10
-#: how many seeds of each reference
-REFERENCE_SEEDS ?= 3
-#: where the jobs run: local (the virtual environment), docker or podman; auto takes the first of the two that answers
+#: name of the run's folder [recipe-seed]
+RUN ?= $(RECIPE_NAME)-seed$(SEED)
+#: folder of the run folders
+RESULTS ?= results
+#: folder of the IDX files; if not set, they are found or fetched
+DATA ?=
+#: number of trials of `tune`; if not set, the recipe's
+TRIALS ?=
+#: number of processes that train trials; if not set, one (a GPU)
+WORKERS ?=
+#: where jobs run: local (.venv), docker, podman, or auto
 ENGINE ?= local
+# Further variables, which `make variables` lists.
+#: GPUs of each worker
+GPUS_PER_WORKER ?=
+#: 1: `eval` also scores the model with test-time averaging
+TTA ?=
+#: number of seeds of RECIPE in `evidence`
+SEEDS ?= 10
+#: number of seeds of each reference in `evidence`
+REFERENCE_SEEDS ?= 3
 #: what `image` is built for: cuda or cpu
 ACCELERATOR ?= cuda
-#: what `image` is built on [debian:bookworm-slim]
+#: base image of `image` [debian:bookworm-slim]
 BASE_IMAGE ?=
+#: image of containers [the newest that fits]; nodes pull it
+IMAGE ?=
+#: memory of a container, or of a training job on CLUSTER: 8G
+MEMORY ?=
 #: where `submit` submits to: slurm or kubernetes
 CLUSTER ?= slurm
-#: the image that containers run [the newest that fits]; for a cluster, by the name that its nodes pull it by
-IMAGE ?=
-#: the memory of a container, or of a job that trains on CLUSTER, such as 8G
-MEMORY ?=
-#: the processors of a job that trains on CLUSTER
+#: processors of a training job on CLUSTER
 CPUS ?= 2
-#: the time limit of each job on CLUSTER, in minutes
+#: time limit of each job on CLUSTER, in minutes
 TIME ?=
-#: what runs a Slurm job: none (the virtual environment), podman, apptainer or pyxis, with IMAGE
+#: what runs a Slurm job: none, podman, apptainer or pyxis
 RUNTIME ?= none
-#: Slurm's account of the jobs
+#: Slurm account of the jobs
 ACCOUNT ?=
-#: Slurm's partition of the jobs
+#: Slurm partition of the jobs
 PARTITION ?=
-#: how often an interrupted Slurm job goes back into the queue
+#: how often an interrupted Slurm job is queued again
 REQUEUES ?= 10
-#: what the jobs are to Kubernetes: plain (Jobs), jobset, or kueue (a JobSet in a queue)
+#: form of the Kubernetes jobs: jobset, or kueue (queue)
 OVERLAY ?= jobset
-#: Kubernetes' namespace of the jobs
+#: Kubernetes namespace of the jobs
 NAMESPACE ?=
-#: Kueue's queue of the jobs
+#: Kueue queue of the jobs
 QUEUE ?=
-#: the Python, 3.10 to 3.13, that the virtual environment is made with
+#: Python 3.10 to 3.13, to make the virtual environment
 PYTHON3 ?= python3
 
 unexport $(HERE)
@@ -135,6 +136,8 @@ JOB_OPTIONS = $(call OPTION,recipe,RECIPE) $(call OPTION,seed,SEED) $(call OPTIO
 TUNE_OPTIONS = $(call OPTION_IF_SET,trials,TRIALS) $(call OPTION_IF_SET,workers,WORKERS) \
 	$(call OPTION_IF_SET,gpus-per-worker,GPUS_PER_WORKER)
 
+# `make` alone.
+.DEFAULT_GOAL := help
 MAKEFLAGS += --no-builtin-rules --no-print-directory
 # The jobs of `all` meet through files: one after the other, whatever -j says, and none after one that failed (-k).
 .NOTPARALLEL:
@@ -144,18 +147,13 @@ train: tune
 eval: train
 report: eval
 endif
-.PHONY: help setup all data tune train eval report evidence submit status logs cancel devices image tensorboard test test-faults chaos lint bench tour lock clean
+.PHONY: help variables setup all data tune train eval report evidence submit status logs cancel devices image tensorboard test test-faults chaos lint bench tour lock clean
 
-help: ## this list
-	@awk -F ':.*## ' '/^[a-z%-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
-	@printf '\nVariables, set by the command line alone, as in `make train RECIPE=smoke SEED=1`:\n'
-	@awk '/^#: / { text = substr($$0, 4); next } \
-		text { value = $$0; sub(/^[^=]*= ?/, "", value); printf "  %-12s %s%s\n", $$1, text, value ~ /^[^$$]/ ? " [" value "]" : "" } \
-		{ text = "" }' $(MAKEFILE_LIST)
+#@ Start here
 
-setup: $(ENVIRONMENT) ## make the virtual environment; the other targets do it too
+all: data tune train eval report ## run the main job, from the data to the report
 
-all: data tune train eval report ## the main job, from the data to the report
+setup: $(ENVIRONMENT) ## make the virtual environment (other targets do so too)
 
 data: $(READY) ## find or fetch the data set and verify it
 	$(FMNIST) data $(DATA_OPTION)
@@ -166,19 +164,49 @@ tune: $(READY) ## search for the best configuration
 train: $(READY) ## train the final model
 	$(FMNIST) train $(JOB_OPTIONS)
 
-eval: $(READY) ## judge the model on the test set
+eval: $(READY) ## score the model on the test set
 	$(FMNIST) eval $(RUN_ARGUMENT) $(DATA_OPTION)
 	$(if $(filter 1,$(TTA)),$(FMNIST) eval $(RUN_ARGUMENT) --tta $(DATA_OPTION))
 
-report: $(READY) ## print the run's summary and write report.html
-	$(FMNIST) report $(RUN_ARGUMENT)
-
 evidence: RECIPE := $(if $(filter file,$(origin RECIPE)),wide-mlp,$(RECIPE))
-evidence: $(ENVIRONMENT) ## train RECIPE [wide-mlp] with SEEDS seeds and its references, then judge all
+evidence: $(ENVIRONMENT) ## train and score RECIPE [wide-mlp] with many seeds
 	$(if $(filter-out local,$(ENGINE)),$(error evidence runs with ENGINE=local alone))
 	$(if $(SET),$(error evidence takes a recipe as it stands; write SET into a recipe of your own))
 	$(BIN)/fmnist evidence $(call OPTION,recipe,RECIPE) $(call OPTION,seeds,SEEDS) \
 		$(call OPTION,reference-seeds,REFERENCE_SEEDS) $(call OPTION,results,RESULTS) $(DATA_OPTION)
+
+#@ Look
+
+report: $(READY) ## print the summary of a run and write report.html
+	$(FMNIST) report $(RUN_ARGUMENT)
+
+tensorboard: $(READY) ## show all runs on http://localhost:6006
+	$(TENSORBOARD) $(call QUOTED,$(FOLDER))
+
+devices: $(READY) ## print what this machine computes with
+	$(FMNIST) devices
+
+help: ## print this list
+	@awk '/^#@ / { heading = substr($$0, 4) } \
+		/^[a-z%-]+:.*## / { if (heading) print "\n" heading; heading = ""; sub(/:.*## /, " "); \
+			name = $$1; $$1 = ""; printf "  make %-14s%s\n", name, $$0 }' $(MAKEFILE_LIST)
+	@printf '\nVariables, set on the command line alone: make train RECIPE=smoke SEED=1\n'
+	@awk '/^# Further/ { exit } $(VARIABLE)' $(MAKEFILE_LIST)
+	@echo '`make variables` lists all variables. README.md and docs/ explain the rest.'
+
+variables: ## print all variables
+	@awk '$(VARIABLE)' $(MAKEFILE_LIST)
+
+# A comment `#: ...` describes the variable below it.
+VARIABLE = /^\#: / { text = substr($$0, 4); next } \
+	text { value = $$0; sub(/^[^=]*= ?/, "", value); \
+		printf "  %-15s %s%s\n", $$1, text, value ~ /^[^$$]/ ? " [" value "]" : ""; text = "" }
+
+#@ Containers and clusters
+
+image: ## build the container image
+	$(call QUOTED,$(PYTHON3)) -m jobs.image --engine=$(call QUOTED,$(ENGINE:local=auto)) \
+		$(call OPTION,accelerator,ACCELERATOR) $(call OPTION_IF_SET,base-image,BASE_IMAGE)
 
 submit: $(ENVIRONMENT) ## submit tune, train, eval and report to CLUSTER
 	$(ON_CLUSTER) submit $(CLUSTER_OPTIONS)
@@ -186,40 +214,32 @@ submit: $(ENVIRONMENT) ## submit tune, train, eval and report to CLUSTER
 status logs cancel: $(ENVIRONMENT)
 	@$(ON_CLUSTER) $@ $(CLUSTER_OPTIONS)
 
-status: ## how far the jobs are that `submit` submitted, with the same variables
-logs: ## the last lines of each of their logs
-cancel: ## end them
+status: ## print how far the submitted jobs are (same variables)
+logs: ## print the last lines of their logs
+cancel: ## end the submitted jobs
 
 ON_CLUSTER = $(BIN)/python -m jobs.cluster
 CLUSTER_OPTIONS = $(call OPTION,cluster,CLUSTER) $(JOB_OPTIONS) $(TUNE_OPTIONS) \
 	$(foreach name,$(SITE),$(call OPTION_IF_SET,$(name),$(name)))
 SITE := IMAGE TIME MEMORY CPUS RUNTIME ACCOUNT PARTITION REQUEUES OVERLAY NAMESPACE QUEUE
 
-devices: $(READY) ## what this machine computes with
-	$(FMNIST) devices
-
-image: ## build the container image
-	$(call QUOTED,$(PYTHON3)) -m jobs.image --engine=$(call QUOTED,$(ENGINE:local=auto)) \
-		$(call OPTION,accelerator,ACCELERATOR) $(call OPTION_IF_SET,base-image,BASE_IMAGE)
-
-tensorboard: $(READY) ## look at all runs, on http://localhost:6006
-	$(TENSORBOARD) $(call QUOTED,$(FOLDER))
+#@ Develop
 
 test: $(DEV_ENVIRONMENT) ## run the tests
 	$(BIN)/pytest $(IN_PARALLEL)
 
-test-faults: $(DEV_ENVIRONMENT) ## run those that take longer: kills, full disks, cut networks
+test-faults: $(DEV_ENVIRONMENT) ## run the slow ones: kills, full disks, cut networks
 	$(BIN)/pytest -m faults $(IN_PARALLEL)
 
-test-%: $(DEV_ENVIRONMENT) ## run those that need more: test-containers, test-slurm, test-kubernetes, test-browser, test-old-keras
+test-%: $(DEV_ENVIRONMENT) ## %: containers, slurm, kubernetes, browser, old-keras
 	$(BIN)/pytest -m $(call QUOTED,$(subst -,_,$*))
 
 # Each process of pytest's has two or three that it tests.
 IN_PARALLEL = --numprocesses auto --maxprocesses 4 --dist worksteal
 
-chaos: $(DEV_ENVIRONMENT) ## kill chief, workers and `tune` at random through twenty searches and more
-	TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/python tests/chaos.py $(call OPTION,seed,SEED)
-	TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/python tests/chaos_tune.py $(call OPTION,seed,SEED)
+chaos: $(DEV_ENVIRONMENT) ## kill the processes of twenty searches at random
+	TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/python -m tools.chaos $(call OPTION,seed,SEED)
+	TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/python -m tools.chaos_tune $(call OPTION,seed,SEED)
 
 lint: $(DEV_ENVIRONMENT) ## check style, types and shell scripts
 	$(BIN)/ruff check .
@@ -227,13 +247,13 @@ lint: $(DEV_ENVIRONMENT) ## check style, types and shell scripts
 	$(BIN)/mypy
 	$(BIN)/shellcheck --external-sources .ci/run docker/*.sh jobs/slurm/*.s*h tests/containers/*.sh tests/slurm/*.sh
 
-bench: $(DEV_ENVIRONMENT) ## measure the speed against the alternatives
-	$(BIN)/python -m tests.bench
+bench: $(DEV_ENVIRONMENT) ## compare the speed with the alternatives
+	$(BIN)/python -m benchmarks
 
-tour: $(DEV_ENVIRONMENT) ## take the README's pictures of the run, finished and with a search (needs Chromium)
-	$(BIN)/python -m tests.tour $(RUN_ARGUMENT) docs
+tour: $(DEV_ENVIRONMENT) ## take the pictures of the pages (needs Chromium)
+	$(BIN)/python -m tools.tour $(RUN_ARGUMENT) docs
 
-lock: $(DEV_ENVIRONMENT) ## renew requirements/ with the newest versions that fit pyproject.toml
+lock: $(DEV_ENVIRONMENT) ## renew requirements/ from pyproject.toml
 	$(LOCK) --extra cpu --output-file requirements/cpu.txt pyproject.toml
 	$(LOCK) --extra cuda --output-file requirements/cuda.txt pyproject.toml
 	$(LOCK) --constraint requirements/cpu.txt --group export --output-file requirements/export.txt
@@ -243,9 +263,9 @@ lock: $(DEV_ENVIRONMENT) ## renew requirements/ with the newest versions that fi
 LOCK = $(BIN)/uv pip compile --no-config --quiet --upgrade --universal --python-version 3.10 --generate-hashes \
 	--custom-compile-command 'make lock'
 
-clean: ## remove the virtual environment and the caches, not the results
+clean: ## remove the virtual environment and caches, not results
 	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache
-	find docker fmnist jobs tests -name __pycache__ -prune -exec rm -rf {} +
+	find benchmarks docker fmnist jobs tests tools -name __pycache__ -prune -exec rm -rf {} +
 
 # The empty options are for what a configuration file may say.
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-user --target=

@@ -1,3 +1,3 @@
-"""Find, train and judge dense-only networks on Fashion-MNIST."""
+"""Search, train and evaluate dense networks on Fashion-MNIST."""
 
 __version__ = "0.1.0"

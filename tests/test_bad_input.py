@@ -46,7 +46,6 @@ def mounted(folder: Path, options: str) -> Iterator[None]:
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [
-        ("", ["Missing command", "fmnist --help"]),
         ("tain", ["No such command 'tain'", "train"]),
         ("train --recipes smoke", ["No such option: --recipes", "--recipe"]),
         ("train --seed one", ["'--seed'", "valid integer"]),

@@ -6,10 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from bench.alternation import Alternation
-from bench.cases import Run, network
-from bench.simulation import simulate
-from bench.table import Figure, cost, render, speedup, to_dict
+
+from benchmarks.alternation import Alternation
+from benchmarks.cases import Run, network
+from benchmarks.simulation import simulate
+from benchmarks.table import Figure, cost, render, speedup, to_dict
 
 OURS, THEIRS = (1.0, 2.0, 4.0), (3.0, 5.0, 16.0)
 FAST = Figure("images/s", "512, batch 128", ">= 2.6", OURS, THEIRS, speedup(OURS, THEIRS))
@@ -71,7 +72,7 @@ def test_a_short_run_prints_the_table_and_writes_json(
     monkeypatch.setenv("FMNIST_DATA", str(data_dir))
     options = ["speed", "--only", "fit", "--images", "300", "--pairs", "2", "--out", str(tmp_path)]
     root = Path(__file__).parents[1]
-    command = [sys.executable, "-m", "tests.bench", *options]
+    command = [sys.executable, "-m", "benchmarks", *options]
     printed = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True, timeout=300).stdout
     (path,) = tmp_path.iterdir()
     result = json.loads(path.read_text())

@@ -161,6 +161,11 @@ def test_help_fits_a_screen(command: str, fmnist: Command) -> None:
         assert re.findall(r"^  ([a-z]+)  ", result.stdout[result.stdout.index("Commands:") :], re.MULTILINE) == COMMANDS
 
 
+def test_alone_it_prints_its_help(fmnist: Command) -> None:
+    assert (alone := fmnist()).returncode == 0
+    assert alone.stdout == fmnist("--help").stdout
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_the_shell_completes_commands_and_recipes(shell: str, fmnist: Command) -> None:
     def complete(line: str) -> str:

@@ -18,7 +18,6 @@ from typing import Any
 import grpc
 import pytest
 import searching
-from chaos import disturbed_search
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from keras_tuner.src import protos
 from searching import Runner, diary, log, process, recipe, table, until
@@ -28,6 +27,7 @@ from fmnist.files import read_json
 from fmnist.recipe.schema import Recipe
 from fmnist.run.folder import RunDir
 from fmnist.search.roles import Role, read_notice
+from tools.chaos import disturbed_search
 
 TRIALS, EPOCHS = 8, 4
 SHORT = 0.6  # seconds of a lease that is to run out

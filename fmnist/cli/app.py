@@ -29,7 +29,7 @@ from fmnist.signals import Stop, stop_on_signals
 from fmnist.text import file_name, print_anything, printable, shorten
 
 app = typer.Typer(
-    help="Find, train and judge dense-only networks on Fashion-MNIST.",
+    help="Search, train and evaluate dense networks on Fashion-MNIST.",
     epilog="Example: fmnist train --recipe regularized-mlp --seed 1",
     # Boxes around the options would not fit a screen.
     rich_markup_mode=None,
@@ -48,13 +48,16 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
+@app.callback(invoke_without_command=True)
 def options(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     """Options of every command."""
+    if context.invoked_subcommand is None:
+        print(context.get_help())
 
 
 @app.command("data", epilog="Example: fmnist data")
@@ -76,13 +79,14 @@ def tune(
     run: RunOption = None,
     overrides: SetOption = None,
     trials: Annotated[
-        int | None, typer.Option(metavar="N", min=1, max=MOST_TRIALS, help="Trials in all; raise it to add some.")
+        int | None,
+        typer.Option(metavar="N", min=1, max=MOST_TRIALS, help="Trials in all; raise the number to add some."),
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(metavar="N", min=1, max=1000, help="Processes that train; else 1, or one a GPU.")
+        int | None, typer.Option(metavar="N", min=1, max=1000, help="Processes that train; default: 1, or one a GPU.")
     ] = None,
-    gpus_per_worker: Annotated[int, typer.Option(metavar="N", min=1, max=1000, help="Each trial on so many GPUs.")] = 1,
-    status: Annotated[Path | None, typer.Option(metavar="RUN", help="Only print how far that search is.")] = None,
+    gpus_per_worker: Annotated[int, typer.Option(metavar="N", min=1, max=1000, help="GPUs of each trial.")] = 1,
+    status: Annotated[Path | None, typer.Option(metavar="RUN", help="Print how far that search is, and end.")] = None,
     data: DataOption = None,
     devices: DevicesOption = "auto",
     precision: PrecisionOption = "auto",
@@ -132,7 +136,7 @@ def train(
     profile: Annotated[bool, typer.Option("--profile", help="Profile the second epoch for TensorBoard.")] = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Train a fixed recipe, or what the search found best."""
+    """Train a fixed recipe, or the best configuration of the search."""
     resolved = config.load(recipe, overrides or ())
     from fmnist.training.job import train
 
@@ -142,19 +146,19 @@ def train(
 
 @app.command("eval", epilog="Example: fmnist eval results/tuned-mlp-seed0")
 def evaluate(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="The run folder.", show_default=False)],
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Run folders.", show_default=False)],
     tta: Annotated[bool, typer.Option("--tta", help="Average over ten views of each image.")] = False,
     ensemble: Annotated[bool, typer.Option("--ensemble", help="Average over the models of several runs.")] = False,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", metavar="FILE", help="Of --ensemble; else ensemble.json or ensemble-tta.json."),
+        typer.Option("--output", "-o", metavar="FILE", help="File of --ensemble; default: ensemble[-tta].json."),
     ] = None,
     data: DataOption = None,
     quiet: QuietOption = False,
 ) -> None:
-    """Judge the final model on the test set, once."""
+    """Score the final model on the test set."""
     if len(runs) > 1 and not ensemble:
-        raise BadInput("several runs: add --ensemble to judge their models together, or name one run at a time")
+        raise BadInput("several runs: add --ensemble to average over their models, or name one run at a time")
     if output and not ensemble:
         raise BadInput("--output goes with --ensemble; one run's figures are kept in its folder")
     from fmnist.evaluation.job import evaluate, evaluate_averaged, evaluate_ensemble, sentence
@@ -172,7 +176,7 @@ def report(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Run folders.", show_default=False)],
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", metavar="FILE", help="The page; else report.html or comparison.html."),
+        typer.Option("--output", "-o", metavar="FILE", help="The page; default: report.html or comparison.html."),
     ] = None,
 ) -> None:
     """Print the summary of a run, or compare several; write a page."""
@@ -193,10 +197,12 @@ def predict(
     images: Annotated[
         list[Path], typer.Argument(metavar="IMAGE", help="PNG, JPEG, IDX or NPY files.", show_default=False)
     ],
-    run: Annotated[Path, typer.Option(metavar="RUN", help="Whose model.")] = Path("results/tuned-mlp-seed0"),
-    json: Annotated[bool, typer.Option("--json", help="A line of JSON an image.")] = False,
+    run: Annotated[Path, typer.Option(metavar="RUN", help="Run folder of the model.")] = Path(
+        "results/tuned-mlp-seed0"
+    ),
+    json: Annotated[bool, typer.Option("--json", help="Print a line of JSON for each image.")] = False,
 ) -> None:
-    """Classify images: the three likeliest classes of each."""
+    """Classify images: print the three likeliest classes of each."""
     from fmnist.evaluation.predict import predict
 
     for prediction in predict(RunDir(run), images, _INFERENCE):
@@ -211,7 +217,7 @@ def export(
     ],
     data: DataOption = None,
 ) -> None:
-    """Write the model for other runtimes, checked on the test images."""
+    """Convert the model for other runtimes, and check it."""
     from fmnist.evaluation.export import export
 
     print(export(RunDir(run), format, data, _INFERENCE))
@@ -221,15 +227,15 @@ def export(
 def evidence(
     context: typer.Context,
     recipe: RecipeOption = "wide-mlp",
-    seeds: Annotated[int, typer.Option(metavar="N", min=1, max=1000, help="Of the recipe.")] = 10,
+    seeds: Annotated[int, typer.Option(metavar="N", min=1, max=1000, help="Seeds of the recipe.")] = 10,
     reference_seeds: Annotated[int, typer.Option(metavar="N", min=0, max=1000, help="Of each reference; 0: none.")] = 3,
-    results: Annotated[Path, typer.Option(metavar="DIR", help="Where the run folders are.")] = Path("results"),
+    results: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the run folders.")] = Path("results"),
     data: DataOption = None,
     devices: DevicesOption = "auto",
     precision: PrecisionOption = "auto",
     quiet: QuietOption = False,
 ) -> None:
-    """Train a recipe and its references with many seeds, then judge all."""
+    """Train and score a recipe and its references with many seeds."""
     resolved = config.load(recipe)
     choose = request(devices, precision)
     from fmnist.study.job import evidence, plan
@@ -241,7 +247,7 @@ def evidence(
 
 @app.command("devices", epilog="Example: fmnist devices --precision mixed_bfloat16")
 def devices_(devices: DevicesOption = "auto", precision: PrecisionOption = "auto") -> None:
-    """Print what the machine has and what would be chosen."""
+    """Print the devices of this machine, and what a job would choose."""
     choose = request(devices, precision)
     print("\n".join(inventory()))
     print(f"chosen: {choose()}")

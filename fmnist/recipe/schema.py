@@ -1,8 +1,12 @@
-"""What a recipe may say: frozen dataclasses, checked as they are made."""
+"""What a recipe may say: frozen dataclasses, checked as they are made.
+
+`python -m tools.recipe_keys` makes the reference in docs/recipes.md: of types, ranges and defaults, and of the lines
+`key (unit): meaning` of the docstrings.
+"""
 
 import dataclasses
 import difflib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
@@ -26,19 +30,23 @@ CLASSES = 10
 IMAGE_SHAPE = (28, 28)
 
 
-def _at_most(most: int) -> Callable[[int], int]:
-    def check(value: int) -> int:
-        if value > most:
-            raise ValueError(f"{value} is too large; at most {most:,}")
-        return value
+@dataclasses.dataclass(frozen=True)
+class AtMost:
+    """Refuses a number above `most`, by a message that names both."""
 
-    return check
+    most: int
+
+    def __call__(self, value: int) -> int:
+        """Return `value` if it is not too large."""
+        if value > self.most:
+            raise ValueError(f"{value} is too large; at most {self.most:,}")
+        return value
 
 
 # More would fit no machine, no table and no patience; each layer has random numbers of its own, 500 in all.
-Units = Annotated[int, Field(gt=0), AfterValidator(_at_most(10**6))]
-Layers = Annotated[int, Field(gt=0), AfterValidator(_at_most(100))]
-Positive = Annotated[int, Field(gt=0), AfterValidator(_at_most(10**7))]
+Units = Annotated[int, Field(gt=0), AfterValidator(AtMost(10**6))]
+Layers = Annotated[int, Field(gt=0), AfterValidator(AtMost(100))]
+Positive = Annotated[int, Field(gt=0), AfterValidator(AtMost(10**7))]
 Text = Annotated[str, Field(max_length=1000)]
 NonNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -47,9 +55,12 @@ Monitor = Literal["val_loss", "val_accuracy"]
 
 @dataclass(frozen=True, config=_STRICT)
 class DataConfig:
-    """Which images are trained on and which are held back for validation.
+    """Which images are trained on, and which are held back for validation.
 
-    split: a recipe whose images are held back, drawn by `split_seed`; "none" trains on all, once the rest is chosen.
+    split: which images are held back: 6,000 (`tuned-mlp`) or 5,000 (`regularized-mlp`), drawn by class; `none` trains
+        on all 60,000, once everything else is chosen.
+    split_seed: the seed of that draw; it is not the run's seed.
+    train_limit (images): the most images to train on, drawn by class; all that are not held back if it is not set.
     """
 
     split: Literal["tuned-mlp", "regularized-mlp", "none"] = "tuned-mlp"
@@ -66,10 +77,17 @@ class DataConfig:
 class ModelConfig:
     """A multilayer perceptron: dense, then batch normalisation, activation and dropout, for each hidden layer.
 
-    square_root: whether the pixels' square roots are taken, which evens out what dark and bright parts tell.
-    whitening: damps the pixels' decorrelation before the first layer, which is left out if None; see `whitening`.
-    receptive_field: about how many pixels around a place of its own each unit of the first hidden layer begins to look
-        at (the standard deviation of a window over its initial weights); all pixels if None.
+    hidden (units): the width of each hidden layer, the first one first; `[]` is a linear classifier.
+    activation: the activation function of the hidden layers.
+    kernel_initializer: how the initial weights are drawn, by its Keras name.
+    batch_normalization: whether batch normalisation follows each hidden dense layer, which then has no bias.
+    dropout (share of units): the dropout rate after each hidden layer: one for all, or a list of one for each.
+    l2 (times the sum of squares): the L2 penalty that the weights of each dense layer add to the loss.
+    square_root: whether the pixels, from 0 to 1, are replaced by their square roots, which brightens dark parts.
+    whitening (pixel value, from 0 to 1): the damping of a fixed layer that decorrelates the pixels (ZCA); there is no
+        such layer if it is not set.
+    receptive_field (pixels): the size of a Gaussian window, around a place of its own, over the initial weights of each
+        unit of the first hidden layer; no window if it is not set.
     """
 
     hidden: Annotated[tuple[Units, ...], Field(max_length=100)] = (256, 128)
@@ -104,7 +122,11 @@ class ModelConfig:
 
 @dataclass(frozen=True, config=_STRICT)
 class EarlyStoppingConfig:
-    """End the training when `monitor` has not improved for `patience` epochs, and keep the best epoch's weights."""
+    """End the training when `monitor` has not improved for `patience` epochs, and keep the best epoch's weights.
+
+    monitor: what has to improve.
+    patience (epochs): how long to wait for that.
+    """
 
     monitor: Monitor = "val_loss"
     patience: Positive = 5
@@ -112,7 +134,13 @@ class EarlyStoppingConfig:
 
 @dataclass(frozen=True, config=_STRICT)
 class ReduceLROnPlateauConfig:
-    """Multiply the learning rate by `factor` when `monitor` has not improved for `patience` epochs."""
+    """Multiply the learning rate by `factor` when `monitor` has not improved for `patience` epochs.
+
+    monitor: what has to improve.
+    factor: what the learning rate is multiplied by.
+    patience (epochs): how long to wait for an improvement.
+    min_lr: the learning rate below which it does not fall.
+    """
 
     monitor: Monitor = "val_loss"
     factor: Annotated[float, Field(gt=0, lt=1)] = 0.5
@@ -122,19 +150,22 @@ class ReduceLROnPlateauConfig:
 
 @dataclass(frozen=True, config=_STRICT)
 class OneCycleConfig:
-    """The learning rate rises to `learning_rate` for the share `warmup` of all steps, then falls to 0 by a cosine."""
+    """Raise the learning rate to `learning_rate`, then let it fall to 0 by a cosine.
+
+    warmup (share of all steps): how long it rises.
+    """
 
     warmup: Fraction = 0.2
 
 
 @dataclass(frozen=True, config=_STRICT)
 class AugmentConfig:
-    """Random changes of the training images, drawn anew in each epoch; all of them off unless set.
+    """Random changes of the training images, drawn anew in each epoch; all of them are off by default.
 
-    shift: the most pixels that an image moves along each axis; what moves in is black.
-    flip: whether an image is mirrored left to right, with probability 1/2.
-    until: the share of the epochs after which images are at most mirrored, so that the last epochs see them placed and
-        whole as the test's are (Touvron et al. 2019).
+    shift (pixels): the most that an image moves along each axis; what moves in is black.
+    flip: whether each image is mirrored left to right with probability 1/2.
+    until (share of the epochs): when shifts end, so that the last epochs see the images where those of the test are
+        (Touvron et al. 2019); mirror images go on.
     """
 
     shift: Annotated[int, Field(ge=0, lt=28)] = 0
@@ -144,13 +175,21 @@ class AugmentConfig:
 
 @dataclass(frozen=True, config=_STRICT)
 class TrainingConfig:
-    """One training: `learning_rate`, `weight_decay` and `ema_momentum` are those of the Keras optimizer.
+    """One training, by a Keras optimizer.
 
-    l1_decay: each step takes `learning_rate` times it off the size of every weight of a dense layer, down to 0; one for
-        all layers, or a list of one for each, the output layer's last. The averages that `ema_momentum` keeps are near
-        0 then, but not at it.
+    epochs (epochs): the most epochs to train; a search has its own number, `search.epochs`.
+    batch_size (images): how many images a step sees.
+    optimizer: the optimizer, by its Keras name.
+    learning_rate: the learning rate; with `one_cycle` its peak.
+    weight_decay (times the learning rate, each step): the decoupled weight decay of the optimizer.
+    l1_decay (times the learning rate, each step): what is taken off the size of every weight of a dense layer, down to
+        0: one for all layers, or a list of one for each, the output layer's last. The averages that `ema_momentum`
+        keeps come near 0, but do not reach it.
     l1_locality: makes `l1_decay` of the first layer grow with a weight's distance d from the centre of its unit's
-        receptive field, times 1 + `l1_locality` * (1 - exp(-d**2 / (8 * s**2))) at a standard deviation s of that.
+        receptive field: times `1 + l1_locality * (1 - exp(-d**2 / (8 * s**2)))`, s being the window's standard
+        deviation.
+    ema_momentum: the momentum of an exponential moving average of the weights, which is the model that is kept; no
+        average if it is not set.
     """
 
     epochs: Positive = 20
@@ -179,7 +218,15 @@ class TrainingConfig:
 
 @dataclass(frozen=True, config=_STRICT)
 class SpaceConfig:
-    """The values that one key may take: `values`, a range `min`..`max`, or (for `model.hidden`) `layers` of `units`."""
+    """The values that one key may take: `values`, a range `min`..`max`, or (for `model.hidden`) `layers` of `units`.
+
+    values: the values to choose from.
+    min: the least value of a range.
+    max: the largest value of a range.
+    sampling: whether a range is drawn from evenly, or evenly in its logarithm.
+    layers (layers): the fewest and the most hidden layers.
+    units (units): the widths to choose from, for each layer.
+    """
 
     values: Annotated[tuple[Text | bool | int | float, ...], Field(min_length=1, max_length=1000)] | None = None
     min: float | None = None
@@ -204,19 +251,34 @@ class SpaceConfig:
 
 @dataclass(frozen=True, config=_STRICT)
 class SearchConfig:
-    """A Keras Tuner search. `space` maps keys such as `training.learning_rate` to the values they may take."""
+    """A Keras Tuner search.
+
+    space: a table that gives the values of each key that is searched.
+    oracle: what chooses the trials, by its Keras Tuner name.
+    objective: what the trials are compared by.
+    trials (trials): how many configurations to try in all.
+    epochs (epochs): how long a trial trains; with `hyperband`, the longest.
+    max_retries_per_trial (retries): how often a trial that fails is tried again.
+    """
 
     space: dict[str, SpaceConfig]
     oracle: Literal["random", "bayesian", "hyperband"] = "random"
     objective: Monitor = "val_accuracy"
-    trials: Annotated[int, Field(gt=0), AfterValidator(_at_most(MOST_TRIALS))] = 10
+    trials: Annotated[int, Field(gt=0), AfterValidator(AtMost(MOST_TRIALS))] = 10
     epochs: Positive = 10
     max_retries_per_trial: Annotated[int, Field(ge=0, le=1000)] = 0
 
 
 @dataclass(frozen=True, config=_STRICT)
 class ReferenceConfig:
-    """The figures that the recipe's origin reported, for the report to compare with."""
+    """The figures that the recipe's origin reported, for the report to compare with.
+
+    train_accuracy: on the training images.
+    validation_accuracy: on the validation images.
+    test_accuracy: on the test images.
+    macro_precision: the mean precision of the classes, on the test images.
+    macro_recall: the mean recall of the classes, on the test images.
+    """
 
     train_accuracy: Fraction | None = None
     validation_accuracy: Fraction | None = None
@@ -227,7 +289,11 @@ class ReferenceConfig:
 
 @dataclass(frozen=True, config=_STRICT)
 class Recipe:
-    """A resolved recipe. Without `search` it is fixed: `tune` has nothing to do and `train` uses it as it stands."""
+    """A resolved recipe. Without `search` it is fixed: `tune` has nothing to do and `train` uses it as it stands.
+
+    name: the name of the file, without `.toml`; it is not written in it.
+    description: one line for people, which reports show.
+    """
 
     name: Text
     description: Text

@@ -56,7 +56,7 @@ def main() -> None:
             subprocess.run([*fmnist, "eval", folder + "/run"], check=True)
             whole.append(time.perf_counter() - begin)
             test_accuracy.append(read_json(RunDir(folder + "/run").metrics)["test"]["accuracy"])
-        stock_reached, stock_end = seconds_to_goal([sys.executable, "-m", "tests.bench.stock_recipe", RECIPE])
+        stock_reached, stock_end = seconds_to_goal([sys.executable, "-m", "benchmarks.stock_recipe", RECIPE])
         logger.info("ours %s s, stock %s s (ended after %.0f s)", reached, stock_reached, stock_end)
         if reached is None:
             sys.exit(f"{RECIPE} with seed {seed} never reached {GOAL:.0%}")

@@ -1,6 +1,6 @@
 """Searches through which chief and workers are killed at random moments: nothing is lost, and all of them end.
 
-    python tests/chaos.py --seed 0 --rounds 20
+    python -m tools.chaos --seed 0 --rounds 20
 
 The same seed gives the same victims and pauses; what they hit is up to the machine.
 """

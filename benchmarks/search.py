@@ -182,7 +182,7 @@ def _case(of: Recipe) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m tests.bench search", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks search", description=__doc__)
     measurements = {function.__name__: function for function in (chief, stock, workers)}
     parser.add_argument("--only", nargs="+", choices=measurements, default=list(measurements), help="what to measure")
     parser.add_argument("--pairs", type=int, default=5, help="samples of each alternative [%(default)s]")

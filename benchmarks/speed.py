@@ -108,7 +108,7 @@ _MATRICES: tuple[Measurement, ...] = (ceiling, bfloat16)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m tests.bench speed", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks speed", description=__doc__)
     measurements = {function.__name__: function for function in _NETWORK + _MATRICES}
     parser.add_argument("--only", nargs="+", choices=measurements, default=list(measurements), help="what to measure")
     parser.add_argument("--pairs", type=int, default=5, help="samples of each alternative [%(default)s]")

@@ -12,7 +12,7 @@ from .table import Figure
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m tests.bench scale", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks scale", description=__doc__)
     parser.add_argument("--workers", type=int, default=1000, help="[%(default)s]")
     parser.add_argument("--trials", type=int, default=2, help="of each worker [%(default)s]")
     parser.add_argument("--epochs", type=int, default=2, help="of each trial [%(default)s]")

@@ -1,6 +1,6 @@
 """Real searches through which `tune`, its chief and its workers are killed at random moments, compilation included.
 
-    python tests/chaos_tune.py --seed 0 --rounds 30 --kills 5
+    python -m tools.chaos_tune --seed 0 --rounds 30 --kills 5
 
 Each ends with the table and the best of one that nobody disturbed, whatever was killed when.
 """

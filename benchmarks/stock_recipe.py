@@ -1,4 +1,4 @@
-"""A one-cycle recipe as one would write it with stock Keras: `python -m tests.bench.stock_recipe RECIPE`.
+"""A one-cycle recipe as one would write it with stock Keras: `python -m benchmarks.stock_recipe RECIPE`.
 
 Shifts and mirror images are preprocessing layers, the schedule is CosineDecay with a warm-up, the loop `model.fit` on
 NumPy arrays. What is not to be had there in a line is left out: whitening, square roots, receptive fields, L1 decay,

@@ -1,1 +1,0 @@
-"""Benchmarks: `make bench`, or `python -m tests.bench NAME` for one of them."""
