@@ -55,7 +55,7 @@ ACCOUNT ?=
 PARTITION ?=
 #: how often an interrupted Slurm job goes back into the queue
 REQUEUES ?= 10
-#: what the jobs are to Kubernetes: plain (Jobs), jobset, or kueue (a JobSet in a queue)
+#: what the jobs are to Kubernetes: jobset (JobSet 0.8 or later), or kueue (a JobSet in a queue)
 OVERLAY ?= jobset
 #: Kubernetes' namespace of the jobs
 NAMESPACE ?=
