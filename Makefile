@@ -54,7 +54,7 @@ ACCOUNT ?=
 PARTITION ?=
 #: how often an interrupted Slurm job is queued again
 REQUEUES ?= 10
-#: form of the Kubernetes jobs: jobset, or kueue (queue)
+#: Kubernetes jobs: jobset (JobSet 0.8+), or kueue
 OVERLAY ?= jobset
 #: Kubernetes namespace of the jobs
 NAMESPACE ?=

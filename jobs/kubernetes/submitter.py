@@ -4,17 +4,14 @@ kustomize has no variables. What differs from run to run is a small kustomizatio
 names its resources, and replaces some values of the overlay.
 """
 
-import itertools
 import json
 import os
 import re
 import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
-from fmnist.errors import EXIT_FAILED, BadInput
+from fmnist.errors import BadInput
 from fmnist.files import copy, read_bytes, write_json
 from fmnist.run.folder import RunDir
 from jobs.pipeline import Pipeline, Site, need, write_secret
@@ -23,17 +20,14 @@ _HERE = Path(__file__).parent
 OVERLAYS = tuple(sorted(path.name for path in (_HERE / "overlays").iterdir()))
 JOBS = ("chief", "workers", "train", "eval", "report")
 """In the order of the JobSet."""
-_ORDER = ("chief", "train", "eval", "report")  # each starts when the one before has succeeded
 _CONTAINER = "/template/spec/containers/0"
-_LOOK = 5.0  # seconds between two looks at plain Jobs
 
 
 def submit(pipeline: Pipeline, site: Site) -> None:
-    """Apply the run's resources. With plain Jobs, stay until the last one has ended, and start each in its turn.
+    """Apply the run's resources.
 
     Raises:
         BadInput: it can be seen here that this would fail, or the cluster refuses it.
-        SystemExit: a plain Job failed.
     """
     folder = _folder(pipeline.run)
     with pipeline.prepared():
@@ -42,14 +36,10 @@ def submit(pipeline: Pipeline, site: Site) -> None:
             _kubectl(site, "version")
             raise BadInput("the namespace has no claim fmnist-results; see jobs/kubernetes/claim.yaml")
         _kubectl(site, "apply", "--dry-run=server", "--kustomize", str(folder))
-    # To apply plain Jobs again would suspend those that run.
-    if site.overlay != "plain" or not _jobs(pipeline.run, site):
-        for kustomization in (folder / "tensorboard", folder):
-            print(_kubectl(site, "apply", "--kustomize", str(kustomization)).stdout.strip())
+    for kustomization in (folder / "tensorboard", folder):
+        print(_kubectl(site, "apply", "--kustomize", str(kustomization)).stdout.strip())
     print("`make status` and `make logs` with the same variables tell how far they are; TensorBoard:")
-    print("kubectl port-forward service/fmnist-tensorboard 6006, then http://localhost:6006", flush=True)
-    if site.overlay == "plain":
-        _start_in_order(pipeline, site)
+    print("kubectl port-forward service/fmnist-tensorboard 6006, then http://localhost:6006")
 
 
 def render(pipeline: Pipeline, site: Site, folder: Path) -> None:
@@ -115,14 +105,11 @@ _JOBSET_LABELS = [
 
 
 def _patches(pipeline: Pipeline, site: Site) -> list[dict[str, Any]]:
-    """The run's values in place of the overlay's, as JSON patches (RFC 6902) of its Jobs, or of its JobSet."""
-    patches = []
-    for number, job in enumerate(JOBS):
-        values = _values(job, pipeline, site)
-        if site.overlay == "plain":
-            patches.append(_patch({"kind": "Job", "name": job}, values, "/spec"))
-        else:
-            patches.append(_patch({"kind": "JobSet"}, values, f"/spec/replicatedJobs/{number}/template/spec"))
+    """The run's values in place of the overlay's, as JSON patches (RFC 6902) of its JobSet."""
+    patches = [
+        _patch({"kind": "JobSet"}, _values(job, pipeline, site), f"/spec/replicatedJobs/{number}/template/spec")
+        for number, job in enumerate(JOBS)
+    ]
     if site.queue:
         patches.append(_patch({"kind": "JobSet"}, {"/kueue.x-k8s.io~1queue-name": site.queue}, "/metadata/labels"))
     return patches
@@ -160,55 +147,9 @@ def _values(job: str, pipeline: Pipeline, site: Site) -> dict[str, Any]:
     return values
 
 
-def _start_in_order(pipeline: Pipeline, site: Site) -> None:
-    """Resume each plain Job when the one before has succeeded."""
-    print(
-        "starting each job when the one before has succeeded; if this ends before, `make submit` again goes on",
-        flush=True,
-    )
-    for before, job in itertools.pairwise(_ORDER):
-        _await(before, pipeline, site)
-        _suspend(job, False, pipeline, site)
-    _await(_ORDER[-1], pipeline, site)
-
-
-def _await(job: str, pipeline: Pipeline, site: Site) -> None:
-    while True:
-        ends = {
-            item["metadata"]["name"].removeprefix(f"{pipeline.name}-"): condition
-            for item in _jobs(pipeline.run, site)
-            for condition in item.get("status", {}).get("conditions", [])
-            if condition["type"] in ("Complete", "Failed") and condition["status"] == "True"
-        }
-        if job in ends and ends[job]["type"] == "Complete":
-            print(f"{job} is done", flush=True)
-            return
-        for name, end in ends.items():
-            # A worker's end concerns the search alone.
-            if end["type"] == "Failed" and (name == job or (name, job) == ("workers", "chief")):
-                for other in set(JOBS) - ends.keys():
-                    _suspend(other, True, pipeline, site)
-                print(f"the job {name} failed: {end.get('message', 'see make logs')}", file=sys.stderr)
-                sys.exit(EXIT_FAILED)
-        time.sleep(_LOOK)
-
-
-def _jobs(run: RunDir, site: Site) -> list[dict[str, Any]]:
-    """The run's Jobs that the cluster has."""
-    listed = json.loads(_kubectl(site, "get", "jobs", *_selector(run), "--output=json").stdout)
-    items: list[dict[str, Any]] = listed["items"]
-    return items
-
-
-def _suspend(job: str, suspended: bool, pipeline: Pipeline, site: Site) -> None:
-    change = json.dumps({"spec": {"suspend": suspended}})
-    _kubectl(site, "patch", f"job/{pipeline.name}-{job}", "--patch", change)
-
-
 def status(run: RunDir, site: Site) -> None:
     """Print the state of the run's jobs and pods, and the last words of its search."""
-    kinds = "jobs,pods" if site.overlay == "plain" else "jobsets,jobs,pods"
-    print(_kubectl(site, "get", kinds, *_selector(run)).stdout, end="")
+    print(_kubectl(site, "get", "jobsets,jobs,pods", *_selector(run)).stdout, end="")
     print(_kubectl(site, "logs", *_selector(run, "chief"), "--tail=2", check=False).stdout, end="")
 
 

@@ -41,12 +41,9 @@ def documents(text: str) -> list[dict[str, Any]]:
 
 
 def jobs(of: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """The specs of the Jobs, or of those that a JobSet makes, by name."""
-    found = {one["metadata"]["name"].rpartition("-")[2]: one["spec"] for one in of if one["kind"] == "Job"}
-    for one in of:
-        if one["kind"] == "JobSet":
-            found |= {job["name"]: job["template"]["spec"] for job in one["spec"]["replicatedJobs"]}
-    return found
+    """The specs of the Jobs that the JobSet makes, by name."""
+    (jobset,) = (one for one in of if one["kind"] == "JobSet")
+    return {job["name"]: job["template"]["spec"] for job in jobset["spec"]["replicatedJobs"]}
 
 
 def golden() -> dict[str, str]:

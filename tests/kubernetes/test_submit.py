@@ -1,6 +1,6 @@
-"""`make submit CLUSTER=kubernetes`: what is refused before anything is applied, and the order of plain Jobs.
+"""`make submit|status|logs|cancel CLUSTER=kubernetes`: what is refused, and what kubectl is called for.
 
-There is no API server here. For the order, a stand-in for kubectl plays one whose jobs end as soon as they may run.
+There is no API server here. A stand-in for kubectl notes its calls, and renders what it is to apply.
 """
 
 import os
@@ -16,28 +16,12 @@ import pytest
 pytestmark = pytest.mark.kubernetes
 
 IMAGE = "IMAGE=registry.example/fmnist:1"
-SERVER = """#!{python}
-import json, pathlib, subprocess, sys
-folder = pathlib.Path({folder!r})
-arguments = sys.argv[1:]
-with (folder / "calls").open("a") as file:
-    print(*arguments, file=file)
-running = folder / "running"
-if arguments[0] == "apply":
-    subprocess.run([{kubectl!r}, "kustomize", arguments[-1]], check=True, stdout=subprocess.DEVNULL)
-    if "--dry-run=server" not in arguments:
-        running.write_text("run-chief run-workers")
-elif arguments[0] == "patch" and json.loads(arguments[-1]) == {{"spec": {{"suspend": False}}}}:
-    running.write_text(running.read_text() + " " + arguments[1].removeprefix("job/"))
-elif arguments[:2] == ["get", "jobs"]:
-    items = []
-    for name in running.read_text().split() if running.exists() else []:
-        end = "Failed" if name == {failing!r} else "Complete"
-        if (name, {failing!r}) == ("run-chief", "run-workers"):
-            continue  # without workers it waits
-        conditions = [{{"type": end, "status": "True", "message": "by design"}}]
-        items.append({{"metadata": {{"name": name}}, "status": {{"conditions": conditions}}}})
-    print(json.dumps({{"items": items}}))
+KUBECTL = """#!{python}
+import subprocess, sys
+with open({calls!r}, "a") as file:
+    print(*sys.argv[1:], file=file)
+if "apply" in sys.argv:
+    subprocess.run([{kubectl!r}, "kustomize", sys.argv[-1]], check=True, stdout=subprocess.DEVNULL)
 """
 
 
@@ -45,18 +29,14 @@ def make(verb: str, results: Path, *variables: str) -> "subprocess.CompletedProc
     return clusters.make(verb, results, "CLUSTER=kubernetes", "FMNIST_DATA=", *variables)
 
 
-def server(folder: Path, monkeypatch: pytest.MonkeyPatch, failing: str = "") -> Path:
+@pytest.fixture
+def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Put the stand-in first in PATH; return the file of the calls that it gets."""
-    program = folder / "kubectl"
-    text = SERVER.format(python=sys.executable, folder=str(folder), kubectl=shutil.which("kubectl"), failing=failing)
-    program.write_text(text)
+    program, calls = tmp_path / "kubectl", tmp_path / "calls"
+    program.write_text(KUBECTL.format(python=sys.executable, calls=str(calls), kubectl=shutil.which("kubectl")))
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
-    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
-    return folder / "calls"
-
-
-def changes(calls: Path) -> list[str]:
-    return [line for line in calls.read_text().splitlines() if line.startswith("patch")]
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    return calls
 
 
 @pytest.mark.parametrize(
@@ -64,7 +44,7 @@ def changes(calls: Path) -> list[str]:
     [
         ([IMAGE, "RECIPE=smok"], "did you mean 'smoke'?"),
         ([IMAGE, "RUN=My_Run"], "lower-case letters"),
-        ([IMAGE, "OVERLAY=helm"], "use one of jobset, kueue, plain"),
+        ([IMAGE, "OVERLAY=plain"], "OVERLAY=plain is not known; use one of jobset, kueue\n"),
         ([IMAGE, "QUEUE=team"], "needs OVERLAY=kueue"),
         ([IMAGE, "RUN=1st"], "the first a letter"),
         ([IMAGE, "DATA=elsewhere"], "the data set in IMAGE"),
@@ -74,43 +54,25 @@ def changes(calls: Path) -> list[str]:
 )
 def test_what_is_wrong_here_is_not_submitted(variables: list[str], reason: str, tmp_path: Path) -> None:
     result = make("submit", tmp_path, *variables)
-    assert result.returncode == 2
+    assert "Error 64" in result.stderr
     assert reason in result.stderr
     assert "Traceback" not in result.stderr
     assert list(tmp_path.iterdir()) == []
 
 
-def test_each_plain_job_starts_when_the_one_before_has_succeeded(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    calls = server(tmp_path, monkeypatch)
-    result = make("submit", tmp_path / "results", IMAGE, "OVERLAY=plain")
+def test_submit_asks_the_cluster_before_it_applies_anything(calls: Path, tmp_path: Path) -> None:
+    result = make("submit", tmp_path / "results", IMAGE)
     assert result.returncode == 0, result.stderr
-    resume = '--patch {"spec": {"suspend": false}}'
-    order = [f"patch job/run-{job} {resume}" for job in ("train", "eval", "report")]
-    assert changes(calls) == order
-    # To apply them again would suspend what runs.
-    assert make("submit", tmp_path / "results", IMAGE, "OVERLAY=plain").returncode == 0
-    assert changes(calls) == order * 2
-    applied = [line for line in calls.read_text().splitlines() if line.startswith("apply --kustomize")]
-    assert len(applied) == 2
+    folder = tmp_path / "results" / "run" / "jobs" / "kubernetes"
+    assert calls.read_text().splitlines() == [
+        "get persistentvolumeclaim/fmnist-results",
+        f"apply --dry-run=server --kustomize {folder}",
+        f"apply --kustomize {folder}/tensorboard",
+        f"apply --kustomize {folder}",
+    ]
 
 
-@pytest.mark.parametrize("failing", ["chief", "workers"])
-def test_a_search_that_fails_stops_the_plain_jobs(
-    failing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    calls = server(tmp_path, monkeypatch, failing=f"run-{failing}")
-    result = make("submit", tmp_path / "results", IMAGE, "OVERLAY=plain")
-    assert result.returncode == 2
-    assert f"the job {failing} failed: by design" in result.stderr
-    assert [line for line in changes(calls) if "false" in line] == []
-    stopped = {"train", "eval", "report"} | ({"chief"} if failing == "workers" else set())
-    assert {line.split()[1] for line in changes(calls)} == {f"job/run-{job}" for job in stopped}
-
-
-def test_status_logs_and_cancel_are_of_this_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = server(tmp_path, monkeypatch)
+def test_status_logs_and_cancel_are_of_this_run(calls: Path, tmp_path: Path) -> None:
     results = tmp_path / "results"
     assert make("cancel", results).returncode == 2
     assert make("submit", results, IMAGE, "NAMESPACE=team-a").returncode == 0
