@@ -163,6 +163,7 @@ def test_a_container_is_confined(host: Host, results: Path) -> None:
         commands = [path.read_text() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()]
         os.killpg(process.pid, signal.SIGTERM)
         process.communicate(timeout=60)
+    assert [mount["Destination"] for mount in facts["Mounts"] if mount["Type"] == "bind"] == [str(results)]
     limits = facts["HostConfig"]
     assert facts["Config"]["User"] == f"{host.user}:{host.user}"
     assert limits["ReadonlyRootfs"]
@@ -187,11 +188,30 @@ def test_own_data_and_recipe_are_seen(host: Host, results: Path, data_dir: Path)
     data.mkdir()
     for path in data_dir.glob("*ubyte*"):
         (data / path.name).write_bytes(path.read_bytes())
-    made = host.make("tune", f"RECIPE={own}", f"RESULTS={results}", f"DATA={data}")
+    here = os.path.relpath(results, host.checkout)
+    made = host.make("tune", f"RECIPE={here}/own.toml", f"RESULTS={here}", f"DATA={here}/data")
     assert made.returncode == 0, made.stderr
     assert "own" in json.loads((results / "own-seed0" / "config.json").read_text())["recipe"]["name"]
     (data / "train-labels-idx1-ubyte.gz").unlink()
-    assert "train-labels" in one_line(host.make("data", f"DATA={data}").stderr, host)
+    for made in (host.make("data", f"DATA={data}"), host.make("data", FMNIST_DATA=f"{here}/data")):
+        assert "train-labels" in one_line(made.stderr, host)
+
+
+def test_a_run_that_is_a_link_beside_a_name_of_any_characters(host: Host, results: Path) -> None:
+    folder = results / "it's a, b: c"
+    elsewhere = results / "elsewhere"
+    for path in (folder, elsewhere):
+        path.mkdir()
+        os.chown(path, host.user, host.user)
+    (folder / "linked").symlink_to("../elsewhere")
+    training = ("train", "RECIPE=baseline-mlp", "SET=training.epochs=1 data.train_limit=500", f"RESULTS={folder}")
+    for run_ in ("linked", "beside"):
+        made = host.make(*training, f"RUN={run_}")
+        assert made.returncode == 0, made.stderr
+    assert (elsewhere / "model.keras").exists()
+    made = host.make("report", f"RESULTS={folder}", "RUN=linked")
+    assert f"report: {folder}/linked/report.html" in made.stdout
+    assert (elsewhere / "report.html").exists()
 
 
 def test_what_cannot_be_done_is_said_in_one_line(host: Host, results: Path) -> None:
@@ -223,13 +243,18 @@ def test_tensorboard(host: Host, results: Path) -> None:
     assert not re.search("oneDNN|absl|cpu_feature_guard|cuda", stderr, re.IGNORECASE), stderr
 
 
-def test_compose_runs_the_main_job(docker: Host) -> None:
+def test_compose_runs_the_main_job(docker: Host, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"proxies": {"default": {"httpProxy": "http://nowhere:1"}}}')
     with public_folder(docker.user) as results:
         compose = ["docker-compose", f"--file={ROOT / 'jobs' / 'compose.yaml'}"]
         variables = {"FMNIST_USER": f"{docker.user}:{docker.user}", "FMNIST_TOKEN": "secret", "RESULTS": str(results)}
         environment = {**docker.environment, **variables, "RECIPE": "smoke", "WORKERS": "2"}
+        environment["DOCKER_CONFIG"] = str(tmp_path)
         try:
             run([*compose, "up"], environment)
+            services = docker("ps", "--all", "--quiet", "--filter", "label=com.docker.compose.project").split()
+            assert len(services) == 6
+            assert "nowhere" not in docker("inspect", *services)
         finally:
             run([*compose, "down"], environment)
         assert COMPLETE | {"report.html"} <= {path.name for path in (results / "smoke-seed0").iterdir()}
