@@ -21,6 +21,7 @@ from fmnist.errors import EXIT_BAD_INPUT, BadInput
 from fmnist.revision import revision
 from fmnist.search.supervise import Ending, Member, Share, shares, supervise
 from fmnist.signals import Stop, stop_on_signals
+from fmnist.text import printable
 from jobs import engines, single
 from jobs.engines import Engine
 from jobs.mounts import empty, mount
@@ -83,7 +84,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     job.add_argument("--recipe", default="")
     job.add_argument("--data", default=(os.environ.get("FMNIST_DATA") or None) if reads_data else None)
     job.add_argument("--output", "-o")
-    job.add_argument("--format")
+    job.add_argument("--format")  # whose value is no run
     job.add_argument("--workers", type=int)
     job.add_argument("--gpus-per-worker", type=int, default=1)
     job.add_argument("--devices", default="auto")
@@ -109,6 +110,8 @@ def _run(options: argparse.Namespace, identity: str) -> None:
         command = ["fmnist", options.job, *options.arguments]
         common += [f"--env={name}" for name in environment.recorded()]
         common += ["--env=FMNIST_DATA"] if os.environ.get("FMNIST_DATA") else []
+    if strange := [word for word in (*common, *command) if word.encode(errors="replace") != os.fsencode(word)]:
+        raise BadInput(f"{engine.name} takes names in UTF-8 alone, unlike {printable(strange[-1])}")
     containers = _Containers(engine, image, identity, common)
     stop = stop_on_signals(containers.remove)
     with stop.in_order(), contextlib.ExitStack() as last:

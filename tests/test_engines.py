@@ -208,3 +208,10 @@ def test_the_job_gets_its_command_line_as_it_stands(tool: Tool, tmp_path: Path) 
     assert call("containers", "--engine", "podman", "--image", "eval", *given).returncode == 0
     words = (tmp_path / "log").read_text().split("\0")
     assert words[words.index("eval") + 1 :] == ["fmnist", *given, ""]
+
+
+def test_a_name_that_an_engine_would_change_is_refused(tool: Tool, tmp_path: Path) -> None:
+    tool("podman", "case $1 in info) echo false;; image) echo there;; run) exit 9;; esac")
+    result = call("containers", "--engine", "podman", "train", f"--run={tmp_path}/caf\udce9")
+    assert result.returncode == 64
+    assert result.stderr.endswith(f"\nfmnist: podman takes names in UTF-8 alone, unlike --run={tmp_path}/caf\\xe9\n")
