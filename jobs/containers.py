@@ -2,8 +2,9 @@
 
 usage: python3 -m jobs.containers --engine ENGINE [--image IMAGE] [--memory LIMIT] JOB [what `fmnist JOB` takes]
 
-Of the host a container sees the folder of the run folders, as /results, and to read from: a folder of data, a recipe's
-file. Standard library only: whoever has a container engine needs no virtual environment.
+Of the host a container sees what the job's command line names, each path as the host has it: the folder of the run
+folders, and to read from, a recipe's file and a folder of data. It works in the caller's folder, so the command line
+stays as it is. Standard library only: whoever has a container engine needs no virtual environment.
 """
 
 import argparse
@@ -17,18 +18,25 @@ from pathlib import Path
 
 from fmnist import environment
 from fmnist.errors import EXIT_BAD_INPUT, BadInput
-from fmnist.files import check_writable
 from fmnist.revision import revision
 from fmnist.search import deaths
 from fmnist.search.supervise import Ending, Member, Share, shares, supervise
 from fmnist.signals import Stop, stop_on_signals
+from fmnist.text import printable
 from jobs import engines, single
 from jobs.engines import Engine
-from jobs.mounts import mount
+from jobs.mounts import empty, mount
 
 logger = logging.getLogger(__name__)
 
+_MAKE_RUNS = ("tune", "train")
+_OF_RUNS = ("eval", "report", "export", "tensorboard")  # these name them without an option
 _LABEL = "fmnist.job"
+# What the image and the engine put there.
+_OWN = (
+    "/bin", "/dev", "/etc", "/lib", "/lib64", "/opt/fmnist", "/proc", "/sys", "/tmp",
+    "/usr/bin", "/usr/lib", "/usr/share",
+)  # fmt: skip
 _CONFINED = (
     "--pull=never", "--read-only", "--tmpfs=/tmp:rw,nosuid,nodev,noexec,mode=1777",
     "--cap-drop=ALL", "--security-opt=no-new-privileges", "--pids-limit=2048",
@@ -53,56 +61,59 @@ def main() -> None:
     """Run the job of the command line and end with its exit code."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
-        options, rest = _parse(sys.argv[1:])
+        options = _parse(sys.argv[1:])
         identity = _identity(options)
         with single.only(identity):
-            _run(options, rest, identity)
+            _run(options, identity)
     except BadInput as error:
         print(f"fmnist: {error}", file=sys.stderr)
         sys.exit(EXIT_BAD_INPUT)
 
 
-def _parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
-    """What concerns the containers; the rest is for the job alone."""
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """Read what concerns the containers; of the job's arguments, what it opens and how many processes it is."""
     parser = argparse.ArgumentParser(prog="jobs.containers", allow_abbrev=False)
     parser.add_argument("--engine", choices=engines.NAMES, required=True)
     parser.add_argument("--image", help="[fmnist:cuda with a GPU, else fmnist:cpu; the other one where it is missing]")
     parser.add_argument("--memory", default="8g", help="the limit of each container [%(default)s]")
-    parser.set_defaults(runs=[], teachers=[], recipe=None, data=None, devices="auto")
-    jobs = parser.add_subparsers(dest="job", required=True, metavar="JOB")
-    jobs.add_parser("devices", add_help=False)
-    jobs.add_parser("tensorboard", add_help=False).add_argument("results", type=Path)
-    for name in ("data", "tune", "train", "eval", "report", "export"):
-        job = jobs.add_parser(name, add_help=False, allow_abbrev=False)
-        if name in ("tune", "train"):
-            job.add_argument("--run", type=Path, nargs=1, required=True, dest="runs")
-            job.add_argument("--recipe", default="tuned-mlp")
-            job.add_argument("--devices", default="auto")
-        elif name != "data":
-            job.add_argument("runs", type=Path, nargs="+")
-        if name == "train":
-            job.add_argument("--teacher", type=Path, action="append", default=[], dest="teachers")
-        if name == "tune":
-            job.add_argument("--workers", type=int)
-            job.add_argument("--gpus-per-worker", type=int, default=1)
-        if name != "report":
-            job.add_argument("--data", type=Path, default=os.environ.get("FMNIST_DATA") or None)
-    return parser.parse_known_args(arguments)
+    parser.add_argument("job", choices=("data", "devices", *_MAKE_RUNS, *_OF_RUNS))
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="what `fmnist JOB` takes")
+    options = parser.parse_args(arguments)
+    reads_data = options.job not in ("devices", "report", "tensorboard")
+    job = argparse.ArgumentParser(prog=f"fmnist {options.job}", add_help=False, allow_abbrev=False)
+    job.add_argument("--run", required=options.job in _MAKE_RUNS)
+    job.add_argument("--recipe", default="")
+    job.add_argument("--data", default=(os.environ.get("FMNIST_DATA") or None) if reads_data else None)
+    job.add_argument("--output", "-o")
+    job.add_argument("--format")  # whose value is no run
+    job.add_argument("--workers", type=int)
+    job.add_argument("--gpus-per-worker", type=int, default=1)
+    job.add_argument("--devices", default="auto")
+    _, others = job.parse_known_args(options.arguments, options)
+    named = [word for word in others if not word.startswith("-")] if options.job in _OF_RUNS else []
+    options.runs = [os.path.abspath(run) for run in ([options.run] if options.run else named)]
+    return options
 
 
 def _identity(options: argparse.Namespace) -> str:
     """The job on its run, which nobody else on this machine is to do meanwhile."""
-    folders = [*options.runs, *([options.results] if options.job == "tensorboard" else [])]
-    names = [str(folder.resolve()) for folder in folders] or [f"process {os.getpid()}"]
+    names = map(os.path.realpath, options.runs) if options.runs else [f"process {os.getpid()}"]
     return " ".join([options.job, *names])
 
 
-def _run(options: argparse.Namespace, rest: Sequence[str], identity: str) -> None:
+def _run(options: argparse.Namespace, identity: str) -> None:
     engine = engines.choose(options.engine)
     image = _image(engine, options.image)
-    mounts, command = _translate(options, rest)
-    numbers = [] if options.job == "tensorboard" else [f"--env={name}" for name in environment.recorded()]
-    containers = _Containers(engine, image, identity, [f"--memory={options.memory}", *numbers, *mounts])
+    common = [f"--memory={options.memory}", *_mounts(options)]
+    if options.job == "tensorboard":
+        command = ["tensorboard", "--host=0.0.0.0", "--port=6006", "--logdir", *options.arguments]
+    else:
+        command = ["fmnist", options.job, *options.arguments]
+        common += [f"--env={name}" for name in environment.recorded()]
+        common += ["--env=FMNIST_DATA"] if os.environ.get("FMNIST_DATA") else []
+    if strange := [word for word in (*common, *command) if word.encode(errors="replace") != os.fsencode(word)]:
+        raise BadInput(f"{engine.name} takes names in UTF-8 alone, unlike {printable(strange[-1])}")
+    containers = _Containers(engine, image, identity, common)
     stop = stop_on_signals(containers.remove)
     with stop.in_order(), contextlib.ExitStack() as last:
         # What a launcher that was killed has left.
@@ -112,11 +123,9 @@ def _run(options: argparse.Namespace, rest: Sequence[str], identity: str) -> Non
             visible = environment.gpus() if engine.gpus and options.devices in ("auto", "gpu") else []
             divided = shares(options.workers, options.gpus_per_worker, visible)
             if len(divided) > 1:
-                containers.search(command, divided, options.runs[0], stop)
+                containers.search(command, divided, Path(options.run), stop)
                 return
-            command += ["--workers", "1", "--gpus-per-worker", str(options.gpus_per_worker)]
-        network = _TENSORBOARD if options.job == "tensorboard" else _ALONE
-        sys.exit(containers.one(command, network, stop))
+        sys.exit(containers.one(command, _TENSORBOARD if options.job == "tensorboard" else _ALONE, stop))
 
 
 def _image(engine: Engine, wanted: str | None) -> str:
@@ -134,52 +143,34 @@ def _image(engine: Engine, wanted: str | None) -> str:
     return image
 
 
-def _translate(options: argparse.Namespace, rest: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The mounts, and the job's command line with the paths of the container."""
-    if options.job == "tensorboard":
-        command = ["tensorboard", "--logdir", "/results", "--host", "0.0.0.0", "--port", "6006"]
-        return [_mount(options.results, "/results", read_only=True)], command
-    mounts = []
-    command = ["fmnist", options.job]
-    inside = [f"/results/{run.resolve().name}" for run in options.runs]
-    if options.runs:
-        mounts.append(_mount(_results([*options.runs, *options.teachers], make=options.recipe is not None), "/results"))
-    if options.recipe is None:
-        command += inside
-    else:
-        recipe = options.recipe
-        if recipe.endswith(".toml"):
-            recipe = f"/recipes/{Path(recipe).name}"
-            mounts.append(_mount(Path(options.recipe), recipe, read_only=True))
-        command += ["--run", *inside, "--recipe", recipe, "--devices", options.devices]
-        command += [f"--teacher=/results/{teacher.resolve().name}" for teacher in options.teachers]
-    if options.data:
-        mounts.append(_mount(Path(options.data), "/data", read_only=True))
-        command += ["--data", "/data"]
-    return mounts, [*command, *rest]
-
-
-def _results(runs: Sequence[Path], *, make: bool) -> Path:
-    """The folder of the run folders, which is the caller's."""
-    folder, *others = {run.resolve().parent for run in runs}
-    if others:
-        raise BadInput(f"{' '.join(map(str, runs))}: runs of one folder belong together, not of several")
-    if make:
+def _mounts(options: argparse.Namespace) -> list[str]:
+    """What the job sees of the host, and the folder where it works."""
+    logs, runs = (options.runs, []) if options.job == "tensorboard" else ([], options.runs)
+    recipe = options.recipe if options.recipe.endswith(".toml") else None
+    how = {os.path.abspath(path): ["readonly"] for path in (recipe, options.data, *logs) if path}
+    # The folders of what may be still to be made, and where the link leads that a run is.
+    how |= {os.path.dirname(os.path.abspath(path)): [] for path in (options.output, *runs) if path}
+    how |= {run: [] for run in runs if os.path.islink(run)}
+    if options.job in _MAKE_RUNS:
+        folder = os.path.dirname(runs[0])
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            os.makedirs(folder, exist_ok=True)
         except OSError as error:
             raise BadInput(f"the folder {folder} cannot be made ({error.strerror}); choose another RESULTS") from error
-    try:
-        check_writable(folder)
-    except OSError as error:
-        raise BadInput(f"the folder {folder} cannot be written ({error.strerror}); choose another RESULTS") from error
-    return folder
+    for path in how:
+        if not os.path.exists(path):
+            raise BadInput(f"{path} is missing")
+        if _hides(path):
+            raise BadInput(f"a container has a {path} of its own, so it cannot see this one; name a folder below it")
+    here = os.getcwd()
+    is_there = _hides(here) or any(Path(here).is_relative_to(path) for path in how)
+    lines = [*(mount(path, *how[path]) for path in how), *([] if is_there else [empty(here)])]
+    return [*(f"--mount={line}" for line in lines), f"--workdir={here}"]
 
 
-def _mount(source: Path, target: str, *, read_only: bool = False) -> str:
-    if not source.exists():
-        raise BadInput(f"{source} is missing")
-    return f"--mount={mount(str(source.resolve()), target, *(['readonly'] if read_only else []))}"
+def _hides(path: str) -> bool:
+    """Whether a mount at `path` would hide what a container has of its own."""
+    return any(Path(own).is_relative_to(path) for own in _OWN)
 
 
 class _Containers:

@@ -117,18 +117,101 @@ def test_root_inside_is_the_caller_where_docker_is_rootless(tool: Tool) -> None:
     assert engines.Engine("podman").user == ["--user", f"{os.getuid()}:{os.getgid()}", "--userns", "keep-id"]
 
 
-def test_a_training_sees_its_teachers_where_the_container_has_them(tmp_path: Path) -> None:
-    runs = [tmp_path / name for name in ("student", "one", "two")]
-    teachers = ["--teacher", str(runs[1]), "--teacher", str(runs[2])]
-    options, rest = containers._parse(["--engine", "podman", "train", "--run", str(runs[0]), *teachers, "--seed", "3"])
-    mounts, command = containers._translate(options, rest)
-    assert mounts == [f"--mount=type=bind,source={tmp_path},target=/results"]
-    assert [word for word in command if "/results" in word] == [
-        "/results/student",
-        "--teacher=/results/one",
-        "--teacher=/results/two",
+def mounted(*arguments: str | Path) -> dict[str, str]:
+    """How each path is mounted for a job, by that very path; the job works where its caller does."""
+    *mounts, workdir = containers._mounts(containers._parse(["--engine=podman", *map(str, arguments)]))
+    found = {}
+    for option in mounts:
+        kind, *fields = option.removeprefix("--mount=").split(",")
+        path = next(field for field in fields if field.startswith("target=")).removeprefix("target=")
+        assert kind == "type=tmpfs" or f"source={path}" in fields
+        found[path] = "empty" if kind == "type=tmpfs" else "read" if "readonly" in fields else "written"
+    assert workdir == f"--workdir={os.getcwd()}"
+    return found
+
+
+@pytest.fixture
+def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder that make is called in."""
+    folder = tmp_path / "work"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    monkeypatch.delenv("FMNIST_DATA", raising=False)
+    return folder
+
+
+def test_a_container_sees_what_the_command_line_names_and_an_empty_folder_to_work_in(work: Path) -> None:
+    (work / "own.toml").touch()
+    (work / "images").mkdir()
+    train = ["train", "--recipe", "own.toml", "--run=results/new", "--seed", "3", "--data=images", "--quiet"]
+    expected = {f"{work}/own.toml": "read", f"{work}/images": "read", f"{work}/results": "written", str(work): "empty"}
+    assert mounted(*train) == expected
+    assert mounted("tune", "--recipe", "smoke", "--run", work / "run") == {str(work): "written"}
+    # The data among the runs.
+    assert mounted("train", "--run=results/new", "--data=results") == {f"{work}/results": "written", str(work): "empty"}
+    assert mounted("devices", "--precision", "float32") == {str(work): "empty"}
+    assert mounted("tensorboard", "results") == {f"{work}/results": "read", str(work): "empty"}
+
+
+def test_runs_of_several_folders_and_linked_ones(work: Path, tmp_path: Path) -> None:
+    for folder in ("results", "others/one", "elsewhere"):
+        (work / folder).mkdir(parents=True)
+    (work / "results" / "linked").symlink_to(work / "elsewhere")
+    (tmp_path / "link").symlink_to(work / "others")
+    expected = {f"{work}/results": "written", f"{tmp_path}/link": "written", f"{work}/results/linked": "written"}
+    assert mounted("report", "results/linked", "../link/one", "results/two") == expected | {str(work): "empty"}
+    # What follows an option is no run.
+    assert mounted("export", "results/one", "--format", "onnx") == {f"{work}/results": "written", str(work): "empty"}
+    averaged = ["eval", "--ensemble", "results/one", "-o", "others/it.json", "results/two"]
+    expected = {f"{work}/results": "written", f"{work}/others": "written", str(work): "empty"}
+    assert mounted(*averaged) == expected
+
+
+def test_data_that_the_environment_names(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FMNIST_DATA", "images")
+    assert mounted("report", "../work/run") == {str(work): "written"}
+    with pytest.raises(BadInput, match=f"{work}/images is missing"):
+        mounted("data")
+    (work / "images").mkdir()
+    assert mounted("data") == {f"{work}/images": "read", str(work): "empty"}
+
+
+@pytest.mark.parametrize(
+    "arguments", ["train --run=/run", "eval /tmp/run", "data --data=/tmp", "data --data=/usr/lib/.."]
+)
+def test_what_a_container_has_of_its_own_is_not_hidden(work: Path, arguments: str) -> None:
+    with pytest.raises(BadInput, match="^a container has a /(tmp|usr|) of its own"):
+        mounted(*arguments.split())
+
+
+@pytest.mark.parametrize("here", ["/", "/tmp", "/usr/lib"])
+def test_a_caller_who_works_in_a_folder_of_the_system(here: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(here)
+    assert mounted("devices") == {}
+
+
+def test_the_job_gets_its_command_line_as_it_stands(tool: Tool, tmp_path: Path) -> None:
+    tool(
+        "podman",
+        f"case $1 in info) echo false;; image) echo there;; run) printf '%s\\0' \"$@\" >>{tmp_path}/log;; esac",
+    )
+    given = [
+        "tune",
+        f"--run={tmp_path}/a run",
+        "--recipe",
+        "smoke",
+        "--set",
+        'description="it\'s"',
+        "--workers=1",
+        "-q",
     ]
-    assert command[-2:] == ["--seed", "3"]
-    options, rest = containers._parse(["--engine", "podman", "train", "--run", "a/student", "--teacher", "b/teacher"])
-    with pytest.raises(BadInput, match="not of several"):
-        containers._translate(options, rest)
+    assert call("containers", "--engine", "podman", "--image", "eval", *given).returncode == 0
+    words = (tmp_path / "log").read_text().split("\0")
+    assert words[words.index("eval") + 1 :] == ["fmnist", *given, ""]
+
+
+def test_a_name_that_an_engine_would_change_is_refused(tool: Tool, tmp_path: Path) -> None:
+    tool("podman", "case $1 in info) echo false;; image) echo there;; run) exit 9;; esac")
+    result = call("containers", "--engine", "podman", "train", f"--run={tmp_path}/caf\udce9")
+    assert result.returncode == 64
+    assert result.stderr.endswith(f"\nfmnist: podman takes names in UTF-8 alone, unlike --run={tmp_path}/caf\\xe9\n")

@@ -189,7 +189,7 @@ def test_the_last_epochs_only_mirror_the_images(small: TrainData, trainer: Train
         for each in (training, always)
     )
     assert loss[:2] == throughout[:2]
-    assert loss[2] < throughout[2]
+    assert loss[2] != throughout[2]
 
 
 def test_two_replicas_equal_one_device_and_each_other(small: TrainData) -> None:

@@ -149,19 +149,20 @@ def test_an_override_begins_with_a_key(given: str, overrides: list[str], tmp_pat
 
 
 @pytest.mark.parametrize("value", HOSTILE)
-def test_an_engine_mounts_the_folder_of_that_name(value: str, tmp_path: Path) -> None:
-    for name in ("results", "data"):
-        (tmp_path / value / name).mkdir(parents=True)
-    (tmp_path / "own.toml").touch()
-    run = tmp_path / value / "results" / "run"
-    given = ["--engine=docker", "train", f"--run={run}", f"--data={tmp_path / value / 'data'}"]
-    mounts, _ = containers._translate(*containers._parse(given))
+def test_an_engine_mounts_the_folder_of_that_name(value: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / value
+    (folder / "data").mkdir(parents=True)
+    monkeypatch.chdir(folder)
+    given = ["--engine=docker", "train", f"--run=./{value}/run", "--data=data"]
+    *mounts, workdir = containers._mounts(containers._parse(given))
     # As Docker and Podman read it.
     read = [next(csv.reader([option.removeprefix("--mount=")])) for option in mounts]
     assert read == [
-        ["type=bind", f"source={tmp_path / value / 'results'}", "target=/results"],
-        ["type=bind", f"source={tmp_path / value / 'data'}", "target=/data", "readonly"],
+        ["type=bind", f"source={folder}/data", f"target={folder}/data", "readonly"],
+        ["type=bind", f"source={folder}/{value}", f"target={folder}/{value}"],
+        ["type=tmpfs", f"target={folder}", "tmpfs-mode=0555"],
     ]
+    assert workdir == f"--workdir={folder}"
 
 
 @pytest.fixture

@@ -122,7 +122,7 @@ def _mounts(pipeline: Pipeline, site: Site) -> str:
     """The folders that a job in a container sees, each by its own path, as the runtime takes them."""
     folders = [str(folder.absolute()) for folder in (pipeline.run.path, pipeline.data) if folder]
     if site.runtime != "pyxis":
-        return "\n".join(mount(folder, folder) for folder in folders)
+        return "\n".join(mount(folder) for folder in folders)
     for folder in folders:
         if re.search(r"[,:\s]", folder):
             raise BadInput(f"{folder}: pyxis cannot mount a path with a comma, a colon or a space; move or rename it")

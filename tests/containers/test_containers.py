@@ -163,6 +163,7 @@ def test_a_container_is_confined(host: Host, results: Path) -> None:
         commands = [path.read_text() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()]
         os.killpg(process.pid, signal.SIGTERM)
         process.communicate(timeout=60)
+    assert [mount["Destination"] for mount in facts["Mounts"] if mount["Type"] == "bind"] == [str(results)]
     limits = facts["HostConfig"]
     assert facts["Config"]["User"] == f"{host.user}:{host.user}"
     assert limits["ReadonlyRootfs"]
@@ -187,11 +188,28 @@ def test_own_data_and_recipe_are_seen(host: Host, results: Path, data_dir: Path)
     data.mkdir()
     for path in data_dir.glob("*ubyte*"):
         (data / path.name).write_bytes(path.read_bytes())
-    made = host.make("tune", f"RECIPE={own}", f"RESULTS={results}", f"DATA={data}")
+    here = os.path.relpath(results, host.checkout)
+    made = host.make("tune", f"RECIPE={here}/own.toml", f"RESULTS={here}", f"DATA={here}/data")
     assert made.returncode == 0, made.stderr
     assert "own" in json.loads((results / "own-seed0" / "config.json").read_text())["recipe"]["name"]
     (data / "train-labels-idx1-ubyte.gz").unlink()
-    assert "train-labels" in one_line(host.make("data", f"DATA={data}").stderr, host)
+    for made in (host.make("data", f"DATA={data}"), host.make("data", FMNIST_DATA=f"{here}/data")):
+        assert "train-labels" in one_line(made.stderr, host)
+
+
+def test_a_run_may_be_a_link_in_a_folder_of_any_name(host: Host, results: Path) -> None:
+    folder, elsewhere = results / "it's a, b: c", results / "elsewhere"
+    for path in (folder, elsewhere):
+        path.mkdir()
+        os.chown(path, host.user, host.user)
+    (folder / "linked").symlink_to("../elsewhere")
+    its_own = (f"RESULTS={folder}", "RUN=linked")
+    training = ("train", "RECIPE=baseline-mlp", "SET=training.epochs=1 data.train_limit=500")
+    for arguments in (training, ("eval",), ("report",)):
+        made = host.make(*arguments, *its_own)
+        assert made.returncode == 0, made.stderr
+    assert f"report: {folder}/linked/report.html" in made.stdout
+    assert {"model.keras", "metrics.json", "report.html"} <= {path.name for path in elsewhere.iterdir()}
 
 
 def test_what_cannot_be_done_is_said_in_one_line(host: Host, results: Path) -> None:
@@ -223,12 +241,17 @@ def test_tensorboard(host: Host, results: Path) -> None:
     assert not re.search("oneDNN|absl|cpu_feature_guard|cuda", stderr, re.IGNORECASE), stderr
 
 
-def test_compose_runs_the_main_job(docker: Host) -> None:
+def test_compose_runs_the_main_job(docker: Host, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"proxies": {"default": {"httpProxy": "http://nowhere:1"}}}')
     with public_folder(docker.user) as results:
         compose = ["docker-compose", f"--file={ROOT / 'jobs' / 'compose.yaml'}"]
         variables = {"FMNIST_USER": f"{docker.user}:{docker.user}", "FMNIST_TOKEN": "secret", "RESULTS": str(results)}
         environment = {**docker.environment, **variables, "RECIPE": "smoke", "WORKERS": "2"}
+        environment["DOCKER_CONFIG"] = str(tmp_path)
         try:
+            variables_inside = run([*compose, "run", "-T", "--rm", "--no-deps", "chief", "env"], environment)
+            assert "FMNIST_TOKEN=secret" in variables_inside
+            assert "nowhere" not in variables_inside
             run([*compose, "up"], environment)
         finally:
             run([*compose, "down"], environment)
