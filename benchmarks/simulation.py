@@ -16,7 +16,6 @@ from searching import process, recipe, until
 
 from fmnist import files
 from fmnist.recipe.schema import Recipe
-from fmnist.run import folder as rundir
 from fmnist.run.folder import RunDir
 from fmnist.search import client, project, service
 from fmnist.search.roles import Role, read_notice
@@ -108,7 +107,7 @@ def counted_chief(path: Path, of: Recipe) -> None:
 
     # Every call and every file passes through one of these.
     service._answering = counting("calls", service._answering)
-    for module in (files, project, rundir):
+    for module in (files, project):
         module.atomic_write = counting("files", module.atomic_write)  # type: ignore[attr-defined]
     searching.chief(path, of)
     counts["memory"] = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
