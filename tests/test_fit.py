@@ -14,14 +14,17 @@ from fmnist.data.dataset import TrainData
 from fmnist.devices import Devices, choose
 from fmnist.errors import BadInput, Interrupted
 from fmnist.network.build import build, receptive_fields
+from fmnist.recipe import config
 from fmnist.recipe.schema import (
     AugmentConfig,
     DataConfig,
     EarlyStoppingConfig,
     ModelConfig,
     OneCycleConfig,
+    Recipe,
     ReduceLROnPlateauConfig,
     TrainingConfig,
+    leaves,
 )
 from fmnist.signals import Stop
 from fmnist.training import checkpoint, schedule
@@ -342,6 +345,35 @@ def test_a_reused_program_takes_the_l1_decay_of_the_next_training(
     reached(trainer, weak, 4, "weak.npz")
     # Another seed has its receptive fields at other places.
     assert reached(trainer, strong, 3, "strong.npz") == reached(Trainer(small, ONE), strong, 3, "alone.npz")
+
+
+COMPILED = {
+    "model.hidden": [8], "model.activation": "tanh", "model.batch_normalization": True, "model.dropout": 0.5,
+    "model.l2": 1e-3, "model.square_root": True, "model.whitening": 1.0, "training.batch_size": 64,
+    "training.optimizer": "sgd", "training.weight_decay": 0.1, "training.l1_decay": 0.1, "training.ema_momentum": 0.9,
+    "training.augment.shift": 1, "training.augment.flip": True,
+}  # fmt: skip
+VARIABLE = {
+    "model.kernel_initializer": "he_normal", "model.receptive_field": 2.0, "training.epochs": 3,
+    "training.learning_rate": 0.1, "training.augment.until": 0.5, "training.one_cycle.warmup": 0.1,
+    "training.early_stopping.patience": 3, "training.reduce_lr_on_plateau.patience": 3,
+}  # fmt: skip
+
+
+def test_a_program_is_compiled_for_all_but_its_variables() -> None:
+    def shape(**values: Any) -> str:
+        recipe = config.replace(Recipe("a", "b"), values)
+        return Program.shape(recipe.model, recipe.training)
+
+    plain = shape()
+    assert [key for key, value in COMPILED.items() if shape(**{key: value}) == plain] == []
+    assert [key for key, value in VARIABLE.items() if shape(**{key: value}) != plain] == []
+    assert shape(**{"model.dropout": 0.5}) == shape(**{"model.dropout": 0.25})
+    assert shape(**{"training.l1_decay": [0.1, 0.0, 0.2]}) == shape(**{"training.l1_decay": 0.3})
+    # A new key belongs to one of the lists.
+    loop = ("training.one_cycle", "training.early_stopping", "training.reduce_lr_on_plateau", "training.l1_locality")
+    known = {key for key in leaves() if key.startswith(("model.", "training.")) and not key.startswith(loop)}
+    assert known == {key for key in (*COMPILED, *VARIABLE) if not key.startswith(loop)}
 
 
 def test_a_reused_program_keeps_nothing_of_the_training_before(trainer: Trainer, tmp_path: Path) -> None:

@@ -93,34 +93,21 @@ def tune(
     quiet: QuietOption = False,
 ) -> None:
     """Search for the best configuration with Keras Tuner."""
-    from fmnist.search import local, roles, supervise
-    from fmnist.search.status import show
-
     if status:
+        from fmnist.search.status import show
+
         show(RunDir(status))
         return
     resolved = config.load(recipe, overrides or ())
     if trials:
         resolved.require_search()
         resolved = config.replace(resolved, {"search.trials": trials})
-    choose = request(devices, precision)
-    folder = _run_dir(run, resolved, seed)
-    role = roles.from_environment()
-    from fmnist.search.job import nothing_to_do, tune
+    from fmnist.search.launch import launch
 
-    if role is None and resolved.search:
-        gpus = environment.gpus() if devices in ("auto", "gpu") else []
-        shares = supervise.shares(workers, gpus_per_worker, gpus)
-        if len(shares) > 1:
-            if nothing_to_do(folder, resolved, seed):
-                return
-            folder.claim(resolved, seed)
-            local.run(folder, [sys.executable, "-m", "fmnist", *sys.argv[1:]], shares, _stop(context))
-            return
-        if shares[0].gpus:
-            os.environ["CUDA_VISIBLE_DEVICES"] = shares[0].visible_devices
-    # The chief computes nothing.
-    tune(folder, resolved, seed, data, request("cpu") if role and role.is_chief else choose, _stop(context), role)
+    launch(
+        _run_dir(run, resolved, seed), resolved, seed, data, devices, precision, _stop(context),
+        workers=workers, gpus_per_worker=gpus_per_worker,
+    )  # fmt: skip
 
 
 @app.command(epilog="Example: fmnist train --recipe regularized-mlp --set training.epochs=60")

@@ -1,6 +1,8 @@
 """One architecture, compiled: an epoch of training and a validation are one call each."""
 
+import json
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -91,24 +93,26 @@ class Program:
         self._evaluate = tf.function(self._evaluate_epoch)
 
     @staticmethod
-    def shape(config: ModelConfig, training: TrainingConfig) -> tuple[Any, ...]:
-        """What a program is compiled for; configurations of equal shape share one."""
-        return (
-            config.hidden,
-            config.activation,
-            config.batch_normalization,
-            tuple(rate > 0 for rate in config.dropout_rates),
-            config.l2,
-            config.square_root,
-            config.whitening is not None,
-            training.batch_size,
-            training.optimizer,
-            training.weight_decay > 0,
-            any(training.l1_decays(len(config.hidden) + 1)),
-            training.l1_locality > 0,
-            training.augment,
-            training.ema_momentum,
-        )
+    def shape(config: ModelConfig, training: TrainingConfig) -> str:
+        """Return what a program is compiled for, as text; configurations of equal shape share one.
+
+        It is all of the configuration but what is named here: what a variable holds (of some it is compiled in whether
+        they are on), and what only the loop around the program knows. So a new key is compiled in until it is named.
+        """
+        layers = len(config.hidden) + 1
+        variable = {
+            "kernel_initializer": None,
+            "receptive_field": None,
+            "whitening": config.whitening is not None,
+            "dropout": [rate > 0 for rate in config.dropout_rates],
+            "learning_rate": None,
+            "weight_decay": training.weight_decay > 0,
+            "l1_decay": any(training.l1_decays(layers)),
+            "l1_locality": training.l1_locality > 0,
+            "augment": {**asdict(training.augment), "until": None},
+        }
+        loop = dict.fromkeys(("epochs", "one_cycle", "early_stopping", "reduce_lr_on_plateau"))
+        return json.dumps({**asdict(config), **asdict(training), **variable, **loop})
 
     def reset(self, config: ModelConfig, training: TrainingConfig, weights: list[np.ndarray], seed: int) -> None:
         """Begin another training of this shape from what `build` makes of `config` and `seed`.

@@ -79,7 +79,7 @@ class Trainer:
         self._components = functools.cache(functools.partial(whitening.components, data.train.images))
         self._train = resident(data.train, devices)
         self._validation = resident(data.validation, devices)
-        self._programs: OrderedDict[tuple[Any, ...], Program] = OrderedDict()
+        self._programs: OrderedDict[str, Program] = OrderedDict()
         self.compiled = 0
         """How many programs this trainer has compiled so far; TensorFlow keeps each for the life of the process."""
 
