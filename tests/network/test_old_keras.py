@@ -14,7 +14,7 @@ from fmnist.recipe import config
 
 pytestmark = pytest.mark.old_keras
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 PYTHON = ROOT / "build" / "old-keras" / "bin" / "python"
 IMAGES = np.random.default_rng(0).integers(256, size=(20, 28, 28), dtype=np.uint8)
 # Of the first layers' sums, in another order.

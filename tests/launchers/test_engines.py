@@ -12,7 +12,7 @@ import pytest
 from fmnist.errors import BadInput
 from jobs import containers, engines
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 Tool = Callable[[str, str], None]
 
 
