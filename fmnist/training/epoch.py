@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import tensorflow as tf
@@ -21,7 +21,8 @@ _VALIDATION_BATCH = 1000
 _AUGMENT_SEEDS = 500
 _SEEDS_A_REPLICA = 1000
 
-_Tensor = Any  # a tf.Tensor, or what MirroredStrategy makes of one a replica
+Tensor: TypeAlias = "tf.Tensor | tf.distribute.DistributedValues"
+"""One a replica under MirroredStrategy. Docstrings give the dtype and the shape."""
 
 
 class Resident(NamedTuple):
@@ -31,15 +32,15 @@ class Resident(NamedTuple):
     labels: int32 [n].
     """
 
-    images: _Tensor
-    labels: _Tensor
+    images: Tensor
+    labels: Tensor
     size: int
 
 
 def resident(data: Images, devices: Devices) -> Resident:
     """Put a data set on every device, once."""
 
-    def place(value: np.ndarray) -> _Tensor:
+    def place(value: np.ndarray) -> Tensor:
         if devices.strategy:
             return devices.strategy.experimental_distribute_values_from_function(lambda _: tf.constant(value))
         return tf.constant(value)
@@ -169,12 +170,12 @@ class Program:
     def _train_epoch(
         self,
         data: Resident,
-        order: _Tensor,
-        weights: _Tensor,
-        seed: _Tensor,
-        learning_rates: _Tensor,
-        augmented: _Tensor,
-    ) -> tuple[_Tensor, _Tensor]:
+        order: Tensor,
+        weights: Tensor,
+        seed: Tensor,
+        learning_rates: Tensor,
+        augmented: Tensor,
+    ) -> tuple[Tensor, Tensor]:
         loss, correct = tf.constant(0.0), tf.constant(0.0)
         for step in tf.range(tf.shape(order)[0]):
             self.optimizer.learning_rate.assign(learning_rates[step])
@@ -186,7 +187,7 @@ class Program:
             loss, correct = loss + sums[0], correct + sums[1]
         return loss, correct
 
-    def _evaluate_epoch(self, data: Resident, order: _Tensor, weights: _Tensor) -> tuple[_Tensor, _Tensor]:
+    def _evaluate_epoch(self, data: Resident, order: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
         loss, correct = tf.constant(0.0), tf.constant(0.0)
         for step in tf.range(tf.shape(order)[0]):
             sums = self._run(self._evaluate_step, data, order[step], weights[step])
@@ -195,7 +196,7 @@ class Program:
 
     # The loop over the steps is all that AutoGraph is needed for; a step without it is traced in half the time.
     @tf.autograph.experimental.do_not_convert  # type: ignore[untyped-decorator]
-    def _run(self, function: Callable[..., tuple[_Tensor, _Tensor]], *arguments: Any) -> Sequence[_Tensor]:
+    def _run(self, function: Callable[..., tuple[Tensor, Tensor]], *arguments: Any) -> Sequence[Tensor]:
         """One step on every replica; what they return is summed."""
         strategy = self._devices.strategy
         if not strategy:
@@ -203,8 +204,8 @@ class Program:
         return [strategy.reduce("SUM", value, axis=None) for value in strategy.run(function, arguments)]
 
     def _train_step(
-        self, data: Resident, order: _Tensor, weights: _Tensor, seed: _Tensor, augmented: _Tensor
-    ) -> tuple[_Tensor, _Tensor]:
+        self, data: Resident, order: Tensor, weights: Tensor, seed: Tensor, augmented: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """One replica's share of a step: `order` and `weights` are [replicas, share], the other figures scalars."""
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
         total = tf.reduce_sum(weights)
@@ -224,7 +225,7 @@ class Program:
         self.optimizer.apply(tape.gradient(objective, variables), variables)
         return loss, _correct(logits, classes, weights)
 
-    def _evaluate_step(self, data: Resident, order: _Tensor, weights: _Tensor) -> tuple[_Tensor, _Tensor]:
+    def _evaluate_step(self, data: Resident, order: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
         total = tf.reduce_sum(weights)
         rows, weights = order[replica], weights[replica]
