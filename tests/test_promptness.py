@@ -48,6 +48,13 @@ def test_what_is_done(run: Path, tmp_path: Path, arguments: str, said: str) -> N
     assert said in ended.stderr
 
 
+def test_the_evidence_that_is_there(run: Path, tmp_path: Path, fmnist: Command) -> None:
+    words = ("evidence", "--recipe", "tiny.toml", "--seeds", "1", "--reference-seeds", "0")
+    first = fmnist(*words)
+    assert first.returncode == 0, first.stderr
+    assert answer(tmp_path, *words).stdout == first.stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

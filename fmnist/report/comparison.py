@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.stats import binomtest
 
 from fmnist.errors import BadInput
 from fmnist.recipe import config
@@ -123,6 +122,9 @@ def pairs(runs: Sequence[Results]) -> list[Pair]:
 
 def compare(first: Results, second: Results) -> Pair:
     """McNemar's test on what both predicted."""
+    # It takes half a second to import.
+    from scipy.stats import binomtest
+
     right = [run.predictions["predicted"] == run.predictions["labels"] for run in (first, second)]
     first_only, second_only = (int(np.count_nonzero(one & ~other)) for one, other in (right, right[::-1]))
     differing = first_only + second_only

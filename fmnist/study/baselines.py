@@ -1,51 +1,33 @@
 """Two classifiers of scikit-learn to compare with: fitted to the same images, kept in run folders as Keras models."""
 
+import importlib.metadata
 import logging
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import Future, wait
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import keras
 import numpy as np
-import sklearn
-from sklearn.linear_model import LogisticRegression
-from sklearn.neural_network import MLPClassifier
 from threadpoolctl import threadpool_limits
 
 from fmnist.data import dataset
 from fmnist.data.dataset import Images
 from fmnist.errors import BadInput
-from fmnist.evaluation.averaging import probabilities
-from fmnist.evaluation.metrics import accuracy_figures
-from fmnist.network.build import build
 from fmnist.recipe import config
 from fmnist.recipe.schema import CLASSES, DataConfig, ModelConfig, Recipe
 from fmnist.run.folder import RunDir
 from fmnist.signals import Stop
 from fmnist.training.job import save
-from fmnist.training.trainer import FitResult
+
+# The rest takes seconds to import, and is not needed to know what is trained already.
+if TYPE_CHECKING:
+    import keras
 
 logger = logging.getLogger(__name__)
 
 _LOOK = 0.1  # seconds between two looks at whether to stop
 
-# All that is not given is scikit-learn's default: for the first L-BFGS on all images at once, with the L2 penalty of
-# C = 1, where only the iterations are too few; for the second Adam, its own L2 penalty, and no early stopping.
-_ESTIMATORS: dict[str, Callable[[Recipe, int], Any]] = {
-    "logistic-regression": lambda recipe, seed: LogisticRegression(max_iter=recipe.training.epochs, random_state=seed),
-    "sklearn-mlp": lambda recipe, seed: MLPClassifier(
-        hidden_layer_sizes=recipe.model.hidden,
-        activation=recipe.model.activation,
-        solver=recipe.training.optimizer,
-        learning_rate_init=recipe.training.learning_rate,
-        batch_size=recipe.training.batch_size,
-        max_iter=recipe.training.epochs,
-        random_state=seed,
-    ),
-}
 _SETTINGS: dict[str, dict[str, Any]] = {
     "logistic-regression": {
         "description": "scikit-learn's LogisticRegression: L-BFGS; of [training] only the epochs (iterations) apply",
@@ -58,7 +40,7 @@ _SETTINGS: dict[str, dict[str, Any]] = {
         "training": {"epochs": 200, "batch_size": 200, "optimizer": "adam", "learning_rate": 1e-3},
     },
 }
-NAMES = tuple(_ESTIMATORS)
+NAMES = tuple(_SETTINGS)
 
 
 def recipe(name: str, data: DataConfig) -> Recipe:
@@ -82,8 +64,10 @@ def train(run: RunDir, recipe: Recipe, seed: int, data_dir: Path | None, stop: S
         if run.trained:
             logger.info("%s is finished; nothing to do", run.model)
             return
+        from fmnist.training.trainer import FitResult
+
         loaded = dataset.load_train(data_dir, recipe.data)
-        device = f"CPU (scikit-learn {sklearn.__version__}), float32"
+        device = f"CPU (scikit-learn {importlib.metadata.version('scikit-learn')}), float32"
         run.record("train", devices=device, data=loaded.source.sha256)
         logger.info("train %s (seed %d) on %s", recipe.name, seed, device)
         begin = time.perf_counter()
@@ -107,7 +91,7 @@ def fit(recipe: Recipe, seed: int, images: Images, stop: Stop) -> Any:
     """
     if len(np.unique(images.labels)) < CLASSES:
         raise BadInput(f"{recipe.name} needs training images of all {CLASSES} classes; give other data with --data")
-    estimator = _ESTIMATORS[recipe.name](recipe, seed)
+    estimator = _estimator(recipe, seed)
     features = images.images.reshape(len(images), -1) / np.float32(255)
     fitted: Future[Any] = Future()
 
@@ -127,13 +111,39 @@ def fit(recipe: Recipe, seed: int, images: Images, stop: Stop) -> Any:
     return fitted.result()
 
 
-def to_keras(estimator: Any) -> keras.Model:
+def _estimator(recipe: Recipe, seed: int) -> Any:
+    """Return the estimator. All that is not given is scikit-learn's default.
+
+    For the first that is L-BFGS on all images at once, with the L2 penalty of C = 1, where only the iterations are too
+    few; for the second Adam, its own L2 penalty, and no early stopping.
+    """
+    training = recipe.training
+    if not recipe.model.hidden:
+        from sklearn.linear_model import LogisticRegression
+
+        return LogisticRegression(max_iter=training.epochs, random_state=seed)
+    from sklearn.neural_network import MLPClassifier
+
+    return MLPClassifier(
+        hidden_layer_sizes=recipe.model.hidden,
+        activation=recipe.model.activation,
+        solver=training.optimizer,
+        learning_rate_init=training.learning_rate,
+        batch_size=training.batch_size,
+        max_iter=training.epochs,
+        random_state=seed,
+    )
+
+
+def to_keras(estimator: Any) -> "keras.Model":
     """The same function as a Keras model of stock layers: uint8 [n, 28, 28] in, logits [n, 10] out.
 
     Args:
         estimator: as `fit` returns it.
     """
-    if isinstance(estimator, MLPClassifier):
+    from fmnist.network.build import build
+
+    if hasattr(estimator, "coefs_"):
         kernels, biases = estimator.coefs_, estimator.intercepts_
     else:
         kernels, biases = [estimator.coef_.T], [estimator.intercept_]
@@ -142,6 +152,9 @@ def to_keras(estimator: Any) -> keras.Model:
     return model
 
 
-def _figures(model: keras.Model, images: Images, prefix: str) -> dict[str, list[float]]:
+def _figures(model: "keras.Model", images: Images, prefix: str) -> dict[str, list[float]]:
+    from fmnist.evaluation.averaging import probabilities
+    from fmnist.evaluation.metrics import accuracy_figures
+
     said = accuracy_figures(images.labels, probabilities([model], images.images))
     return {prefix + name: [said[name]] for name in ("loss", "accuracy")}
