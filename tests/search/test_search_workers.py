@@ -34,6 +34,7 @@ def members(process: Process) -> list[int]:
     return [pid for pid in children if os.getsid(pid) == pid]
 
 
+@pytest.mark.faults
 def test_two_workers_find_what_one_finds_also_after_an_interruption(
     folder: Path, start: Start, fmnist: Command
 ) -> None:

@@ -64,6 +64,7 @@ def spread(values: list[float]) -> str:
     return f"{statistics.fmean(values):.4f} ± {statistics.stdev(values):.4f}"
 
 
+@pytest.mark.faults
 def test_processes_share_the_trainings_and_go_on_with_one_that_was_killed(
     tmp_path: Path, start: Start, train_files: Path
 ) -> None:
@@ -116,6 +117,7 @@ def five(run: Path, tmp_path: Path) -> list[RunDir]:
     return runs
 
 
+@pytest.mark.faults
 def test_nothing_is_judged_while_a_training_is_in_other_hands(five: list[RunDir], fmnist: Command) -> None:
     five[3].model.unlink()
     tiny = ("evidence", "--recipe", "tiny.toml", "--seeds", "5", "--reference-seeds", "0")
