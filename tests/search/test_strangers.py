@@ -40,7 +40,7 @@ def test_calls_that_say_nothing_stop_nobody(
 ) -> None:
     search.chief(role=Role("chief", token=token))
     with silent_calls(search.address(), path, calls, connections):
-        with grpc.insecure_channel(search.address()) as channel:
+        with search.call() as channel:
             probe = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=10)
         assert probe.status == health_pb2.HealthCheckResponse.SERVING
         search.worker(role=Role("worker-0", token=token))
