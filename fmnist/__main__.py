@@ -1,4 +1,4 @@
-"""The `fmnist` command: the environment is settled before anything else is imported."""
+"""Start the `fmnist` command. The environment variables are settled before anything else is imported."""
 
 
 def main() -> None:
@@ -9,7 +9,7 @@ def main() -> None:
     chatter.silence()
     from fmnist import signals
 
-    # The rest of the imports takes a while.
+    # Before the remaining imports, which take seconds.
     stop = signals.stop_on_signals()
 
     from fmnist.cli import app

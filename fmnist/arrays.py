@@ -1,4 +1,4 @@
-"""Files of arrays (NumPy's .npz): written whole, and read only if every byte is what was written."""
+"""Write and read files of named arrays (NumPy's .npz): atomically, and only if their checksums are right."""
 
 import errno
 import zipfile
@@ -14,17 +14,17 @@ from fmnist.text import shorten
 
 
 def save(path: Path, arrays: Mapping[str, np.ndarray], *, compress: bool = False) -> None:
-    """Write arrays by name, atomically."""
+    """Write arrays, each by its name, atomically."""
     with atomic_write(path) as file:
         (np.savez_compressed if compress else np.savez)(file, **dict[str, Any](arrays))
 
 
 def load(path: Path) -> dict[str, np.ndarray]:
-    """What `save` wrote.
+    """Return the arrays that `save` wrote, by name.
 
     Raises:
-        ValueError: it is damaged; one line says how.
-        OSError: it cannot be read, whatever it holds; FileNotFoundError if there is none.
+        ValueError: the file is damaged; the message is one line that says how.
+        OSError: the system cannot read the file; FileNotFoundError if it does not exist.
     """
     try:
         with open_regular(path) as file:
@@ -32,8 +32,8 @@ def load(path: Path) -> dict[str, np.ndarray]:
             file.seek(0)
             with np.load(file, allow_pickle=False) as found:
                 return {name: found[name] for name in found.files}
-    except Exception as error:  # whatever zip, zlib, or NumPy's parser of a header meets
-        # A place before the file's beginning is not to be had either.
+    except Exception as error:  # zipfile, zlib and NumPy's header parser raise many types
+        # Damage, too: an OSError without a number, and EINVAL from a seek to before the file's beginning.
         if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
             error.filename = error.filename or str(path)
             raise
@@ -41,7 +41,7 @@ def load(path: Path) -> dict[str, np.ndarray]:
 
 
 def _verify(file: IO[bytes]) -> None:
-    """Compare what zip holds with its checksums, before anything of it is believed."""
+    """Verify the archive's checksums before its content is used; raise ValueError if one is wrong."""
     with zipfile.ZipFile(file) as archive:
         size = sum(member.file_size for member in archive.infolist())
         if size > memory.available():

@@ -1,8 +1,9 @@
-"""Keeps what libraries say of themselves off stderr: a job's stderr is for its own words, and for errors.
+"""Keep the idle log lines of libraries off stderr, which is for the job's own lines and for errors.
 
-TF_CPP_MIN_LOG_LEVEL and its like stop only some lines: TensorFlow announces oneDNN, and absl its own start, before
-they have read it. So file descriptor 2, which all compiled code writes to, becomes a pipe to a process that passes on
-what it does not know to be idle talk. A process, not a thread: it outlives a crash, and shows what that said.
+TF_CPP_MIN_LOG_LEVEL and similar variables stop only some lines: TensorFlow announces oneDNN, and absl its own start,
+before they read them. So file descriptor 2, which all compiled code writes to, becomes a pipe to a filter that passes
+on every line that it does not recognise as idle. The filter is a process, not a thread: it survives a crash of this
+process, and passes on the last lines.
 """
 
 import atexit
@@ -17,10 +18,10 @@ import time
 import warnings
 
 _GOODBYE = 2.0  # seconds for the last lines to be passed on
-_PATIENCE = 0.2  # seconds after which a line without an end is judged as it is
+_PATIENCE = 0.2  # seconds after which an unfinished line is matched as it is
 _READ = 65536
 
-# Lines of level INFO and WARNING, and the few of others that only say what the job says itself.
+# Lines of level INFO and WARNING, and a few others that only repeat what the job itself reports.
 _CHATTER = re.compile(
     rb"[IWV]\d{4} \d\d:\d\d:\d+\.\d+ +\d+ \S+:\d+\] "  # absl: TensorFlow, XLA, gRPC, LiteRT
     rb"|\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+: [IWV] \S+:\d+\] "  # TensorFlow's own form
@@ -29,21 +30,21 @@ _CHATTER = re.compile(
     rb"|To enable the following instructions: .* rebuild TensorFlow with the appropriate compiler flags"
     rb"|INFO: |WARNING: Attempting to use a delegate "  # LiteRT
     rb"|OMP: (Info|Warning) #"
-    # CUDA's stub, and CUDA, where there is no GPU: `devices` says so where it matters.
+    # CUDA, or its stub library, without a GPU; `devices` reports a missing GPU where that matters.
     rb"|E\d{4} .* cuda_platform\.cc:\d+\] failed call to cuInit: .*(\(303\)|CUDA_ERROR_NO_DEVICE)"
 )
 
 
 def silence() -> None:
-    """Begin to filter file descriptor 2, and all that Python's warnings say; `sys.stderr` goes around the filter.
+    """Start to filter file descriptor 2, and drop Python's warnings; `sys.stderr` bypasses the filter.
 
-    Call it before there are threads. Child processes that should not be filtered take `sys.stderr` for their stderr.
+    Call it before any thread starts. Child processes that should not be filtered take `sys.stderr` as their stderr.
     """
     warnings.resetwarnings()
     warnings.simplefilter("ignore")
     _open_the_standard_files()
     stderr, (source, pipe) = os.dup(2), os.pipe()
-    # They are for the job, also where they come to its whole group; the filter never heeds them.
+    # The filter ignores all signals: those that are sent to the process group are for the job.
     heeded = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     child = os.fork()
     if child == 0:
@@ -54,7 +55,7 @@ def silence() -> None:
     os.dup2(pipe, 2)
     os.close(pipe)
     sys.stderr = os.fdopen(stderr, "w", buffering=1, encoding=sys.stderr.encoding, errors=sys.stderr.errors)
-    # In place of nothing, where compiled code ends the process by a signal; after what that said of it.
+    # Reports a crash of compiled code, after that code's own lines; otherwise the process would end silently.
     faulthandler.enable(2, all_threads=False)
     global _child
     _child = child
@@ -65,20 +66,24 @@ _child: int | None = None
 
 
 def release() -> None:
-    """Put file descriptor 2 back, once all that was written to it is passed on. Nothing to do without a filter."""
+    """Restore file descriptor 2, and wait for the filter to pass on its last lines. Without a filter, do nothing."""
     global _child
     if _child is None:
         return
     os.dup2(sys.stderr.fileno(), 2)
     child, _child = _child, None
     deadline = time.monotonic() + _GOODBYE
-    # A grandchild that has the pipe would keep it open.
+    # Not for ever: a grandchild that has inherited the pipe keeps it open.
     while not _ended(child) and time.monotonic() < deadline:
         time.sleep(0.001)
 
 
 def _open_the_standard_files() -> None:
-    """A job may be started without them; the next file that is opened must not become what others write messages to."""
+    """Open those of the descriptors 0, 1 and 2 that are closed, on /dev/null.
+
+    A job may be started without them. The next file to be opened would take the free number, and libraries would write
+    their messages into it.
+    """
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
@@ -95,9 +100,9 @@ def _ended(child: int) -> bool:
 
 
 def _be_the_filter(source: int, stderr: int) -> None:
-    """Pass on what `source` brings until nobody has its other end; does not return."""
+    """Pass lines on from `source` to `stderr` until no process has the other end of `source`; never return."""
     try:
-        # Whoever waits for the end of the job's output, or of another file of its, must not wait for this process.
+        # A reader that waits for the end of the job's output, or of another open file, must not wait for this process.
         first, second = sorted((source, stderr))
         os.closerange(0, first)
         os.closerange(first + 1, second)

@@ -1,4 +1,4 @@
-"""Which devices train, by which strategy, in which precision, compiled by XLA or not; said in one line."""
+"""Choose the devices, the strategy, the precision and the compilation (XLA or not) of a training."""
 
 import contextlib
 import logging
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from fmnist import environment
 from fmnist.errors import BadInput
 
-# TensorFlow is imported where it is asked, so that a job can be checked before the seconds which that takes.
+# TensorFlow takes seconds to import, so each function imports it itself: a job's input is checked before that.
 if TYPE_CHECKING:
     import tensorflow as tf
 
@@ -25,12 +25,12 @@ _INSTRUCTION_SETS = re.compile(r"sse4|avx|fma|f16c|amx|asimd|sve|bf16|i8mm")
 
 @dataclass(frozen=True)
 class Devices:
-    """The devices of this process, chosen once: TensorFlow cannot change them after its first operation.
+    """The devices of this process. They are chosen once: TensorFlow cannot change them after its first operation.
 
     kind: "cpu" or "gpu".
-    names: of the logical devices, for example ("CPU:0",).
-    precision: a Keras dtype policy, to train in.
-    hardware: what the machine calls them.
+    names: the names of the logical devices, for example ("CPU:0",).
+    precision: the Keras dtype policy to train in.
+    hardware: the model name of the processor, or of the first GPU.
     """
 
     kind: str
@@ -44,22 +44,22 @@ class Devices:
 
     @property
     def xla(self) -> bool:
-        """Whether an epoch of training is compiled by XLA: on one device; under a strategy it cannot place variables.
+        """Whether XLA compiles an epoch of training. Only on one device: under a strategy it cannot place variables.
 
         Measured on 2 cores (AVX2), 512-256-50 with batch normalisation and dropout, batch 128: 42,000 images/s with
-        XLA, 22,000 without (`make bench` measures it anew).
+        XLA, 22,000 without (`make bench` measures it again).
         """
         return self.count == 1
 
     @cached_property
     def strategy(self) -> "tf.distribute.Strategy | None":
-        """One MirroredStrategy for the life of the process; none for one device, which is faster without."""
+        """The process's MirroredStrategy; None for one device, which is faster without a strategy."""
         import tensorflow as tf
 
         return tf.distribute.MirroredStrategy(list(self.names)) if self.count > 1 else None
 
     def scope(self) -> contextlib.AbstractContextManager[Any]:
-        """The scope to make variables in."""
+        """Return the scope in which to create variables."""
         import tensorflow as tf
 
         return self.strategy.scope() if self.strategy else tf.device(self.names[0])
@@ -75,10 +75,10 @@ class Devices:
 
 
 def request(devices: str = "auto", precision: str = "auto") -> Callable[[], Devices]:
-    """Check the words and return what chooses by them, `choose`, for the moment when TensorFlow is needed.
+    """Check both options, and return a function that calls `choose` with them, to be used once TensorFlow is needed.
 
     Raises:
-        BadInput: a word that is none of those that `choose` knows.
+        BadInput: an option has a value that `choose` does not know.
     """
     if precision not in PRECISIONS:
         raise BadInput(f"--precision {precision}: choose one of {', '.join(PRECISIONS)}")
@@ -88,14 +88,14 @@ def request(devices: str = "auto", precision: str = "auto") -> Callable[[], Devi
 
 
 def choose(devices: str = "auto", precision: str = "auto") -> Devices:
-    """Choose before TensorFlow's first operation.
+    """Choose the devices and the precision. Call this before TensorFlow's first operation.
 
     Args:
         devices: "auto" (all GPUs, else the CPU), "cpu", "gpu", a number of GPUs, or "cpu:N" for N logical CPU devices.
         precision: one of PRECISIONS.
 
     Raises:
-        BadInput: a device that is not there, or a word that is none of these.
+        BadInput: this machine lacks the device, or an option has an unknown value.
     """
     import tensorflow as tf
 
@@ -116,7 +116,7 @@ def choose(devices: str = "auto", precision: str = "auto") -> Devices:
 
 
 def inventory() -> list[str]:
-    """What the machine has, a line each: the processor, then the GPUs that TensorFlow sees."""
+    """Return a line for each device of the machine: the processor, then the GPUs that TensorFlow sees."""
     import tensorflow as tf
 
     model, flags = cpuinfo()
@@ -134,7 +134,7 @@ def _gpus(gpus: list[Any], precision: str) -> Devices:
 
     tf.config.set_visible_devices(gpus, "GPU")
     for gpu in gpus:
-        # Leave the rest of the memory to others on the machine.
+        # Leave the rest of the memory to other processes.
         tf.config.experimental.set_memory_growth(gpu, True)
     details = [tf.config.experimental.get_device_details(gpu) for gpu in gpus]
     capability = min(detail.get("compute_capability", (0, 0)) for detail in details)
@@ -164,15 +164,15 @@ def _cpus(count: int, precision: str) -> Devices:
     return Devices(
         kind="cpu",
         names=tuple(f"CPU:{index}" for index in range(count)),
-        # XLA computes half-precision products in float32 here, and converts: 0.85 to 1.0 of float32's speed, with AMX.
+        # On a CPU, XLA converts half-precision products to float32: 0.85 to 1.0 times float32's speed, with AMX.
         precision="float32" if precision == "auto" else precision,
         hardware=model,
     )
 
 
 def numerics() -> dict[str, Any]:
-    """What the rounding of numbers depends on here: the processor's instruction sets, and whether oneDNN is on."""
-    # The only place that knows TensorFlow's rule, by processor and variable.
+    """Return what rounding depends on: the processor, its instruction sets, and whether oneDNN is on."""
+    # TensorFlow decides about oneDNN by processor and environment variable; no public function tells the outcome.
     from tensorflow.python.util import _pywrap_util_port
 
     model, flags = cpuinfo()
@@ -184,10 +184,10 @@ def numerics() -> dict[str, Any]:
 
 
 def cpuinfo() -> tuple[str, set[str]]:
-    """The processor's name and feature flags, as far as the system tells."""
+    """Return the processor's name ("unnamed" if the system does not tell) and its feature flags."""
     with contextlib.suppress(OSError):
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-        # `Features`: on ARM.
+        # ARM calls the flags `Features`.
         fields = dict(re.findall(r"^(model name|flags|Features)\s*: (.*)$", text, re.MULTILINE))
         flags = fields.get("flags") or fields.get("Features", "")
         return fields.get("model name", "unnamed"), set(flags.split())

@@ -1,8 +1,8 @@
-"""The environment variables that a job's result must not depend on, and what is done with each: one list.
+"""Settle the environment variables that a job's result must not depend on; one table says what is done with each.
 
-A job's result depends on its recipe, seed, data and devices, not on what a site or a user's other work has set. So
-`settle` runs first in every process, before anything heavy is imported. The table in docs/environment.md is made of
-`VARIABLES`, by `python -m fmnist.environment`. Standard library only.
+A job's result depends on its recipe, seed, data and devices, not on variables that a site or a user has set for other
+work. So `settle` runs first in every process, before any heavy import. `python -m fmnist.environment` prints
+`VARIABLES` as the table of docs/environment.md. Standard library only.
 """
 
 import contextlib
@@ -20,11 +20,11 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Variable:
-    """What is done with one environment variable, or with all that match a pattern.
+    """An environment variable, or all that match a pattern, and what is done with it.
 
-    pattern: as in `fnmatch`; of several that match a name the first one counts.
+    pattern: as in `fnmatch`; if several patterns match a name, the first one counts.
     action: "set" to `value`, "removed", or "kept".
-    recorded: whether config.json holds it, by name, or with its value if it is kept: it changes numbers, or may.
+    recorded: whether config.json records it, because it may change numbers: its value if it is kept, else its name.
     """
 
     pattern: str
@@ -83,7 +83,7 @@ _original: dict[str, str] | None = None
 
 
 def settle() -> None:
-    """Set, remove and keep as `VARIABLES` says; what PYTHONPATH names comes after the packages installed here."""
+    """Set, remove or keep each variable as `VARIABLES` says; put PYTHONPATH's folders after the installed packages."""
     global _original
     _original = dict(os.environ)
     for name in list(os.environ):
@@ -99,24 +99,24 @@ def settle() -> None:
 
 
 def original() -> dict[str, str]:
-    """The environment as it was before `settle`: what a child process that settles its own begins with."""
+    """Return the environment as it was before `settle`, for a child process that calls `settle` itself."""
     return dict(os.environ if _original is None else _original)
 
 
 def recorded() -> dict[str, str]:
-    """What is set, taken as it is, and may change numbers."""
+    """Return the variables, with their values, that are set, kept as they are, and may change numbers."""
     return {name: value for name, value in sorted(original().items()) if _is(name, "kept")}
 
 
 def ignored() -> list[str]:
-    """What is set, would change numbers, and is not used."""
+    """Return the names of the variables that were set, would change numbers, and were removed."""
     return sorted(name for name in original() if _is(name, "removed"))
 
 
 def gpus() -> list[str]:
-    """The GPUs that this process may use, as CUDA names them; none on a machine without, whatever the environment says.
+    """Return CUDA's names of the GPUs that this process may use; none on a machine without GPUs.
 
-    As CUDA does it, the first name in CUDA_VISIBLE_DEVICES that is no GPU's ends the list.
+    As in CUDA, the list ends before the first name in CUDA_VISIBLE_DEVICES that is not a GPU's.
     """
     there = _gpus_of_the_machine()
     names = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(there)))).split(",")
@@ -129,14 +129,14 @@ def _gpus_of_the_machine() -> int:
     with contextlib.suppress(OSError, subprocess.SubprocessError):
         asked = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, check=True, timeout=60)
         return sum(line.startswith(b"GPU ") for line in asked.stdout.splitlines())
-    # A container may have been given the GPUs without the tool.
+    # A container may have the GPUs without the tool.
     with contextlib.suppress(OSError):
         return len(os.listdir("/proc/driver/nvidia/gpus"))
     return 0
 
 
 def table() -> str:
-    """`VARIABLES` in Markdown."""
+    """Return `VARIABLES` as a table in Markdown."""
     lines = ["| variable | what is done with it | why | in config.json |", "| --- | --- | --- | --- |"]
     for variable in VARIABLES:
         action = f"set to `{variable.value}`" if variable.action == "set" else variable.action
@@ -155,7 +155,7 @@ def _is(name: str, action: str) -> bool:
 
 
 def _settle_python_path() -> None:
-    """Look into a site's PYTHONPATH last: it may hold another Keras or NumPy than the one installed with fmnist."""
+    """Move PYTHONPATH's folders to the end of sys.path: they may hold another Keras or NumPy than the installed one."""
     given = map(os.path.abspath, filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep)))
     foreign = set(given) - {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
     sys.path.sort(key=lambda entry: os.path.abspath(entry) in foreign)

@@ -1,4 +1,4 @@
-"""How a job ends when it does not end well; the exit codes 64 and 75 are those that a scheduler can act on."""
+"""Define the exceptions and exit codes of jobs that do not end well; a scheduler can act on codes 64 and 75."""
 
 import errno
 import os
@@ -9,8 +9,8 @@ EXIT_BAD_INPUT = 64
 EXIT_INTERRUPTED = 75
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""What a disk without room says."""
-# What the system would say of a fault of ours. All else that it may say is its own affair, or its user's.
+"""Error numbers that mean that there is no room on the disk."""
+# Error numbers that a bug in this program would cause. Any other one is due to the system or its user.
 _OURS = (errno.EBADF, errno.EFAULT, errno.ENOTSOCK, errno.ECHILD, errno.ESRCH)
 _ADVICE = {
     **dict.fromkeys(FULL, "make room, or choose another place"),
@@ -35,18 +35,18 @@ _ANY_ADVICE = "try again when the system is well, or choose another place"
 
 
 class BadInput(Exception):
-    """The configuration, the data or the run folder cannot be used; a retry would meet it again.
+    """The configuration, the data or the run folder cannot be used; a retry would fail in the same way.
 
-    The message is one line for a person: what was wrong, which file or key, what to do.
+    The message is one line for a person: what is wrong, in which file or key, and what to do.
     """
 
 
 class Busy(BadInput):
-    """Another process is at work on the same."""
+    """Another process is already at work on the same files."""
 
 
 class Failed(Exception):
-    """The input was good and the outcome is not. The message is one line for a person."""
+    """The input was valid, but the job failed. The message is one line for a person."""
 
 
 class SearchFailed(Failed):
@@ -54,13 +54,13 @@ class SearchFailed(Failed):
 
 
 class ExportFailed(Failed):
-    """An exported model does not agree with the one that it was made from."""
+    """An exported model does not agree with the model that it was made from."""
 
 
 class Interrupted(SystemExit):
-    """A signal stopped the job after its state was saved; the same command goes on from there.
+    """A signal stopped the job after its state was saved; the same command continues from there.
 
-    A `SystemExit`, because Keras Tuner and Keras turn every `Exception` of a trial into a failed trial.
+    It is a `SystemExit`, because Keras Tuner and Keras turn every `Exception` of a trial into a failed trial.
     """
 
     def __init__(self) -> None:
@@ -68,7 +68,7 @@ class Interrupted(SystemExit):
 
 
 def explain(error: BaseException) -> str | None:
-    """Return the line for a person on what the system refused; None for any other error."""
+    """Return a line for a person that says what the system refused, and what to do; None for any other error."""
     code = _refusal(error)
     if code is None:
         return None
@@ -78,13 +78,13 @@ def explain(error: BaseException) -> str | None:
     elif isinstance(error, OSError) and error.strerror:
         reason = error.strerror
     else:
-        # TensorFlow puts the operation's name before the file's and behind it, and a trace below.
+        # TensorFlow puts the operation's name before and after the file's name, and a trace below.
         reason = str(error).splitlines()[0].rpartition("}} ")[2].partition(" [Op:")[0]
     return f"{reason}; {_ADVICE.get(code, _ANY_ADVICE)}"
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether memory, the machine's or a device's, could not be had."""
+    """Tell whether the error means that the memory of the machine or of a device ran out."""
     return isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError"
 
 
@@ -92,7 +92,7 @@ def _refusal(error: BaseException) -> int | None:
     if isinstance(error, OSError) and error.errno is not None:
         return None if error.errno in _OURS else error.errno
     said = str(error).lower()
-    # TensorFlow and HDF5 tell it by exceptions of their own; a full disk others do too.
+    # TensorFlow and HDF5 raise exceptions of their own; for a full disk other libraries do, too.
     if not (isinstance(error, OSError) or type(error).__module__.startswith("tensorflow.")):
         return next((code for code in FULL if os.strerror(code).lower() in said), None)
     if number := re.search(r"errno = (\d+)", said):
@@ -103,7 +103,7 @@ def _refusal(error: BaseException) -> int | None:
             code
             for code in errno.errorcode
             for text in [os.strerror(code).lower()]
-            # As TensorFlow ends a line on a file. Some words it has for other things, too.
+            # TensorFlow ends a line about a file like this. It uses some of these texts for other things, too.
             if first.endswith(f"; {text}") or (code in _ADVICE and text in said)
         ),
         None,
@@ -111,4 +111,4 @@ def _refusal(error: BaseException) -> int | None:
 
 
 class Restart(Interrupted):
-    """The job's state is saved, and it goes on in a fresh process: the command line starts one in this one's place."""
+    """The job's state is saved, and it continues in a fresh process: the command line replaces this process by one."""

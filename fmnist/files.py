@@ -1,8 +1,8 @@
-"""Files of a run or a user: the one way to open each, also on file systems that lack locks or the like; JSON in them.
+"""Open, read, write and lock the files of a run or a user, also on file systems that lack locks or the like.
 
-What has a file's name may be a pipe, a device, a socket, a folder or a link. To read is to follow links, for a run or
-a data set may lie elsewhere; and never to wait. To write is to replace, so a link is refused: not what it points at,
-nor the link itself, is the program's to change. What a person names as an output is followed, as a shell does it.
+A path may name a pipe, a device, a socket, a folder or a link. Reading follows links, because a run or a data set may
+lie elsewhere, and it never waits. Writing replaces a file, so it refuses a link: the program may change neither the
+link nor its target. A link that a person names as an output is followed, as a shell follows it.
 """
 
 import contextlib
@@ -31,11 +31,11 @@ from fmnist.text import shorten
 
 logger = logging.getLogger(__name__)
 
-# What parallel and network file systems say to a call that they do not have, or not for this file.
+# Errors by which parallel and network file systems refuse a call that they lack, or lack for this file.
 _LACKING = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOLCK, errno.ENOTTY, errno.EPERM}
-# What this process has told that a file system lacks.
+# The missing features of file systems that this process has already warned of.
 _warned: set[str] = set()
-# Neither waits for another end, nor becomes this process's terminal.
+# Do not wait for the other end of a pipe; do not make a terminal this process's own.
 _AT_ONCE = os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _KINDS: dict[Callable[[int], bool], str] = {
     stat.S_ISFIFO: "a pipe",
@@ -46,26 +46,26 @@ _KINDS: dict[Callable[[int], bool], str] = {
 }
 _MOST = 2**28  # bytes of a file that is read as a whole
 _PATTERN = frozenset("*?[]{}\\")
-_LOCK_SECONDS = 30.0  # for which a short lock is waited for
+_LOCK_SECONDS = 30.0  # the longest wait for a short lock
 _LOCK_LOOK = 0.01
 _DRAFT = re.compile(r"\..+\.[0-9a-f]{16}(\.[^.]+)?")
-_AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of Linux
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # Linux's constants
 
 
 def open_regular(path: Path) -> IO[bytes]:
-    """Open a file for reading, through links; on what is no regular file this never waits.
+    """Open a regular file for reading, through links. Never wait, whatever the path names.
 
     Raises:
-        OSError: it cannot be read, or is no regular file.
+        OSError: the file cannot be read, or is not a regular file.
     """
     return open(path, "rb", opener=lambda _path, _flags: _open(path, os.O_RDONLY))
 
 
 def read_bytes(path: Path, most: int = _MOST) -> bytes:
-    """Read a regular file whole.
+    """Return the content of a regular file.
 
     Raises:
-        OSError: as `open_regular`, or it holds more than `most` bytes.
+        OSError: as `open_regular`, or the file holds more than `most` bytes.
     """
     with open_regular(path) as file:
         content = file.read(most + 1)
@@ -88,23 +88,27 @@ def sha256(path: Path) -> str:
 
 
 def check_replaceable(path: Path) -> None:
-    """Raise the OSError that says why `path` is no place for a file: what is there is something else."""
+    """Check that `path` is free or names a regular file.
+
+    Raises:
+        OSError: something else has the name, such as a folder or a link.
+    """
     with contextlib.suppress(FileNotFoundError):
         _check_regular(path.lstat().st_mode, path)
 
 
 @contextlib.contextmanager
 def atomic_write(path: Path, *, durable: bool = True) -> Iterator[IO[bytes]]:
-    """Open a file beside `path` that replaces it, whole and on disk, when the block ends without an exception.
+    """Open a new file that replaces `path`, whole and on disk, when the block ends without an exception.
 
-    Without `durable` it survives this process, as it must, but perhaps not a power cut.
+    Without `durable` the file survives a kill of this process, but perhaps not a power cut.
 
     Raises:
-        OSError: it cannot be written, or what has the name is no regular file; a link is none.
+        OSError: the file cannot be written, or something else has the name, such as a folder or a link.
     """
     check_replaceable(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Not tempfile: its files are private, and some file systems refuse the chmod that would mend that.
+    # Not by tempfile: its files are private, and some file systems refuse the chmod that would change that.
     draft = path.with_name(f".{path.stem}.{secrets.token_hex(8)}{path.suffix}")
     try:
         try:
@@ -113,20 +117,20 @@ def atomic_write(path: Path, *, durable: bool = True) -> Iterator[IO[bytes]]:
                 file.flush()
                 if durable:
                     _sync(file)
-            # After the close, by which some file systems tell that a write has failed.
+            # After the close: some file systems report only then that a write has failed.
             os.replace(draft, path)
         except BaseException:
             draft.unlink(missing_ok=True)
             raise
     except OSError as error:
-        # A full disk tells no name, and the draft's says little.
+        # The error of a full disk has no file name, and the draft's name says little.
         if error.filename in (None, str(draft)):
             error.filename = str(path)
         raise
 
 
 def copy(source: Path, path: Path) -> Path:
-    """Copy what a file holds, and not its permissions, which some file systems refuse; return `path`.
+    """Copy a file's content, but not its permissions, which some file systems refuse; return `path`.
 
     Raises:
         OSError: as `open_regular` and `atomic_write`.
@@ -137,21 +141,21 @@ def copy(source: Path, path: Path) -> Path:
 
 
 def _open_draft(draft: Path) -> IO[bytes]:
-    """Open a new file, and lock it: that tells `sweep` that its writer lives."""
+    """Open a new file, and lock it: the lock tells `sweep` that the writer is alive."""
     while True:
         file = draft.open("x+b")
         with contextlib.suppress(OSError):
             fcntl.flock(file, fcntl.LOCK_EX)
-        # `sweep` may have come before the lock.
+        # `sweep` may have removed the file before it was locked.
         if draft.exists():
             return file
         file.close()
 
 
 def sweep(folder: Path) -> None:
-    """Remove the drafts in `folder` whose writers were killed; those of living ones are locked.
+    """Remove the drafts in `folder` whose writers were killed; a living writer holds a lock on its draft.
 
-    Nothing is removed on a file system without locks.
+    On a file system without locks nothing is removed.
     """
     with contextlib.suppress(OSError):
         for draft in folder.iterdir():
@@ -162,10 +166,10 @@ def sweep(folder: Path) -> None:
 
 
 def replace_folder(made: str, path: Path) -> None:
-    """Put the folder or file `made`, of the same file system, in place of `path`; a kill leaves one of the two.
+    """Replace `path` by the folder or file `made`, on the same file system; after a kill one of the two is there.
 
-    What was there goes, or is `made` afterwards. On a file system that cannot exchange two folders a kill may leave the
-    old one aside, for `recover_folder`.
+    The old content is removed, or is in `made` afterwards. On a file system that cannot exchange two folders, a kill
+    may leave the old folder under another name; `recover_folder` puts it back.
     """
     if not path.is_dir() or path.is_symlink():
         os.replace(made, path)
@@ -180,7 +184,7 @@ def replace_folder(made: str, path: Path) -> None:
 
 
 def recover_folder(path: Path) -> None:
-    """Put back what `replace_folder` had put aside when it was killed."""
+    """Put back the folder that `replace_folder` had renamed when it was killed; remove it if `path` exists."""
     if path.exists():
         shutil.rmtree(_aside(path), ignore_errors=True)
     elif _aside(path).exists():
@@ -192,35 +196,35 @@ def _aside(path: Path) -> Path:
 
 
 def write_text(path: Path, text: str, *, durable: bool = True) -> None:
-    """Write `text` as UTF-8, atomically; what UTF-8 cannot hold (of a file's name) is escaped."""
+    """Write `text` as UTF-8, atomically; characters that UTF-8 cannot hold (from a file's name) are escaped."""
     with atomic_write(path, durable=durable) as file:
         file.write(text.encode("utf-8", "backslashreplace"))
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` as indented JSON, atomically. NaN and infinity are refused: no other reader takes them."""
+    """Write `value` as indented JSON, atomically. Raise ValueError for NaN and infinity, which JSON does not have."""
     write_text(path, to_json(value))
 
 
 def to_json(value: Any) -> str:
-    """Return `value` as indented JSON, as `write_json` writes it."""
+    """Return the text of `value` as indented JSON, as `write_json` writes it."""
     return json.dumps(value, indent=2, allow_nan=False) + "\n"
 
 
 def write_output(path: Path, text: str) -> None:
-    """Write `text` to what a person has named: a file, replaced whole, or a pipe, a terminal or a device.
+    """Write `text` to a path that a person has named: a file, replaced atomically, a pipe, a terminal or a device.
 
     Raises:
-        OSError: it cannot be written, is a folder or a socket, or is a pipe that nobody reads.
+        OSError: the path cannot be written, is a folder or a socket, or is a pipe that nobody reads.
     """
     try:
         found = path.stat()
     except FileNotFoundError:
-        # A link may point at what is to be made.
+        # A link may point at a file that does not exist yet.
         write_text(path.resolve(), text)
         return
     for stream in (sys.stdout, sys.stderr):
-        # Such as /dev/stdout: opened anew, a file would be written from its beginning, over what is there.
+        # Such as /dev/stdout: if that is a file, to open it again would overwrite it from its beginning.
         with contextlib.suppress(OSError, ValueError):
             if os.path.samestat(found, os.fstat(stream.fileno())):
                 stream.write(text)
@@ -241,7 +245,7 @@ def write_output(path: Path, text: str) -> None:
 
 
 def is_stream(path: Path) -> bool:
-    """Whether `path` names a pipe or a device, which can be written but holds nothing to be read again."""
+    """Tell whether `path` names a pipe or a character device, which can be written, but not read back."""
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:
@@ -250,10 +254,10 @@ def is_stream(path: Path) -> bool:
 
 
 def read_json(path: Path, keys: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Read an object from JSON.
+    """Read a JSON object from a file.
 
     Raises:
-        BadInput: no such file, not an object, or one of `keys` is missing.
+        BadInput: the file is missing, cannot be read, holds no JSON object, or lacks one of `keys`.
     """
     try:
         value = json.loads(read_bytes(path), parse_float=_finite, parse_constant=_finite)
@@ -278,10 +282,10 @@ def _finite(text: str) -> float:
 
 
 def open_lock(path: Path) -> IO[bytes]:
-    """Open, or make, a file to be locked; what it holds stays.
+    """Open a file to be locked, and create it if it is missing; its content stays.
 
     Raises:
-        OSError: it cannot be opened, or is no regular file; a link is none.
+        OSError: the file cannot be opened, or is not a regular file (a link is not).
     """
     check_replaceable(path)
     return open(path, "r+b", opener=lambda _path, _flags: _open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW))
@@ -289,10 +293,13 @@ def open_lock(path: Path) -> IO[bytes]:
 
 @contextlib.contextmanager
 def locked(path: Path, what: str) -> Iterator[None]:
-    """Hold the lock file `path` for a moment; another process that has it is waited for.
+    """Hold a lock on the file `path` during the block; wait while another process holds it.
+
+    Args:
+        what: what the lock protects, for the message.
 
     Raises:
-        Busy: it has had `what` for half a minute.
+        Busy: another process has held the lock for half a minute.
     """
     deadline = time.monotonic() + _LOCK_SECONDS
     with open_lock(path) as file:
@@ -304,9 +311,9 @@ def locked(path: Path, what: str) -> Iterator[None]:
 
 
 def lock(file: IO[Any]) -> bool:
-    """Lock an open file for this process, however that ends; return whether no other process has it.
+    """Lock an open file until this process ends or closes it; return False if another process has the lock.
 
-    On a file system without locks nobody has, and a warning says so.
+    On a file system without locks, return True and log a warning.
     """
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -322,16 +329,21 @@ def lock(file: IO[Any]) -> bool:
 
 
 def check_writable(folder: Path) -> None:
-    """Raise the OSError that writing into `folder` meets; the permissions alone do not tell on network mounts."""
+    """Check that `folder` can be written, by writing: on network mounts the permissions alone do not tell.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
     with tempfile.TemporaryFile(dir=folder):
         pass
 
 
 @functools.cache
 def utf8_path(folder: Path) -> str:
-    """Return a path to `folder`, which is made if missing, for libraries that read a path as UTF-8, or as a pattern.
+    """Return a path to `folder` for libraries that read a path as UTF-8, or as a pattern.
 
-    Of a name in another encoding they would make a second folder, or an error; of `[x]` they would find `x`.
+    For a name in another encoding such a library would create a second folder, or fail; for `[x]` it would find `x`.
+    For such a name, create the folder if it is missing, and return the path of an open descriptor.
     """
     with contextlib.suppress(UnicodeEncodeError):
         if str(folder).encode("utf-8") == os.fsencode(folder) and not _PATTERN.intersection(str(folder)):

@@ -1,19 +1,19 @@
-"""How much memory this process may have."""
+"""Measure how much memory this process can still allocate."""
 
 import contextlib
 import functools
 import re
 from pathlib import Path
 
-# Of a control group: the files of its limit and of what it has.
+# The files of a control group that hold its limit and its usage.
 _VERSION_1 = ("memory.limit_in_bytes", "memory.usage_in_bytes")
 _VERSION_2 = ("memory.max", "memory.current")
 
 
 def available() -> int:
-    """Bytes that this process could still have: what the machine has free or can free, within its control groups.
+    """Return the bytes that this process can still allocate: free or reclaimable, within its control groups' limits.
 
-    As much as there can be, where the system does not tell.
+    Where the system does not tell, the memory counts as unlimited.
     """
     return min([_free(), *_limits()])
 
@@ -27,7 +27,7 @@ def _free() -> int:
 
 
 def _limits() -> list[int]:
-    """What each control group above this process leaves it, of version 2 or 1."""
+    """Return the bytes that each control group (version 1 or 2) above this process leaves to it."""
     left = []
     for folder, limit, usage in _groups():
         with contextlib.suppress(OSError, ValueError):
@@ -38,7 +38,7 @@ def _limits() -> list[int]:
 
 
 def _cache(folder: Path) -> int:
-    """Of a group's memory, what holds files and is given up for others."""
+    """Return the bytes of a group's memory that cache files, and that the kernel frees on demand."""
     with contextlib.suppress(OSError):
         stat = (folder / "memory.stat").read_text(encoding="ascii")
         return sum(map(int, re.findall(r"^(?:total_)?(?:in)?active_file (\d+)$", stat, re.MULTILINE)))
@@ -47,7 +47,7 @@ def _cache(folder: Path) -> int:
 
 @functools.cache
 def _groups() -> list[tuple[Path, str, str]]:
-    """Folder and files of each."""
+    """Return the folder of each control group of this process, and the names of its limit and usage files."""
     found = []
     with contextlib.suppress(OSError):
         for line in Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines():

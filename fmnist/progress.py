@@ -1,4 +1,4 @@
-"""How far long work is: on a terminal a bar with rate and time left. A log has the lines that jobs write anyway."""
+"""Show the progress of long work on a terminal: a bar with rate and time left. A log has the jobs' own lines."""
 
 import contextlib
 import logging
@@ -18,9 +18,9 @@ _LOOK = 0.2  # seconds between two looks at a folder
 
 @contextlib.contextmanager
 def bar(name: str, total: int, unit: str) -> Iterator[Advance]:
-    """A bar on stderr, to advance by a number of units; nothing if that is no terminal, or logs are quiet.
+    """Show a bar on stderr, and yield a function that advances it by a number of units.
 
-    What is logged meanwhile goes above it.
+    Log lines appear above the bar. If stderr is not a terminal, or logs are quiet, nothing is shown.
     """
     console = Console(stderr=True)
     if not console.is_terminal or not logging.getLogger().isEnabledFor(logging.INFO):
@@ -35,7 +35,7 @@ def bar(name: str, total: int, unit: str) -> Iterator[Advance]:
 
 @contextlib.contextmanager
 def folder_bar(name: str, folder: Path, total: int) -> Iterator[None]:
-    """A bar of the bytes that come into `folder`, which another process fills."""
+    """Show a bar of the bytes that another process writes into `folder`."""
     done = threading.Event()
 
     def watch(advance: Advance) -> None:
@@ -57,7 +57,7 @@ def folder_bar(name: str, folder: Path, total: int) -> Iterator[None]:
 
 def _size(folder: Path) -> int:
     size = 0
-    # A download's temporary file goes when it is whole.
+    # The temporary file of a download vanishes when the download is complete.
     with contextlib.suppress(OSError):
         for path in folder.rglob("*"):
             with contextlib.suppress(OSError):
@@ -66,7 +66,7 @@ def _size(folder: Path) -> int:
 
 
 class _Rate(ProgressColumn):
-    """Units a second, and the time left at that rate."""
+    """Column of the units per second, and of the time left at that rate."""
 
     def __init__(self, unit: str) -> None:
         super().__init__()
@@ -81,7 +81,7 @@ class _Rate(ProgressColumn):
 
 @contextlib.contextmanager
 def logging_to_stderr() -> Iterator[None]:
-    """A handler of the log keeps the stderr that it began with; the bar puts another in its place meanwhile."""
+    """Let the log's handlers write to the present `sys.stderr`, which a bar has replaced, during the block."""
     handlers = [handler for handler in logging.getLogger().handlers if isinstance(handler, logging.StreamHandler)]
     streams = [handler.setStream(sys.stderr) for handler in handlers]
     try:

@@ -1,4 +1,4 @@
-"""SIGTERM, SIGINT, SIGHUP and SIGUSR2 end a job with exit code 75: at once, or in order where it says so."""
+"""End a job on SIGTERM, SIGINT, SIGHUP or SIGUSR2 with exit code 75: at once, or in order if the job asks for that."""
 
 import contextlib
 import os
@@ -13,11 +13,11 @@ from fmnist.errors import EXIT_INTERRUPTED, Interrupted
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
 
-_GRACE = 4.0  # seconds for the main thread to leave what it is in, such as a call into compiled code
+_GRACE = 4.0  # seconds for the main thread to return from a call, such as one into compiled code
 
 
 class Stop:
-    """Whether somebody has asked this process to stop; set by a signal or by `request`."""
+    """A request to stop this process, made by a signal or by `request`."""
 
     def __init__(self) -> None:
         self._event = threading.Event()
@@ -31,7 +31,7 @@ class Stop:
         return self._event.is_set()
 
     def wait(self, seconds: float) -> bool:
-        """Sleep up to `seconds`, less if a stop is requested; return whether it is."""
+        """Sleep for `seconds`, or until a stop is requested; return whether one is requested."""
         return self._event.wait(seconds)
 
     def check(self) -> None:
@@ -41,12 +41,12 @@ class Stop:
 
     @property
     def at_once(self) -> bool:
-        """Whether a signal is to end the job wherever it is."""
+        """Whether a signal ends the job at once, wherever it is."""
         return not self._in_order
 
     @contextlib.contextmanager
     def in_order(self) -> Iterator[None]:
-        """Within, a signal is for the job to heed by `check`, when what it would lose is saved."""
+        """Let a signal only set the request during the block; the job calls `check` when its state is saved."""
         self._in_order += 1
         try:
             yield
@@ -55,11 +55,11 @@ class Stop:
 
 
 def stop_on_signals(abandon: Callable[[], None] = lambda: None) -> Stop:
-    """Install the handlers and return the `Stop` that they set. A second SIGINT ends the process, after `abandon`.
+    """Install the handlers and return the `Stop` that they set. A second SIGINT calls `abandon` and ends the process.
 
     Python runs a signal handler only between two bytecodes, which is too late for a main thread that spends seconds
-    inside one compiled epoch. The byte that the interpreter's C handler writes to the wake-up descriptor arrives at
-    once, so a thread reads those.
+    inside one compiled epoch. The interpreter's C handler writes a byte to the wake-up descriptor at once, so a thread
+    reads these bytes.
     """
     stop = Stop()
     receiver, sender = socket.socketpair()
@@ -70,13 +70,13 @@ def stop_on_signals(abandon: Callable[[], None] = lambda: None) -> Stop:
 
     def handle(_signum: int, _frame: FrameType | None) -> None:
         nonlocal raised
-        # Once: what it unwinds is not to be disturbed.
+        # Only once: a second exception must not interrupt the clean-up after the first.
         if stop.at_once and not raised:
             raised = True
             raise Interrupted
 
     for signum in STOP_SIGNALS:
-        # nohup means what it says.
+        # Under nohup, SIGHUP stays ignored.
         if signum != signal.SIGHUP or signal.getsignal(signum) != signal.SIG_IGN:
             signal.signal(signum, handle)
 
@@ -92,7 +92,7 @@ def stop_on_signals(abandon: Callable[[], None] = lambda: None) -> Stop:
             if not stop.requested:
                 _say(f"{signum.name}: stopping{'' if stop.at_once else ' at the end of this epoch'}")
             if stop.at_once:
-                # What it writes is replaced whole or not at all, so nothing needs the rest.
+                # Files are replaced atomically, so the job may end anywhere.
                 end = threading.Timer(_GRACE, os._exit, (EXIT_INTERRUPTED,))
                 end.daemon = True
                 end.start()
@@ -103,6 +103,6 @@ def stop_on_signals(abandon: Callable[[], None] = lambda: None) -> Stop:
 
 
 def _say(line: str) -> None:
-    # Whoever has closed the terminal has no use for it.
+    # If the terminal is closed, nobody needs the line.
     with contextlib.suppress(OSError, ValueError):
         print(line, file=sys.stderr, flush=True)

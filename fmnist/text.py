@@ -1,4 +1,4 @@
-"""Names and texts on systems of any encoding: paths for people and for other programs, and what is printed."""
+"""Handle names and texts on systems of any encoding: paths for people and other programs, and printed output."""
 
 import contextlib
 import errno
@@ -9,14 +9,14 @@ import stat
 import sys
 from typing import Any
 
-# What a terminal or pipe says to a writer when nobody reads any more.
+# Errors of a write to a terminal or pipe that nobody reads any more.
 _GONE = (errno.EIO, errno.EPIPE, errno.ENXIO, errno.ECONNRESET, errno.ENOTCONN)
 
 
 def printable(name: str | os.PathLike[str]) -> str:
     r"""Return a path, or a word of the command line, as text that UTF-8 can hold: `caf\xe9` where it is not UTF-8.
 
-    The name's own bytes count, whatever the locale takes them for.
+    The name's bytes are read as UTF-8, whatever the locale's encoding is.
     """
     with contextlib.suppress(UnicodeDecodeError):
         return os.fsencode(name).decode("utf-8")
@@ -24,7 +24,7 @@ def printable(name: str | os.PathLike[str]) -> str:
 
 
 def file_name(text: str) -> str:
-    """Return the text as a path: its bytes are UTF-8, whatever the locale says."""
+    """Return the text as a path whose bytes are UTF-8, whatever the locale's encoding is."""
     return os.fsdecode(text.encode("utf-8"))
 
 
@@ -35,10 +35,9 @@ def shorten(text: str, most: int = 120) -> str:
 
 
 def print_anything() -> None:
-    """Let stdout and stderr escape what their encoding lacks, and outlive whoever reads them.
+    """Let stdout and stderr escape characters that their encoding lacks, and go on when nobody reads them any more.
 
-    What a job shows may be lost with its terminal; the job does not notice. A result that a full disk refuses is an
-    error still.
+    A job's output may be lost with its terminal; the job goes on. A result that a full disk refuses is still an error.
     """
     sys.stdout = _outliving(sys.stdout, is_result=True)
     sys.stderr = _outliving(sys.stderr, is_result=False)
@@ -51,7 +50,7 @@ def _outliving(stream: Any, *, is_result: bool) -> Any:
         stream.flush()
         file = _Outliving(stream, is_result)
     except (OSError, ValueError):
-        # Not of a descriptor, or closed.
+        # The stream has no descriptor, or is closed.
         stream.reconfigure(errors="backslashreplace")
         return stream
     return io.TextIOWrapper(
@@ -63,11 +62,11 @@ def _outliving(stream: Any, *, is_result: bool) -> Any:
 
 
 class _Outliving(io.FileIO):
-    """The descriptor of a standard stream; what nobody reads is taken for written."""
+    """The descriptor of a standard stream. Output that nobody reads counts as written."""
 
     def __init__(self, stream: io.TextIOWrapper, is_result: bool) -> None:
         super().__init__(stream.fileno(), "w", closefd=False)
-        # It would close the descriptor at its end.
+        # Kept, because a stream that is deleted closes its descriptor.
         self._stream = stream
         self._must_tell = is_result
         self._is_file = stat.S_ISREG(os.fstat(self.fileno()).st_mode)
@@ -77,12 +76,12 @@ class _Outliving(io.FileIO):
             written = super().write(text)
         except OSError as error:
             if self._must_tell and (self._is_file or error.errno not in _GONE):
-                # Once, not again at the process's end.
+                # Raise once, and not again when the process ends.
                 self._must_tell = False
                 raise
             return len(text)
         if written is None:
-            # A terminal or pipe that others have made non-blocking.
+            # Another process has made the terminal or pipe non-blocking.
             select.select([], [self], [])
             return 0
         return written

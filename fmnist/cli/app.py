@@ -1,4 +1,4 @@
-"""The command line: each command parses, then calls one function. TensorFlow is imported by the job that needs it."""
+"""Define the command line: each command parses its options and calls one function, which imports what it needs."""
 
 import logging
 import os
@@ -31,14 +31,14 @@ from fmnist.text import file_name, print_anything, printable, shorten
 app = typer.Typer(
     help="Search, train and evaluate dense networks on Fashion-MNIST.",
     epilog="Example: fmnist train --recipe regularized-mlp --seed 1",
-    # Boxes around the options would not fit a screen.
+    # Boxes around the options would make the help too wide for a screen.
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 
-# How finished models are run. Without it TensorFlow would take all of a GPU's memory.
+# The devices for finished models. Without this choice TensorFlow would take all of a GPU's memory.
 _INFERENCE = request(precision="float32")
 
 
@@ -241,19 +241,19 @@ def devices_(devices: DevicesOption = "auto", precision: PrecisionOption = "auto
 
 
 def main(stop: Stop | None = None) -> None:
-    """Run the command and end with its exit code: one line for a person, a traceback for a bug alone.
+    """Run the command and end with its exit code. An error prints one line for a person; only a bug, a traceback.
 
     Args:
-        stop: what `stop_on_signals` has returned, if it was called before.
+        stop: the result of `stop_on_signals`, if that was already called.
     """
     print_anything()
     handler = logging.StreamHandler(sys.stderr)
     handler.addFilter(lambda record: record.name.startswith("fmnist") or record.levelno >= logging.ERROR)
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler])
     try:
-        # Not standalone, where a command line that cannot be parsed would end in a box of several lines.
+        # In standalone mode a command line that cannot be parsed would end in a box of several lines.
         code = app(standalone_mode=False, obj=stop or stop_on_signals())
-        # A disk may be full.
+        # Flushed here, so that an error, such as a full disk, is handled below.
         print(end="", flush=True)
         sys.exit(code)
     except typer.TyperException as error:
@@ -267,11 +267,11 @@ def main(stop: Stop | None = None) -> None:
         sys.exit(_fail(str(error), EXIT_FAILED))
     except Exception as error:
         line = explain(error)
-        # TensorFlow has one name for memory and for a disk without room.
+        # TensorFlow raises the same exception when memory runs out and when a disk is full.
         if line is None and out_of_memory(error):
             line = "out of memory; choose fewer units or a smaller batch, or a larger machine"
         elif line is None and isinstance(error, OSError) and error.errno is None:
-            # A library's own, such as HDF5's: it has no number.
+            # An error without a number, from a library such as HDF5.
             line = shorten(str(error))
         if line is None:
             raise

@@ -1,4 +1,4 @@
-"""The options that several commands share."""
+"""Define the options that several commands share."""
 
 import logging
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Several finished runs side by side: by recipe over the seeds, and two models on the same test images."""
+"""Compare finished runs: each recipe over its seeds, and pairs of models on the same test images."""
 
 import json
 import statistics
@@ -16,7 +16,10 @@ from fmnist.run.folder import RunDir, check_distinct
 
 @dataclass(frozen=True)
 class Spread:
-    """A figure over the runs of a group that have it; `deviation` is the sample's (n - 1), None below two."""
+    """A figure's values over the runs of a group that have it.
+
+    `deviation` is the sample standard deviation (n - 1), None for fewer than two values.
+    """
 
     values: Sequence[float]
 
@@ -36,28 +39,28 @@ class Spread:
 
 @dataclass(frozen=True)
 class Group:
-    """The runs of one recipe and its settings, which differ by their seeds alone."""
+    """The runs of one recipe with the same settings; only their seeds differ."""
 
     name: str
     runs: Sequence[Results]
 
     @property
     def seeds(self) -> str:
-        """For people."""
+        """The seeds as text, for example "seeds 0, 1, 2"."""
         seeds = sorted(run.seed for run in self.runs)
         return f"{'seed' if len(seeds) == 1 else 'seeds'} {', '.join(map(str, seeds))}"
 
     def spread(self, figure: str) -> Spread:
-        """Of a figure that `Results.figures` names."""
+        """Return the values of the figure that has this name in `Results.figures`."""
         return Spread([found.value for run in self.runs for found in run.figures if found.name == figure])
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two models on the same test images.
+    """The comparison of two models on the same test images.
 
-    first_only, second_only: how many images that one alone classified correctly.
-    p: of McNemar's exact two-sided test that both are equally often right (McNemar 1947; the binomial form).
+    first_only, second_only: number of images that only this model classified correctly.
+    p: p-value of McNemar's exact two-sided test that both are equally often right (McNemar 1947; the binomial form).
     """
 
     first: Results
@@ -68,15 +71,15 @@ class Pair:
 
     @property
     def difference(self) -> float:
-        """Of the test accuracies, the second's less the first's."""
+        """The second model's test accuracy minus the first's."""
         return (self.second_only - self.first_only) / len(self.first.predictions["labels"])
 
 
 def read_all(runs: Sequence[RunDir]) -> list[Results]:
-    """Read finished runs that were judged on the same test set.
+    """Read finished runs that were evaluated on the same test set.
 
     Raises:
-        BadInput: one cannot be read, is named twice, or was judged on another test set than the first.
+        BadInput: a run cannot be read, is named twice, or was trained or evaluated on other data than the first.
     """
     check_distinct(runs)
     found: list[Results] = []
@@ -91,9 +94,10 @@ def read_all(runs: Sequence[RunDir]) -> list[Results]:
 
 
 def groups(runs: Sequence[Results]) -> list[Group]:
-    """By recipe and settings, in the order of the first run of each; a setting that tells two of a name apart is named.
+    """Group the runs by recipe and settings, in the order of each group's first run.
 
-    The number of trials is such a setting, as is all that was given by `--set`.
+    Where several groups have the same recipe name, the later ones are named with the settings that differ from the
+    first. The number of trials is such a setting, and so is each `--set`.
     """
     members: dict[str, list[Results]] = {}
     for run in runs:
@@ -108,7 +112,7 @@ def groups(runs: Sequence[Results]) -> list[Group]:
 
 
 def pairs(runs: Sequence[Results]) -> list[Pair]:
-    """The two runs, if there are two; else every two that share the seed and differ in recipe or settings."""
+    """Compare the two runs if there are two; else each two that share a seed and differ in recipe or settings."""
     if len(runs) == 2:
         return [compare(*runs)]
     of = {id(run): group.name for group in groups(runs) for run in group.runs}
@@ -121,8 +125,8 @@ def pairs(runs: Sequence[Results]) -> list[Pair]:
 
 
 def compare(first: Results, second: Results) -> Pair:
-    """McNemar's test on what both predicted."""
-    # It takes half a second to import.
+    """Compare two models by McNemar's test on their predictions."""
+    # The import takes half a second.
     from scipy.stats import binomtest
 
     right = [run.predictions["predicted"] == run.predictions["labels"] for run in (first, second)]

@@ -1,4 +1,4 @@
-"""`report` of one run: a table for the terminal and a page for the browser."""
+"""Report one run: a table for the terminal and a page for the browser."""
 
 import io
 import json
@@ -20,10 +20,10 @@ _CONFUSIONS = 8
 
 
 def summary(run: RunDir) -> str:
-    """The run as plain text of 80 columns: what was measured and run, and where the files are.
+    """Return a plain text of 80 columns: the run's figures and settings, and the place of its files.
 
     Raises:
-        BadInput: no run here, not evaluated yet, or a damaged file.
+        BadInput: there is no run, it is not evaluated yet, or a file is damaged.
     """
     results = read(run)
     alert = warning(results)
@@ -42,10 +42,10 @@ def summary(run: RunDir) -> str:
 
 
 def write(run: RunDir, output: Path | None = None) -> Path:
-    """Write the page, which loads nothing else, to `output` or else to the run's report.html; return where it is.
+    """Write the page to `output`, or to the run's report.html, and return its path. The page loads no other file.
 
     Raises:
-        BadInput: no run here, not evaluated yet, or a damaged file.
+        BadInput: there is no run, it is not evaluated yet, or a file is damaged.
     """
     results = read(run)
     sections = dict(_sections(results))
@@ -56,7 +56,7 @@ def write(run: RunDir, output: Path | None = None) -> Path:
 
 
 def _sections(results: Results) -> Iterator[tuple[str, str]]:
-    """Title and fragment of each section."""
+    """Return the title and the HTML of each section that has content."""
     parts = {
         "Figures": _figures(results),
         "Learning curves": _learning_curves(results),
@@ -244,7 +244,7 @@ def _configuration(results: Results) -> list[str]:
 
 
 def _provenance(results: Results) -> list[str]:
-    # The hashes have a table of their own: they are the same for every job.
+    # The hashes are the same for every job, so they have a table of their own.
     jobs = {
         name: _flat({fact: value for fact, value in job.items() if fact != "data" and value is not None})
         for name, job in results.jobs.items()

@@ -1,6 +1,6 @@
-"""The parts of a self-contained HTML page: document, tables, tiles, pictures. It knows nothing of runs.
+"""Build the parts of a self-contained HTML page: document, tables, tiles, pictures. It knows nothing of runs.
 
-Every function takes plain text and returns HTML. What goes into a page is escaped here, or in `plots`.
+Every function takes plain text, or HTML as `fragments`, and returns HTML. Text is escaped here, or in `plots`.
 """
 
 import base64
@@ -18,7 +18,7 @@ _NUMBER = re.compile(r"(< )?[-+]?\d[\d,]*(\.\d+)?(e[-+]?\d+)?%?")
 _FILES = resources.files("fmnist.report")
 _STYLE, _SCRIPT = (_FILES.joinpath(name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
 _SCRIPT_HASH = base64.b64encode(hashlib.sha256(_SCRIPT.encode()).digest()).decode()
-# A browser that is told so loads nothing from elsewhere and runs no other script, whatever a name or message holds.
+# With this policy a browser loads nothing and runs no other script, whatever a name or message contains.
 _POLICY = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{_SCRIPT_HASH}'"
 
 _DOCUMENT = Template("""<!doctype html>
@@ -40,44 +40,44 @@ $body
 
 
 def document(title: str, fragments: Iterable[str]) -> str:
-    """The whole page around its fragments."""
+    """Return the whole page with these fragments as its body."""
     body = "\n".join(fragments)
     return _DOCUMENT.substitute(title=escape(title), policy=_POLICY, style=_STYLE, script=_SCRIPT, body=body)
 
 
 def element(tag: str, text: str, kind: str = "") -> str:
-    """One element of plain text; `kind` is its class."""
+    """Return an element that holds plain text; `kind` is its class."""
     return f"<{tag}{_class(kind)}>{escape(text)}</{tag}>"
 
 
 def link(text: str, address: str) -> str:
-    """A link to a file, by its path from the page's folder."""
+    """Return a link to a file; `address` is its path, relative to the page's folder."""
     return f'<p><a href="{escape(quote(os.fsencode(address)))}">{escape(text)}</a></p>'
 
 
 def section(title: str, *fragments: str) -> str:
-    """A titled part of the page, which `contents` can lead to."""
+    """Return a section with a title, to which `contents` can link."""
     return f'<section id="{_slug(title)}">{element("h2", title)}{"".join(fragments)}</section>'
 
 
 def contents(titles: Iterable[str]) -> str:
-    """Links to the sections of these titles."""
+    """Return links to the sections that have these titles."""
     links = (f'<a href="#{_slug(title)}">{escape(title)}</a>' for title in titles)
     return f"<nav>{''.join(links)}</nav>"
 
 
 def columns(fragments: Iterable[str]) -> str:
-    """Fragments side by side, as many as the width allows."""
+    """Place fragments side by side, as many as the width allows."""
     return f"<div class=columns>{''.join(f'<div>{fragment}</div>' for fragment in fragments)}</div>"
 
 
 def details(title: str, *fragments: str) -> str:
-    """What a click on the title unfolds."""
+    """Return fragments that a click on the title unfolds."""
     return f"<details>{element('summary', title)}{''.join(fragments)}</details>"
 
 
 def tiles(rows: Iterable[tuple[str, str, str]]) -> str:
-    """Key figures: of each its name, the figure and a note."""
+    """Return a tile for each row: the name of a key figure, the figure and a note."""
     cells = (
         f"<div>{element('span', name)}{element('b', value)}{element('small', note)}</div>" for name, value, note in rows
     )
@@ -85,10 +85,10 @@ def tiles(rows: Iterable[tuple[str, str, str]]) -> str:
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]], kind: str = "") -> str:
-    """A table whose first column names the rows; columns of numbers are aligned right.
+    """Return a table whose first column names the rows; columns of numbers are aligned right.
 
-    `kind` holds "wide" for a table of many columns, which is scrolled sideways rather than broken into lines, and
-    "sortable" for one that a click on a column's head sorts.
+    `kind` may contain two words: with "wide" a table of many columns scrolls sideways and does not wrap its lines; with
+    "sortable" a click on a column's head sorts the table.
     """
     names, *columns = zip(*rows, strict=True)
     kinds = ["number" if all(_NUMBER.fullmatch(cell) for cell in column if cell) else "" for column in columns]
@@ -103,7 +103,7 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]], kind: str = "") 
 
 
 def bar_table(header: Sequence[str], rows: Iterable[tuple[str, Sequence[float]]]) -> str:
-    """Shares from 0 to 1, each a number on a bar of that length."""
+    """Return a table of shares from 0 to 1, each shown as a number on a bar of that length."""
     head = "".join(element("th", name) for name in header)
     body = (
         (name, "".join(f'<td class=number style="--share:{value:.4f}">{value:.4f}</td>' for value in values))
@@ -113,7 +113,7 @@ def bar_table(header: Sequence[str], rows: Iterable[tuple[str, Sequence[float]]]
 
 
 def heat_table(names: Sequence[str], matrix: Sequence[Sequence[int]]) -> str:
-    """A square matrix of counts, each cell shaded by its share of the row; off the diagonal in another colour."""
+    """Return a square matrix of counts; a cell is shaded by its share of the row, the diagonal in its own colour."""
     head = "<td></td>" + "".join(f"<th><span>{escape(name)}</span></th>" for name in names)
     body = (
         (name, "".join(_heat_cell(count, sum(row), index == column) for column, count in enumerate(row)))
@@ -123,7 +123,7 @@ def heat_table(names: Sequence[str], matrix: Sequence[Sequence[int]]) -> str:
 
 
 def gallery(pictures: Iterable[tuple[bytes, str]]) -> str:
-    """PNG images with their captions, whose lines stay lines."""
+    """Return PNG images with their captions; line breaks in a caption are kept."""
     figures = []
     for png, caption in pictures:
         lines = "<br>".join(escape(line) for line in caption.splitlines())

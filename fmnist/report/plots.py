@@ -1,4 +1,4 @@
-"""Plots as inline SVG, coloured by the page's style. They know nothing of runs."""
+"""Draw plots as inline SVG, coloured by the page's style. It knows nothing of runs."""
 
 import itertools
 import math
@@ -7,17 +7,17 @@ from dataclasses import dataclass
 from html import escape
 from typing import Literal
 
-# A parameter of so few values has them at equal distances; one that spans more than this factor, on a log scale.
+# A parameter of so few values has them at equal distances; one whose values span more than this factor, on a log scale.
 _FEW = 6
 _LOG_FACTOR = 30
 _MISSING = "–"
 SERIES = 6
-"""How many colours there are."""
+"""Number of colours."""
 
 
 @dataclass(frozen=True)
 class Series:
-    """A named sequence of y values at x = 1, 2, ...; None is left out. `color` is that of another series, if given."""
+    """A named sequence of y values at x = 1, 2, ...; None is left out. By default each series has its own `color`."""
 
     name: str
     values: Sequence[float | None]
@@ -37,7 +37,7 @@ class Interval:
 
 
 class Scale:
-    """Maps numbers to pixels."""
+    """A linear or logarithmic map from numbers to pixels."""
 
     def __init__(self, low: float, high: float, start: float, end: float, log: bool = False) -> None:
         self._map = math.log if log else float
@@ -46,7 +46,7 @@ class Scale:
 
     @classmethod
     def over(cls, values: Iterable[float], start: float, end: float, log: bool = False) -> "Scale":
-        """A scale on which these values fill nearly all the room."""
+        """Return a scale on which these values fill almost the whole range from `start` to `end`."""
         known = list(values)
         low, high = min(known), max(known)
         if log:
@@ -59,11 +59,11 @@ class Scale:
         return self._start + (self._end - self._start) * (self._map(value) - low) / (high - low)
 
     def ticks(self) -> list[tuple[float, str]]:
-        """Pixel and label of about four round numbers; on a log scale of powers of ten and thrice those."""
+        """Return pixel and label of about four round numbers; on a log scale, of 1 and 3 times powers of ten."""
         numbers = self._round_numbers()
         digits = 3
         if len(numbers) > 1:
-            # Or close ones would share a label.
+            # Without more digits, close numbers would have the same label.
             step = min(after - before for before, after in itertools.pairwise(numbers))
             largest = max(map(abs, numbers))
             digits = max(digits, 1 + math.floor(math.log10(largest)) - math.floor(math.log10(step)))
@@ -81,7 +81,7 @@ class Scale:
 
 
 class Parameter:
-    """The values of one hyperparameter over the trials, as texts, mapped to pixels; an empty one has its own place."""
+    """One hyperparameter's values over the trials, as texts, mapped to pixels; an empty value has its own place."""
 
     def __init__(self, name: str, values: Sequence[str], start: float, end: float) -> None:
         self.name = name
@@ -99,12 +99,12 @@ class Parameter:
         self.pixels = [self._scale(float(text)) if self._scale else self._places[text] for text in texts]
 
     def ticks(self) -> list[tuple[float, str]]:
-        """Pixel and label."""
+        """Return the pixel and the label of each tick."""
         return self._scale.ticks() if self._scale else [(pixel, text) for text, pixel in self._places.items()]
 
 
 def curves(title: str, x_name: str, series: Sequence[Series], mark: int | None = None) -> str:
-    """A line chart. `mark` draws a vertical line at that x."""
+    """Return a line chart. With `mark`, it has a vertical line at that x."""
     width, height, left, right, top, bottom = 480, 270, 60, 12, 28, 34
     y = Scale.over((v for line in series for v in line.values if v is not None), height - bottom, top)
     count = max(len(line.values) for line in series)
@@ -133,7 +133,7 @@ def curves(title: str, x_name: str, series: Sequence[Series], mark: int | None =
 
 
 def scatter(title: str, values: Sequence[str], scores: Sequence[float], names: Sequence[str]) -> str:
-    """Scores over a hyperparameter's values, a dot each; `names` are told when the pointer is on one."""
+    """Return a plot of scores over a hyperparameter's values; a dot shows its name when the pointer is on it."""
     width, height, left, right, top, bottom = 480, 220, 56, 16, 10, 26
     x = Parameter(title, values, left, width - right)
     y = Scale.over(scores, height - bottom, top)
@@ -151,12 +151,12 @@ def parallel_coordinates(
     goodness: Sequence[float],
     names: Sequence[str],
 ) -> str:
-    """A line a trial through its hyperparameters to its score.
+    """Return a plot with one line per trial, through its hyperparameters to its score.
 
     Args:
-        parameters: name and values, one a trial, as texts.
-        goodness: from 0 (the worst) to 1 (the best), which colours the line; the best are drawn last.
-        names: told when the pointer is on a line.
+        parameters: name and values of each hyperparameter; a value per trial, as text.
+        goodness: rank of each trial, from 0 (the worst) to 1 (the best); it colours the line. The best are drawn last.
+        names: name of each trial, shown when the pointer is on its line.
     """
     width, height, side, top, bottom = 1048, 320, 44, 44, 14
     step = (width - 2 * side - 24) / max(len(parameters), 1)
@@ -183,10 +183,12 @@ def parallel_coordinates(
 
 
 def reliability(title: str, bins: Iterable[tuple[int, float, float]]) -> str:
-    """Accuracy over confidence, a disc a bin, its area as the number of images; on the diagonal they agree.
+    """Return a reliability diagram: accuracy over confidence, with the diagonal on which both agree.
+
+    A bin is a disc, which is the larger the more images the bin holds.
 
     Args:
-        bins: number of images, mean confidence, accuracy.
+        bins: number of images, mean confidence and accuracy of each bin.
     """
     width, height, left, right, top, bottom = 480, 340, 48, 20, 16, 40
     known = list(bins)
@@ -204,7 +206,7 @@ def reliability(title: str, bins: Iterable[tuple[int, float, float]]) -> str:
 
 
 def intervals(title: str, rows: Sequence[Interval]) -> str:
-    """A dot and a whisker a row, on one scale."""
+    """Return a plot with a line per row: a dot at the value, and a bar over the interval, all on one scale."""
     width, label, right, step = 1048, 210, 30, 26
     top = 8
     bottom = top + step * len(rows)
@@ -260,5 +262,5 @@ def _is_number(text: str) -> bool:
 
 
 def _natural(text: str) -> tuple[bool, float, str]:
-    """What is missing first, numbers by their size, words by their letters."""
+    """Return a key that sorts missing values first, numbers by size and words by letters."""
     return (text != _MISSING, float(text) if _is_number(text) else 0.0, text)

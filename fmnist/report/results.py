@@ -1,4 +1,4 @@
-"""A finished run as its files tell it: the figures, and the sentences that the table and the page share."""
+"""Read the files of a finished run: its figures, and the sentences that the table and the page share."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ from fmnist.text import shorten
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure of this run beside the one that the recipe's origin reported."""
+    """A figure of this run, and the value that the recipe's origin reported."""
 
     name: str
     value: float
@@ -31,50 +31,50 @@ class Figure:
 
 @dataclass(frozen=True)
 class Results:
-    """What the files of a finished run say; a run without a search has no `best` and no `trials`."""
+    """The content of a finished run's files; a run without a search has no `best` and no `trials`."""
 
     run: RunDir
     claimed: Recipe
-    """As it was asked for: the same for every seed."""
+    """The recipe as it was requested, which is the same for every seed."""
     recipe: Recipe
-    """As it was trained: with the values that the search had chosen."""
+    """The recipe as it was trained, with the values that the search had chosen."""
     gone: Mapping[str, Any]
-    """What it was asked for by keys that this version no longer has."""
+    """The requested values of keys that this version no longer has."""
     seed: int
     jobs: Mapping[str, Mapping[str, Any]]
     metrics: Mapping[str, Any]
     predictions: Mapping[str, np.ndarray]
-    """Of the test images, as `evaluate` describes them."""
+    """The arrays of predictions.npz, over the test images, as `evaluate` describes them."""
     averaged: Mapping[str, Any] | None
-    """What metrics-tta.json says, if it is of the same model."""
+    """The content of metrics-tta.json, if it is of the same model."""
     training: Mapping[str, Any]
     best: Mapping[str, Any] | None
     trials: Sequence[Mapping[str, str]]
 
     @property
     def title(self) -> str:
-        """Names the run."""
+        """The name of the run: its recipe and seed."""
         return f"{self.recipe.name}, seed {self.seed}"
 
     @property
     def is_fashion_mnist(self) -> bool:
-        """Whether the figures compare with anything."""
+        """Whether the data set is Fashion-MNIST, so that the reference figures apply."""
         return bool(self.metrics["data"]["is_fashion_mnist"])
 
     @property
     def objective(self) -> Monitor:
-        """What the trials' scores are."""
+        """The metric that a trial's score is a value of."""
         return self.recipe.search.objective if self.recipe.search else "val_accuracy"
 
     @property
     def scores(self) -> list[float | None]:
-        """Each trial's score; None for a trial that failed or has not ended."""
+        """The score of each trial; None for a trial that failed or has not ended."""
         scores = [float(trial["score"] or "nan") for trial in self.trials]
         return [score if math.isfinite(score) else None for score in scores]
 
     @property
     def figures(self) -> list[Figure]:
-        """The figures to judge the run by, the test accuracy first; no validation accuracy if no image is held back."""
+        """The run's main figures, the test accuracy first; validation accuracy only if there are validation images."""
         test, validation, reference = self.metrics["test"], self.metrics.get("validation"), self.recipe.reference
         if reference is None or not self.is_fashion_mnist:
             reference = ReferenceConfig()
@@ -97,7 +97,7 @@ def read(run: RunDir) -> Results:
     """Read a finished run.
 
     Raises:
-        BadInput: no run here, not evaluated yet, a damaged file, or figures of another model.
+        BadInput: there is no run, it is not evaluated yet, a file is damaged, or the figures are of another model.
     """
     recipe, seed = run.recipe()
     for path in (run.metrics, run.predictions):
@@ -110,7 +110,7 @@ def read(run: RunDir) -> Results:
     return Results(
         run=run,
         claimed=recipe,
-        # What was trained, which the search may have gone beyond since.
+        # The recipe that was trained; the search may have found a better one since.
         recipe=config.recorded({**config.to_dict(recipe), **training["settings"]}, str(run.history)),
         gone=run.gone,
         seed=seed,
@@ -125,7 +125,7 @@ def read(run: RunDir) -> Results:
 
 
 def verdict(results: Results) -> str:
-    """The run's outcome in one sentence."""
+    """Return one sentence with the run's test accuracy, and its distance from the reference."""
     test = results.figures[0]
     sentence = f"{test.value:.2%} of {results.metrics['test']['images']:,} test images are classified correctly"
     if test.reference is None:
@@ -136,7 +136,7 @@ def verdict(results: Results) -> str:
 
 
 def warning(results: Results) -> str | None:
-    """What a reader must know before any figure."""
+    """Return what a reader must know before any figure; None if there is nothing."""
     said = []
     if not results.is_fashion_mnist:
         said.append("NOT FASHION-MNIST: these are the figures of another data set, and no reference applies to them.")
@@ -146,7 +146,7 @@ def warning(results: Results) -> str | None:
 
 
 def facts(results: Results) -> dict[str, str]:
-    """What was run: a line for each subject."""
+    """Return a line for each subject of the run, such as its model, its training and its files."""
     model, training = results.recipe.model, results.recipe.training
     run, fit = results.run, results.training
     dropout = ", ".join(f"{rate:g}" for rate in dict.fromkeys(model.dropout_rates)) or "0"
@@ -197,7 +197,11 @@ def _read_averaged(path: Path, model: records.Model) -> Averaged | None:
 
 
 def _read_predictions(run: RunDir, metrics: Metrics) -> dict[str, np.ndarray]:
-    """The arrays that `evaluate` describes, of the model of `metrics`."""
+    """Return the arrays of predictions.npz, as `evaluate` describes them; check them against `metrics`.
+
+    Raises:
+        BadInput: the file cannot be read, is damaged, or is of another model.
+    """
     path = run.predictions
     try:
         found = arrays.load(path)
@@ -219,7 +223,7 @@ def _read_predictions(run: RunDir, metrics: Metrics) -> dict[str, np.ndarray]:
         raise BadInput(explain(error)) from error
     except (ValueError, KeyError, TypeError) as error:
         raise BadInput(f"{path} is damaged ({shorten(str(error))}); remove it and run `fmnist eval` again") from error
-    # Older versions did not tell.
+    # Older versions did not record the model.
     if "model" in found and str(found["model"]) != metrics["model"]["sha256"]:
         raise BadInput(
             f"{path} is not of the model that {run.metrics.name} judges; remove it and run `fmnist eval` again"

@@ -1,4 +1,4 @@
-"""The search's part of a run's page: how it went, what each hyperparameter did, and the trials."""
+"""Build the search's part of a run's page: its progress, the effect of each hyperparameter, and the trials."""
 
 import itertools
 import math
@@ -11,7 +11,7 @@ _TRIAL_COLUMNS = ("trial", "status", "score", "epochs", "seconds", "worker", "me
 
 
 def fragments(results: Results) -> list[str]:
-    """HTML; none if no trial has a score."""
+    """Return the part's HTML fragments; none if no trial has a score."""
     if all(score is None for score in results.scores):
         return []
     lowest = results.objective == "val_loss"
@@ -39,7 +39,7 @@ def fragments(results: Results) -> list[str]:
 
 
 def _parameters(results: Results, progress: str, lowest: bool) -> list[str]:
-    """Parallel coordinates, then score over time and over each hyperparameter."""
+    """Plot the trials in parallel coordinates, then the score over the trials and over each hyperparameter."""
     scored = [(score, trial) for score, trial in zip(results.scores, results.trials, strict=True) if score is not None]
     scores = [score for score, _ in scored]
     drawn = _within_reach(scores, lowest)
@@ -47,7 +47,7 @@ def _parameters(results: Results, progress: str, lowest: bool) -> list[str]:
     varied = [
         (_label(column), values)
         for column in results.trials[0]
-        # Keras Tuner's own, `tuner/...`, say which round a trial belongs to.
+        # Keras Tuner's own values, `tuner/...`, only say which round a trial belongs to.
         if column not in _TRIAL_COLUMNS and "/" not in column
         for values in [[trial.get(column, "") for _, trial in scored]]
         if len(set(values)) > 1
@@ -68,7 +68,7 @@ def _parameters(results: Results, progress: str, lowest: bool) -> list[str]:
 
 
 def _within_reach(scores: list[float], lowest: bool) -> list[float]:
-    """No further behind the best than three times the median is, so that one failure does not flatten the others."""
+    """Clip scores to three times the median's distance from the best, so that a failure does not flatten the rest."""
     best, median = (min if lowest else max)(scores), statistics.median(scores)
     edge = best - 3 * (best - median)
     return [min(score, edge) if lowest else max(score, edge) for score in scores]
@@ -79,7 +79,7 @@ def _label(column: str) -> str:
 
 
 def _short(text: str) -> str:
-    """A number to four digits, or the last line, which is the one that tells in a traceback."""
+    """Round a number to four digits; of any other text return the last line, which is the message of a traceback."""
     try:
         return f"{float(text):.4g}" if set(text) & set(".e") else text
     except ValueError:

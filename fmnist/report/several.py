@@ -1,4 +1,4 @@
-"""`report` of several runs: a table for the terminal and a page for the browser."""
+"""Report several runs: a table for the terminal and a page for the browser."""
 
 import os
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ _HEADS = [name.removeprefix("expected ") for name in _FIGURES]
 
 
 def summary(runs: Sequence[RunDir]) -> str:
-    """The runs as plain text: each recipe's mean and standard deviation over its seeds, then the paired tests.
+    """Return a plain text: each recipe's mean and standard deviation over its seeds, then the paired tests.
 
     Raises:
         BadInput: a run that cannot be compared.
@@ -31,7 +31,9 @@ def summary(runs: Sequence[RunDir]) -> str:
 
 
 def write(runs: Sequence[RunDir], output: Path | None = None) -> Path:
-    """Write the page, which loads nothing else, to `output` or else to comparison.html beside the first run's folder.
+    """Write the page to `output`, or to comparison.html beside the first run's folder, and return its path.
+
+    The page loads no other file.
 
     Raises:
         BadInput: a run that cannot be compared.
@@ -121,7 +123,7 @@ def _figure(run: Results, name: str) -> str:
 
 
 def _learning_curves(found: Sequence[Group]) -> list[str]:
-    # Training figures do not compare with validation's, so they are shown where there are no others.
+    # Training figures do not compare with validation figures, so they are shown only if no run has validation figures.
     without = [group.name for group in found if not group.spread("validation accuracy").values]
     split, prefix = ("Validation", "val_") if len(without) < len(found) else ("Training", "")
     note = f"Without validation images there are no such curves: {', '.join(without)}." if without and prefix else ""

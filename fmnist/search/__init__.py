@@ -1,1 +1,1 @@
-"""The hyperparameter search: a Keras Tuner oracle, the chief that drives it, the workers that run its trials."""
+"""Search hyperparameters: a Keras Tuner oracle, the chief that drives it, and the workers that run its trials."""

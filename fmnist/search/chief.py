@@ -1,10 +1,10 @@
-"""The chief: gives a stock Keras Tuner oracle's trials to workers and takes their results, whatever happens to either.
+"""Run a search as its chief: give the trials of a stock Keras Tuner oracle to workers, and record their results.
 
-It knows nothing of how it is reached: a worker in this process calls it as it is, others come through `service`. Each
-change is on disk before the call that made it returns, so a search that is killed goes on from the last answer.
+A worker in this process calls the chief directly; other workers call it through `service`. Each change is on disk
+before the call that made it returns, so a search that is killed continues from the last answer.
 
-A running trial is lent to its worker. Every word from the worker renews the lease; when it runs out, the trial goes to
-whoever asks next, and what the late worker says of it is refused.
+A running trial is lent to its worker. Each call of the worker renews the lease. When the lease runs out, the trial goes
+to the next worker that asks, and later reports of the first worker are refused.
 """
 
 import logging
@@ -26,17 +26,17 @@ from fmnist.search.project import Project
 logger = logging.getLogger(__name__)
 
 ENDS = (TrialStatus.COMPLETED, TrialStatus.INVALID, TrialStatus.FAILED)
-"""What a worker may say of a trial's end."""
+"""The statuses with which a worker may end a trial."""
 
-_TABLES_SECONDS, _TABLES_SHARE = 1.0, 0.05  # the least between two writings, and the most of the time for them
+_TABLES_SECONDS, _TABLES_SHARE = 1.0, 0.05  # least time between two writes, and greatest share of time
 
 
 class NotYours(Exception):
-    """The trial is not (or no longer) this worker's; what it has to say about it changes nothing."""
+    """The trial is not (or no longer) this worker's, so its report is refused and changes nothing."""
 
 
 class _Lease:
-    """How long a trial stays with a worker that is silent."""
+    """The time for which a trial stays with a silent worker."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
@@ -50,13 +50,13 @@ class Chief:
     """One search over one run folder. Its methods may be called from any thread."""
 
     def __init__(self, run: RunDir, recipe: Recipe, seed: int, grace: float = 0.0) -> None:
-        """Begin the search, or go on with the one that `run` holds.
+        """Begin the search, or continue the one in `run`.
 
         Args:
-            grace: seconds for which a trial that was running stays with the worker that had it, should that still live.
+            grace: seconds for which a running trial stays reserved for the worker that had it, which may still live.
 
         Raises:
-            BadInput: the recipe has no search, or a search space that its configuration refuses.
+            BadInput: the recipe has no search, or its search space holds a value that the configuration refuses.
         """
         self._run = run
         self._project = Project(run.search)
@@ -72,15 +72,16 @@ class Chief:
             self._save()
 
     def create_trial(self, worker_id: str, wait: float = 0.0, lease: float = math.inf) -> Trial:
-        """A trial for `worker_id`: the one it already has, one to be taken up again, or a new one.
+        """Return a trial for `worker_id`: the one that it already has, one to be taken up again, or a new one.
 
-        Its status is RUNNING, or IDLE (none now: ask again), or STOPPED (none will come). A running trial's values tell
-        the epochs to train by Hyperband's names, `tuner/epochs` and `tuner/initial_epoch`, with every oracle, and
-        `tuner/attempt`, how many runs of it, and of the trials that it was promoted from, have failed so far.
+        Its status is RUNNING, IDLE (no trial now: ask again) or STOPPED (no trial will come). With every oracle, the
+        values of a running trial include the epochs to train, by Hyperband's names `tuner/epochs` and
+        `tuner/initial_epoch`. `tuner/attempt` is the number of failed runs of the trial, and of the trials that it was
+        promoted from.
 
         Args:
             wait: seconds to wait for a trial before the answer is IDLE.
-            lease: seconds of silence after which the worker has lost the trial.
+            lease: seconds of silence after which the worker loses the trial.
         """
         deadline = time.monotonic() + wait
         with self._changed:
@@ -106,7 +107,7 @@ class Chief:
         """Record the metrics of epoch `step`, counted from 0.
 
         A trial that was taken up again reports some epochs twice. The same figures change nothing (the first report has
-        the true seconds); others take the place of what was reported of this epoch and later ones.
+        the true seconds); other figures replace the reports of this epoch and of later ones.
 
         Raises:
             NotYours: the trial is not this worker's.
@@ -126,13 +127,13 @@ class Chief:
             return _copy(trial)
 
     def end_trial(self, worker_id: str, trial_id: str, status: str, message: str | None = None) -> None:
-        """End a trial as COMPLETED, INVALID (failed: tried again if the recipe says so) or FAILED, with the reason.
+        """End a trial as COMPLETED, INVALID (failed, but tried again if the recipe says so) or FAILED, with the reason.
 
-        To say it twice, because the first answer was lost, changes nothing.
+        A repeated call changes nothing; a worker repeats it if the first answer was lost.
 
         Raises:
             NotYours: the trial is not this worker's.
-            ValueError: no such end.
+            ValueError: `status` is not one of these.
         """
         if status not in ENDS:
             raise ValueError(f"a trial cannot end as {status}")
@@ -146,7 +147,7 @@ class Chief:
                 with stock.calling(self._oracle) as oracle:
                     oracle.end_trial(trial)
                 if trial.status == TrialStatus.INVALID:
-                    # It starts afresh; what this run reported must not count for the next.
+                    # The trial starts afresh; the reports of this run must not count for the next one.
                     trial.metrics = stock.MetricsTracker()
                 del self._leases[worker_id]
                 self._log_end(trial, worker_id)
@@ -154,7 +155,7 @@ class Chief:
             self._changed.notify_all()
 
     def renew(self, worker_id: str, trial_id: str) -> None:
-        """A sign of life from a worker that has nothing to report yet.
+        """Renew the lease of a worker that has nothing to report yet.
 
         Raises:
             NotYours: the trial is not this worker's.
@@ -163,50 +164,50 @@ class Chief:
             self._held(worker_id, trial_id)
 
     def holder(self, trial_id: str) -> str | None:
-        """The worker that has a running trial."""
+        """Return the worker that has a running trial; None if nobody has it."""
         with self._changed:
             return next((w for w, trial in self._oracle.ongoing_trials.items() if trial.trial_id == trial_id), None)
 
     def get_trial(self, trial_id: str) -> Trial:
-        """A copy of the trial as the chief knows it.
+        """Return a copy of a trial.
 
         Raises:
-            KeyError: no such trial.
+            KeyError: there is no such trial.
         """
         with self._changed:
             return _copy(self._oracle.trials[trial_id])
 
     def space(self) -> keras_tuner.HyperParameters:
-        """A copy of the search space."""
+        """Return a copy of the search space."""
         with self._changed:
             return self._oracle.hyperparameters.copy()
 
     @property
     def finished(self) -> bool:
-        """Whether every trial of the search has ended and none will come."""
+        """Whether every trial of the search has ended, and no other one will begin."""
         with self._changed:
             full = len(self._oracle.trials) >= self._oracle.max_trials
             return (full or self._stopped) and len(self._oracle.end_order) == len(self._oracle.trials)
 
     def wait_finished(self, seconds: float) -> bool:
-        """Wait up to `seconds` for the end of the search; return whether it has come."""
+        """Wait up to `seconds` for the end of the search; return whether the search has ended."""
         with self._changed:
             over = self._changed.wait_for(lambda: self.finished, seconds)
             self._write_tables()
             return over
 
     def rows(self) -> list[tables.Row]:
-        """The table of trials, as in trials.csv."""
+        """Return the rows of the table of trials, as in trials.csv."""
         with self._changed:
             for trial in self._oracle.ongoing_trials.values():
                 self._update_row(trial)
             return list(self._rows.values())
 
     def best(self) -> tables.Best:
-        """The best trial so far, as in best.json.
+        """Return the best trial so far, as in best.json.
 
         Raises:
-            SearchFailed: no trial succeeded.
+            SearchFailed: no trial has succeeded.
         """
         with self._changed:
             best = tables.best(self._oracle)
@@ -222,7 +223,7 @@ class Chief:
             trial = oracle.create_trial(worker_id)
         if trial.status == TrialStatus.STOPPED:
             if len(self._oracle.end_order) < len(self._oracle.trials):
-                # A trial that another worker has may yet come back.
+                # Another worker's trial may still have to be taken up again.
                 trial.status = TrialStatus.IDLE
             else:
                 self._stopped = True
@@ -233,7 +234,7 @@ class Chief:
         return trial
 
     def _held(self, worker_id: str, trial_id: str) -> Trial:
-        """The trial, if the worker has it; its lease is renewed."""
+        """Return the trial, and renew its lease; raise NotYours if the worker does not hold the trial."""
         self._release_lapsed()
         trial = self._oracle.ongoing_trials.get(worker_id)
         if trial is None or trial.trial_id != trial_id:
@@ -259,7 +260,7 @@ class Chief:
         logger.info("trial %s %s on %s: %s (%d of %d)", trial.trial_id, trial.status, worker_id, result, ended, of)
 
     def _save(self, trial: Trial | None = None, *, oracle: bool = True) -> None:
-        """Write what has changed; what could not be written is written by the next call."""
+        """Write the changed trials and the oracle; what cannot be written now is written by the next call."""
         if trial is not None:
             self._unsaved[trial.trial_id] = trial
         for trial_id in list(self._unsaved):
@@ -274,7 +275,7 @@ class Chief:
             self._write_tables()
 
     def _write_tables(self) -> None:
-        """Bring trials.csv and best.json up to date, at most once a second before the end, long ones less often."""
+        """Update trials.csv and best.json: at the end, before it at most once a second, less often if they are long."""
         begin = time.monotonic()
         if self._tables_due and (self.finished or begin > self._tables_next):
             tables.write(self._run, self._oracle, self._rows.values())
@@ -287,7 +288,7 @@ class Chief:
 
 
 def _unusable(trial: Trial, objective: str) -> str | None:
-    """Why the trial has no score, if it has none."""
+    """Return the reason why the trial has no usable score; None if it has one."""
     if not trial.metrics.exists(objective) or not trial.metrics.get_history(objective):
         return f"it reported no {objective}"
     value = trial.metrics.get_best_value(objective)
@@ -295,7 +296,7 @@ def _unusable(trial: Trial, objective: str) -> str | None:
 
 
 def _repeats(trial: Trial, metrics: Mapping[str, float], step: int) -> bool:
-    """Whether the trial holds these metrics of this epoch already, but for the time it took."""
+    """Tell whether the trial already has these metrics for this epoch, apart from its seconds."""
     known = {
         name: seen.value
         for name, history in trial.metrics.metrics.items()
@@ -306,7 +307,7 @@ def _repeats(trial: Trial, metrics: Mapping[str, float], step: int) -> bool:
 
 
 def _forget(trial: Trial, step: int) -> None:
-    """Drop what was reported of epoch `step` and later ones."""
+    """Drop the reports of epoch `step` and of later ones."""
     if all(seen.step < step for history in trial.metrics.metrics.values() for seen in history.get_history()):
         return
     known = trial.metrics.get_config()
@@ -316,10 +317,10 @@ def _forget(trial: Trial, step: int) -> None:
 
 
 def _record(trial: Trial, metrics: Mapping[str, float], step: int, objective: keras_tuner.Objective) -> None:
-    """Note the metrics of epoch `step`.
+    """Record the metrics of epoch `step`.
 
-    As the oracle's own `update_trial`, which also looks for the best value of every metric, twice a report, and makes
-    a Keras metric of each to learn its direction.
+    The oracle's own `update_trial` does the same, but is slower: with each report it looks twice for the best value of
+    every metric, and makes a Keras metric of each to find its direction.
     """
     for name, value in metrics.items():
         if not trial.metrics.exists(name):
@@ -328,7 +329,7 @@ def _record(trial: Trial, metrics: Mapping[str, float], step: int, objective: ke
 
 
 def _copy(trial: Trial) -> Trial:
-    """The trial for others to keep: its values without the space, which is the same for all."""
+    """Return a copy of the trial for callers, with its values, but without the space, which is the same for all."""
     values = keras_tuner.HyperParameters()
     values.values = dict(trial.hyperparameters.values)
     copied = Trial(values, trial.trial_id, trial.status, trial.message)

@@ -1,4 +1,4 @@
-"""A worker's way to a chief elsewhere: the same methods, over gRPC, in spite of restarts and cut networks."""
+"""Call a chief in another process by gRPC, with the methods of `Chief`, through restarts and network failures."""
 
 import contextlib
 import logging
@@ -29,24 +29,24 @@ from fmnist.signals import Stop
 logger = logging.getLogger(__name__)
 
 PATIENCE_SECONDS = 600.0
-"""How long a worker tries to reach its chief."""
+"""Seconds for which a worker tries to reach its chief."""
 
-_CALL_SECONDS = 10.0  # without an answer for so long, the connection is taken for dead
+_CALL_SECONDS = 10.0  # seconds without an answer after which a connection counts as dead
 _PAUSES = (0.1, 3.0)  # seconds between two tries, the first and the longest
-_LAST_WORDS = 10  # seconds in which a process that ends itself may say so
+_LAST_WORDS = 10  # seconds in which a process that ends itself may still log
 _TELL_SECONDS = 30.0  # between two lines about the same problem
 
 
 def join(
     run: RunDir, recipe: Recipe, role: Role, run_trial: RunTrial, stop: Stop, patience: float = PATIENCE_SECONDS
 ) -> None:
-    """Be the worker `role.id`: run trials of the search in `run` until it is over.
+    """Work as the worker `role.id`: run trials of the search in `run` until it is over.
 
     Args:
-        patience: seconds to wait for the chief, before the first call and at any later one.
+        patience: seconds to wait for the chief's answer to a call, the first one included.
 
     Raises:
-        Interrupted: a stop was requested, or there was no chief for too long.
+        Interrupted: a stop was requested, or no chief could be reached for too long.
         BadInput: the chief refuses this worker.
     """
     chief = RemoteChief(run, role, recipe.require_search().trials, stop, patience, _end_process)
@@ -58,18 +58,18 @@ def join(
 
 
 def _end_process(trial: str) -> None:
-    """End this process, whose training will not: another takes the trial up, from its last checkpoint."""
-    signal.alarm(_LAST_WORDS)  # which nobody handles, should the log hang as well
+    """End this process, whose training hangs. Another worker continues the trial from its last checkpoint."""
+    signal.alarm(_LAST_WORDS)  # nothing handles SIGALRM, so it ends the process if the log hangs, too
     logger.error("trial %s has come to a stop; this worker ends, and the trial goes on elsewhere", trial)
     logging.shutdown()
     os._exit(EXIT_INTERRUPTED)
 
 
 class RemoteChief:
-    """What a worker needs of a `Chief` (`worker.ChiefLike`), for the worker `role.id` alone.
+    """The methods of a `Chief` that a worker needs (`worker.ChiefLike`), for the worker `role.id` only.
 
-    While a trial is in hand a thread tells the chief that its training goes on, so that an epoch may take its time.
-    Every call may raise
+    While the worker has a trial, a thread renews its lease as long as the training makes progress, so an epoch may take
+    long. Every call may raise
 
         Interrupted: a stop was requested, or the chief could not be reached within `patience` seconds.
         BadInput: the chief refuses this worker.
@@ -84,11 +84,11 @@ class RemoteChief:
         patience: float = PATIENCE_SECONDS,
         stalled: Callable[[str], None] = lambda _trial: None,
     ) -> None:
-        """Nothing is connected yet.
+        """Prepare the calls; connect with the first one.
 
         Args:
-            trials: of the search that is wanted; an ended one with fewer is not it.
-            stalled: called, from another thread, with a trial that has come to a stop and so is not this worker's.
+            trials: number of trials of the wanted search; a finished search with fewer is another one.
+            stalled: called, from another thread, with a trial whose training hangs; its lease is not renewed any more.
         """
         self._find = Finder(run, role, trials)
         self._messages = protos.get_service()
@@ -108,7 +108,7 @@ class RemoteChief:
         if trial.status == TrialStatus.RUNNING:
             self._heart.start(trial.trial_id, float(metadata[LEASE]))
         elif trial.status == TrialStatus.IDLE:
-            # A chief with many waiting workers answers at once. Not all of them should come back together.
+            # A chief with many waiting workers answers at once. They should not all call again at the same time.
             self._stop.wait(max(0.0, wait * random.uniform(0.5, 1.5) - (time.monotonic() - begin)))
         return trial
 
@@ -116,7 +116,7 @@ class RemoteChief:
         with self._losing():
             request = self._messages.UpdateTrialRequest(trial_id=trial_id, metrics=metrics, step=step)
             trial = Trial.from_proto(self._call("UpdateTrial", request)[0].trial)
-        # As the chief knows them: what is read from a checkpoint is reported again, in no time.
+        # The chief's seconds, not ours: an epoch that is read from a checkpoint is reported again after no time.
         seconds = [seen.value[0] for seen in trial.metrics.get_history(SECONDS)]
         self._heart.progress(max(seconds, default=0.0))
         return trial
@@ -129,7 +129,7 @@ class RemoteChief:
         self._heart.stop()
 
     def close(self) -> None:
-        """Let go of the chief."""
+        """Close the connections to the chief."""
         self._heart.close()
         self._calls.close()
 
@@ -165,7 +165,7 @@ class RemoteChief:
 
     @contextlib.contextmanager
     def _losing(self) -> Any:
-        """A trial that is no longer ours needs no sign of life; nor does one whose search is over without it."""
+        """Stop renewing the lease if the trial is no longer this worker's, or if the search has ended without it."""
         try:
             yield
         except NotYours:

@@ -1,4 +1,4 @@
-"""A worker's connection to the chief: where that is, how it is called, and whether what answers is the chief."""
+"""Connect a worker to the chief: find the chief's address, make calls, and verify that the chief answers them."""
 
 import uuid
 from typing import Any
@@ -21,21 +21,21 @@ SAID = {
     grpc.StatusCode.ABORTED: BadInput,
     grpc.StatusCode.UNAUTHENTICATED: BadInput,
 }
-"""What the chief says by an error; any other one is the way's, and may pass."""
+"""The exceptions for the chief's own errors, by gRPC status. Any other status is a network failure, which may pass."""
 
 _SERVICE = "/keras_tuner.Oracle/"
 
 
 class SearchOver(Exception):
-    """The chief has left, and the run folder says that the search is finished."""
+    """The chief has ended, and according to the run folder the search is finished."""
 
 
 class NotFound(Exception):
-    """There is no chief, so far."""
+    """No chief has been found yet."""
 
 
 class Finder:
-    """Where the chief is, and how to call it."""
+    """The address of the chief, and the settings of a connection to it."""
 
     def __init__(self, run: RunDir, role: Role, trials: int) -> None:
         self._run = run
@@ -43,10 +43,10 @@ class Finder:
         self.role = role
         self.metadata: tuple[tuple[str, str], ...] = ((WORKER, role.id), (INSTANCE, uuid.uuid4().hex))
         self.met = False
-        """Whether the chief has answered; then token and TLS are right, and who refuses them is somebody else."""
+        """Whether the chief has answered before. Then token and TLS are right; only another process refuses them."""
 
     def check_over(self) -> None:
-        """Raise SearchOver if the run folder says that the search is finished."""
+        """Raise SearchOver if the search is finished according to the run folder."""
         notice = roles.read_notice(self._run)
         if notice and notice.address is None and notice.trials >= self._wanted:
             raise SearchOver(f"the search in {self._run} is finished")
@@ -54,9 +54,9 @@ class Finder:
     def channel(self) -> grpc.Channel:
         address = self._address()
         options = [
-            # Its own connection, with no memory of how long the last one has been failing.
+            # A connection of its own, which does not wait because an earlier one has been failing.
             ("grpc.use_local_subchannel_pool", 1),
-            # A site's proxy leads out of the site; the chief is within.
+            # A site's proxy is for addresses outside the site; the chief is inside.
             ("grpc.enable_http_proxy", 0),
         ]
         if self.role.certificate:
@@ -64,10 +64,10 @@ class Finder:
         return grpc.insecure_channel(address, options)
 
     def check_hope(self) -> None:
-        """Tell TLS that cannot work from a chief that is not there yet.
+        """Check that TLS works with the process at the chief's address, unless the chief has answered before.
 
         Raises:
-            BadInput: what listens at the chief's address is no chief for this worker.
+            BadInput: a process listens there, but TLS cannot work between it and this worker.
         """
         host, _, port = self._address().rpartition(":")
         if not self.met and (reason := tls.objection(host.strip("[]"), int(port), self.role.certificate)):
@@ -83,7 +83,7 @@ class Finder:
 
 
 class Connection:
-    """Calls, each over the connection of the one before as long as that works; for one thread."""
+    """Calls to the chief, over one connection for as long as it works. For one thread."""
 
     def __init__(self, find: Finder) -> None:
         self._find = find
@@ -92,12 +92,12 @@ class Connection:
         self._messages = protos.get_service()
 
     def call(self, method: str, request: Any, metadata: tuple[Any, ...], timeout: float) -> tuple[Any, dict[str, Any]]:
-        """The answer, and its trailing metadata.
+        """Call a method; return the answer and its trailing metadata.
 
         Raises:
-            grpc.RpcError: as gRPC says.
-            NotFound: nobody to call, or not the chief, though it was before.
-            BadInput: not the chief, which has never been met: token or TLS is wrong.
+            grpc.RpcError: the call failed.
+            NotFound: no address of a chief is known, or another process answers where the chief did before.
+            BadInput: the answer is not the chief's, and the chief has never answered: token or TLS is wrong.
         """
         message = request.SerializeToString()
         try:
@@ -126,7 +126,7 @@ class Connection:
             self._channel = None
 
     def _try(self, method: str, message: bytes, metadata: tuple[Any, ...], timeout: float) -> Any:
-        """The answer and its trailing metadata; None if the chief wants the call again, with its own challenge."""
+        """Return the answer and its trailing metadata; None if the call must be repeated with the chief's challenge."""
         if self._channel is None:
             self._channel = self._find.channel()
         path, metadata = _SERVICE + method, self._find.metadata + metadata

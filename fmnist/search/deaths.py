@@ -1,8 +1,8 @@
-"""How a process came to its end: of what it did itself, or killed from outside, which says nothing against its work.
+"""Find out how a process ended: by its own fault, or killed from outside, which is no evidence against its work.
 
-A process that dies cannot say why. Whoever waits for it knows its exit code (`own_end`). The next one that does the
-same work finds a file that only a death leaves behind, with what compiled code said as it crashed, and with the counts
-of the kernel's kills for want of memory as they were before (`counted`).
+A process that dies cannot report the reason. Its parent knows the exit code (`own_end`). The next process that does the
+same work finds a file that is only left behind by a death (`counted`): it holds the last messages of compiled code that
+crashed, and how often the kernel had killed processes for want of memory before.
 """
 
 import contextlib
@@ -20,9 +20,9 @@ from fmnist.files import read_bytes, write_text
 logger = logging.getLogger(__name__)
 
 LAST_END = "FMNIST_LAST_END"
-"""Environment variable: how the process before this one ended of itself, from whoever has started both."""
+"""Environment variable by which a parent tells a process how the one before it ended by its own fault."""
 
-_MOST = 3  # own deaths between two checkpoints; not more than a search on one machine restarts its workers
+_MOST = 3  # deaths by own fault between two checkpoints; at most the restarts of a worker in a local search
 _CRASHES = {
     signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSEGV, signal.SIGSYS, signal.SIGTRAP,
     signal.SIGXCPU, signal.SIGXFSZ,
@@ -32,9 +32,9 @@ _CGROUPS = Path("/sys/fs/cgroup")
 
 
 def oom_kills() -> dict[str, int]:
-    """The kernel's kills for want of memory so far, in this process's cgroup and on this machine, by what counts them.
+    """Return how often the kernel has killed for want of memory, in this process's cgroup and on this machine.
 
-    The name of what counts tells one boot and one cgroup from another. Empty where the kernel does not say.
+    The keys name the counters, and differ between boots and between cgroups. Empty where the kernel does not count.
     """
     found = {}
     boot = _read(Path("/proc/sys/kernel/random/boot_id")).strip()
@@ -46,18 +46,18 @@ def oom_kills() -> dict[str, int]:
 
 
 def oom_kills_of_machine() -> dict[str, int]:
-    """As `oom_kills`, of the whole machine alone: for whoever waits for a process of another cgroup."""
+    """Return only the machine's counter of `oom_kills`, for a parent of processes in other cgroups."""
     kills = _kills(Path("/proc/vmstat"))
     boot = _read(Path("/proc/sys/kernel/random/boot_id")).strip()
     return {} if kills is None else {boot: kills}
 
 
 def own_end(code: int, before: Mapping[str, int], now: Mapping[str, int]) -> str | None:
-    """How a process ended that did so of itself; None if it was interrupted, or killed from outside.
+    """Return how a process ended by its own fault; None if it was interrupted, or killed from outside.
 
     Args:
-        code: as `subprocess` tells it, or a shell.
-        before, now: `oom_kills` when it began and after its end.
+        code: exit code as in `subprocess` or in a shell.
+        before, now: results of `oom_kills` when the process began, and after its end.
     """
     signum = -code if code < 0 else code - 128
     if signum not in signal.valid_signals():
@@ -69,13 +69,13 @@ def own_end(code: int, before: Mapping[str, int], now: Mapping[str, int]) -> str
 
 @contextlib.contextmanager
 def counted(path: Path, state: str) -> Iterator[None]:
-    """Count, in `path`, how often the process died of what is done here; for kills from outside there is no limit.
+    """Count, in the file `path`, how often the work in the block has killed its process; kills from outside do not add.
 
     Args:
-        state: of the work, what it begins from. Deaths at an earlier state no longer count.
+        state: name of the state from which the work begins. Deaths at another state no longer count.
 
     Raises:
-        RuntimeError: it was too often; nothing else would end work that takes its process with it each time.
+        RuntimeError: the work has killed its process too often, and would do so for ever.
     """
     reasons = _left(path, state)
     if len(reasons) >= _MOST:
@@ -85,7 +85,7 @@ def counted(path: Path, state: str) -> Iterator[None]:
     write_text(path, json.dumps(begin) + "\n", durable=False)
     told_before = faulthandler.is_enabled()
     with path.open("ab") as file:
-        # Only these lines come through a crash of compiled code; whoever finds them passes them on.
+        # Only these lines survive a crash of compiled code; the next process logs them.
         faulthandler.enable(file, all_threads=False)
         try:
             yield
@@ -94,12 +94,12 @@ def counted(path: Path, state: str) -> Iterator[None]:
                 faulthandler.enable(2, all_threads=False)
             else:
                 faulthandler.disable()
-            # Whatever Python sees is not a death.
+            # An exception in Python is not a death of the process.
             path.unlink(missing_ok=True)
 
 
 def _left(path: Path, state: str) -> list[str]:
-    """How each process that began from `state` died of itself, the last one included."""
+    """Return how each process that began from `state` died by its own fault, the last one included."""
     told = os.environ.pop(LAST_END, None)
     try:
         first, _, report = read_bytes(path).decode("utf-8", "replace").partition("\n")
@@ -110,7 +110,7 @@ def _left(path: Path, state: str) -> list[str]:
         reasons = [str(reason) for reason in begin["own"]] if begin["state"] == state else []
         before = {str(name): int(kills) for name, kills in begin["oom"].items()}
     except (ValueError, KeyError, TypeError, AttributeError):
-        # A power cut may leave it empty: no evidence against the work.
+        # A power cut may leave the file empty, which is no evidence against the work.
         reasons, before = [], {}
     if report.strip():
         logger.warning("what the process before this one said as it crashed:\n%s", report.strip())
@@ -124,12 +124,12 @@ def _left(path: Path, state: str) -> list[str]:
 
 
 def _raised(before: Mapping[str, int], now: Mapping[str, int]) -> bool:
-    """The cgroup's count decides; the machine's only where the cgroup has gone with the process."""
+    """Tell whether a counter has risen: the cgroup's, or the machine's if the cgroup has gone with the process."""
     return next((now[name] > before[name] for name in now if name in before), False)
 
 
 def _cgroup_counts() -> Iterator[Path]:
-    """Where this process's cgroup may count its kills, in cgroup v2 and v1, seen from outside or inside a container."""
+    """Yield the files in which this process's cgroup, v2 or v1, may count kills, outside or inside a container."""
     for line in _read(Path("/proc/self/cgroup")).splitlines():
         number, controllers, place = line.split(":", 2)
         if number == "0":

@@ -1,4 +1,4 @@
-"""What Keras Tuner's files hold, as `records` says it of the others."""
+"""Define the schemas of Keras Tuner's files; `records` has those of the other files of a run."""
 
 from typing import Any, Literal
 
@@ -7,7 +7,7 @@ from typing_extensions import NotRequired, TypedDict
 
 from fmnist.run.records import Count
 
-# A worker of Keras Tuner's own may report a metric that is NaN.
+# A stock worker of Keras Tuner may report a metric that is NaN.
 _record = with_config(ConfigDict(extra="allow", strict=True))
 
 
@@ -21,7 +21,7 @@ class Space(TypedDict):
 
 @_record
 class Observation(TypedDict):
-    """What was reported of an epoch."""
+    """The report of a metric after an epoch."""
 
     value: list[float]
     step: Count
@@ -29,7 +29,7 @@ class Observation(TypedDict):
 
 @_record
 class MetricHistory(TypedDict):
-    """What was reported of a metric."""
+    """All reports of a metric."""
 
     observations: list[Observation]
     direction: Literal["min", "max"]
@@ -37,14 +37,14 @@ class MetricHistory(TypedDict):
 
 @_record
 class MetricHistories(TypedDict):
-    """By metric."""
+    """All reports of each metric, by its name."""
 
     metrics: dict[str, MetricHistory]
 
 
 @_record
 class Trial(TypedDict):
-    """search/trial_*/trial.json."""
+    """The content of search/trial_*/trial.json."""
 
     trial_id: str
     status: Literal["RUNNING", "COMPLETED", "FAILED", "INVALID", "STOPPED", "IDLE"]
@@ -58,7 +58,7 @@ class Trial(TypedDict):
 
 @_record
 class Display(TypedDict):
-    """When trials began, as Keras Tuner would print it."""
+    """The times at which trials began, which Keras Tuner prints."""
 
     search_start: str | None
     trial_start: dict[str, str]
@@ -75,7 +75,7 @@ class Place(TypedDict):
 
 @_record
 class Bracket(TypedDict):
-    """One of Hyperband's."""
+    """A bracket of Hyperband."""
 
     bracket_num: Count
     rounds: list[list[Place]]
@@ -83,7 +83,7 @@ class Bracket(TypedDict):
 
 @_record
 class Oracle(TypedDict):
-    """search/oracle.json; the last lines are Hyperband's and Bayesian optimization's."""
+    """The content of search/oracle.json; the last keys are those of Hyperband and of Bayesian optimization."""
 
     ongoing_trials: dict[str, str]
     hyperparameters: Space

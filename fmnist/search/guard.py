@@ -1,4 +1,4 @@
-"""Who may call the chief, and how much of it a stranger may take."""
+"""Guard the chief: refuse calls of strangers, and bound what they cost."""
 
 import logging
 import time
@@ -13,24 +13,24 @@ from fmnist.search.proof import CHALLENGE, Claim, Verifier
 
 logger = logging.getLogger(__name__)
 
-_PROBE = f"/{health.SERVICE_NAME}/Check"  # Kubernetes' probes can send no metadata
+_PROBE = f"/{health.SERVICE_NAME}/Check"  # a probe of Kubernetes cannot send metadata
 _SERVING = health_pb2.HealthCheckResponse(status=health_pb2.HealthCheckResponse.SERVING).SerializeToString()
 
 
 class Guard(grpc.aio.ServerInterceptor):
-    """Refuses every call whose maker does not prove to know the token, and answers probes of the chief's health.
+    """An interceptor that refuses calls without a proof of the token, and answers probes of the chief's health.
 
-    Both without waiting for the call's message, and in the event loop: in no thread that a worker's call needs.
+    Both happen in the event loop, before the call's message has arrived, and take no thread that a worker's call needs.
     """
 
-    _QUIET_SECONDS = 10.0  # a stranger must not fill the log
+    _QUIET_SECONDS = 10.0  # between two lines, so that a stranger cannot fill the log
 
     def __init__(self, token: str | None, peers: Peers) -> None:
         self._peers = peers
         self._verifier = Verifier(token) if token else None
         self._refused = 0
         self._logged = -self._QUIET_SECONDS
-        # A handler of a stream of messages is not kept waiting for the first one.
+        # The handler of a stream of messages is called before the first one arrives.
         self._refusal = grpc.stream_unary_rpc_method_handler(self._refuse)
         self._health = grpc.stream_unary_rpc_method_handler(_serving)
 
@@ -58,12 +58,12 @@ class Guard(grpc.aio.ServerInterceptor):
 
 
 async def _serving(messages: Any, context: Any) -> bytes:
-    """Whoever runs this process wants to know that it answers; it has nothing else to say, of no service."""
+    """Answer a probe that asks whether the chief is alive; the answer is the same for every service."""
     return _SERVING
 
 
 class _Challenge:
-    """Asks for the proof again, by this chief's challenge."""
+    """A handler that asks the caller to repeat the call with a proof for this chief's challenge."""
 
     def __init__(self, claim: Claim, challenge: str) -> None:
         self._claim = claim
@@ -76,7 +76,7 @@ class _Challenge:
 
 
 class _Signing:
-    """A handler of whole messages over another of parsed ones: checks what comes in, and signs what goes out."""
+    """A handler of unparsed messages around one of parsed messages: it verifies each request and signs each answer."""
 
     def __init__(self, claim: Claim, handler: Any, peers: Peers) -> None:
         self._claim = claim
@@ -99,7 +99,7 @@ class _Signing:
 
 
 class _SigningContext:
-    """What the chief's service needs of a call's context, with errors signed as well."""
+    """The parts of a call's context that the chief's service needs; it signs errors, too."""
 
     def __init__(self, claim: Claim, context: Any) -> None:
         self._claim = claim

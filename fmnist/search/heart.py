@@ -1,4 +1,4 @@
-"""A worker's signs of life: they say that the training goes on, not only that there is a process."""
+"""Send a worker's heartbeats, as long as its training makes progress; a living process is not enough."""
 
 import contextlib
 import threading
@@ -12,18 +12,19 @@ from fmnist.search.connection import Connection, NotFound
 from fmnist.search.stock import protos
 
 BEATS = 3
-"""Signs of life a lease."""
+"""Number of heartbeats per lease."""
 
-_SLOWER = 10  # times the longest epoch of a trial that another may take
+_SLOWER = 10  # an epoch may take this many times the trial's longest one so far
 _IDLE_SHARE = 0.02  # of a processor: a training takes more, if only to drive a GPU
 
 
 class Watch:
-    """Tells a training that has come to a stop from a slow one, a beat at a time.
+    """A watch over a training that tells, beat by beat, whether it hangs or is only slow.
 
-    An epoch may take ten times the trial's longest so far. Where none is known, a process that computes has 240 leases
-    (the first epoch compiles, and a large network is slow), one that does nothing has 20; later epochs have never less
-    than 20 and 2. Time is counted in beats, so that a machine that slept, or was too busy for this thread, has time.
+    An epoch may take ten times the trial's longest one so far. For the first epoch a process that computes has 240
+    leases (it compiles, and a large network is slow), an idle process has 20. Later epochs have at least 20 leases, or
+    2 if the process is idle. Time is counted in beats, so time in which the machine slept, or had no time for this
+    thread, does not count.
     """
 
     def __init__(self, lease: float) -> None:
@@ -32,20 +33,20 @@ class Watch:
         self.progress()
 
     def progress(self, longest: float = 0.0) -> None:
-        """Something was done: it is not the training that is waited for, or an epoch has ended.
+        """Note progress, and count from zero again: an epoch has ended, or the worker has waited for the chief.
 
         Args:
-            longest: seconds of the trial's longest epoch, if one has ended.
+            longest: seconds of the trial's longest epoch; 0 if none is known.
         """
         self._longest = max(self._longest, longest)
         self._waited = self._idle = 0.0
 
     def beat(self, seconds: float, cpu_seconds: float) -> bool:
-        """Let time pass; return whether the training has come to a stop.
+        """Count a beat; return whether the training hangs.
 
         Args:
-            seconds: since the last beat, as they should be.
-            cpu_seconds: what this process has computed meanwhile.
+            seconds: the nominal time since the last beat.
+            cpu_seconds: the processor time that this process has used since then.
         """
         self._waited += seconds
         self._idle = self._idle + seconds if cpu_seconds < _IDLE_SHARE * seconds else 0.0
@@ -56,10 +57,14 @@ class Watch:
 
 
 class Heart:
-    """A thread that renews the lease of the trial in hand for as long as that makes progress."""
+    """A thread that renews the lease of the worker's trial as long as its training makes progress."""
 
     def __init__(self, connection: Connection, stalled: Callable[[str], None]) -> None:
-        """`stalled` is called once with a trial that has come to a stop, whose lease is not renewed any more."""
+        """Start the thread.
+
+        Args:
+            stalled: called once with a trial whose training hangs; its lease is not renewed any more.
+        """
         self._connection = connection
         self._stalled = stalled
         self._changed = threading.Condition()
@@ -79,13 +84,13 @@ class Heart:
             self._trial = None
 
     def progress(self, longest: float) -> None:
-        """As `Watch.progress`."""
+        """Note progress, as in `Watch.progress`."""
         with self._changed:
             self._watch.progress(longest)
 
     @contextlib.contextmanager
     def asking(self) -> Iterator[None]:
-        """Count no time against the training while it is the chief that is waited for."""
+        """Count no time against the training during the block, in which the worker waits for the chief."""
         with self._changed:
             self._asking = True
         try:
@@ -122,6 +127,6 @@ class Heart:
 
     def _beat(self, trial: str, timeout: float) -> None:
         request = protos.get_service().GetTrialRequest(trial_id=trial)
-        # Whether it was heard, the next report will tell.
+        # A failure does not matter: the next report will show whether the trial is still this worker's.
         with contextlib.suppress(grpc.RpcError, NotFound, BadInput):
             self._connection.call("GetTrial", request, (), timeout)

@@ -1,4 +1,4 @@
-"""`tune`: the search room drives the trials, `trial` trains them, TensorBoard shows them."""
+"""Run `tune`: a chief drives the trials of a search, `trial` trains them, and TensorBoard shows them."""
 
 import logging
 from collections.abc import Callable
@@ -28,21 +28,21 @@ def tune(
     stop: Stop,
     role: Role | None = None,
 ) -> None:
-    """Run the recipe's search to its end: search/, trials.csv, best.json; go on with an interrupted one.
+    """Run the recipe's search to its end, or continue an interrupted one; write search/, trials.csv and best.json.
 
     Args:
-        choose: the devices to train on; asked once it is known that there is something to train.
-        role: the chief of the search or one of its workers; without it this process is both.
+        choose: returns the devices to train on; called only if there is something to train.
+        role: the chief of the search or one of its workers; without a role this process is both.
 
     Raises:
         BadInput: the run folder is another run's, or the search space holds a value that the configuration refuses.
-        Interrupted: a stop was requested; the trial in hand goes on from its last epoch.
+        Interrupted: a stop was requested; the next call continues the running trial from its last epoch.
         SearchFailed: every trial failed.
     """
-    # The chief of a finished search has to tell the workers that wait for it.
+    # The chief of a finished search must still tell the waiting workers that it is over.
     if (recipe.search is None or not (role and role.is_chief)) and nothing_to_do(run, recipe, seed):
         return
-    # What cannot be begun leaves no folder; these take seconds.
+    # Before the folder is made, so that bad input leaves none. The imports below take seconds.
     loaded = None if role and role.is_chief else dataset.load_train(data_dir, recipe.data)
     devices = choose()
     from fmnist.search import client, service
@@ -65,7 +65,7 @@ def tune(
 
 
 def nothing_to_do(run: RunDir, recipe: Recipe, seed: int) -> bool:
-    """Whether the recipe is fixed, or its search finished; that is said. TensorFlow is not asked.
+    """Tell whether the recipe is fixed, or its search is finished; if so, log that. TensorFlow is not imported.
 
     Raises:
         BadInput: as `tune`.
@@ -96,7 +96,7 @@ def _alone(run: RunDir, recipe: Recipe, seed: int, loaded: TrainData, devices: D
 def _trials(
     run: RunDir, recipe: Recipe, seed: int, loaded: TrainData, devices: Devices, stop: Stop, *, joined: bool = False
 ) -> Any:
-    """What trains the trials, a `search.worker.RunTrial`."""
+    """Return the function that trains a trial, a `search.worker.RunTrial`."""
     from fmnist.search.trial import Trials
     from fmnist.training.trainer import Trainer
 
@@ -105,7 +105,7 @@ def _trials(
         devices=str(devices),
         data=loaded.source.sha256,
         numerics=numerics(),
-        # Or others have recorded it, who work beside this one.
+        # The record may exist already: of an earlier process, or of another worker.
         goes_on=joined or run.trials.exists(),
     )
     logger.info("tune %s (seed %d) on %s", recipe.name, seed, devices)
@@ -113,7 +113,7 @@ def _trials(
 
 
 def _declare_hyperparameters(run: RunDir, recipe: Recipe) -> None:
-    """Tell TensorBoard's HParams page the domains, and which metric a trial is judged by."""
+    """Write the hyperparameters' domains and the objective for TensorBoard's HParams page."""
     import tensorflow as tf
     from tensorboard.plugins.hparams import api as hparams
 

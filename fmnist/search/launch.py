@@ -1,4 +1,4 @@
-"""What `fmnist tune` is on this machine: a process of a search, the whole search, or what starts its processes."""
+"""Start `fmnist tune` in the right form: a process of a search, a whole search, or the parent of its processes."""
 
 import os
 import sys
@@ -25,18 +25,18 @@ def launch(
     workers: int | None = None,
     gpus_per_worker: int = 1,
 ) -> None:
-    """Run the search in the role that the environment gives this process, or else all of it.
+    """Run the search in the role that the environment gives to this process, or the whole search if there is no role.
 
     Args:
         devices, precision: as `devices.request` takes them.
-        workers: how many processes train; None for one a GPU, or one.
-        gpus_per_worker: how many GPUs each of them has; of a search on processors it means nothing.
+        workers: number of processes that train; None for one per GPU, or one without GPUs.
+        gpus_per_worker: number of GPUs of each of them; ignored in a search on processors.
 
     Raises:
-        BadInput: as `tune`; or a role, devices or shares of them that cannot be.
-        Interrupted: a stop was requested; the same call goes on.
+        BadInput: as `tune`; or the role, the devices or their division among the workers is not possible.
+        Interrupted: a stop was requested; the same call continues.
         SearchFailed: every trial failed.
-        SystemExit: the exit code of a process that cannot go on.
+        SystemExit: with the exit code of a process that cannot continue.
     """
     choose = request(devices, precision)
     role = roles.from_environment()
@@ -50,5 +50,5 @@ def launch(
             return
         if shares[0].gpus:
             os.environ["CUDA_VISIBLE_DEVICES"] = shares[0].visible_devices
-    # The chief computes nothing.
+    # The chief trains nothing, so it needs no GPU.
     tune(run, recipe, seed, data_dir, request("cpu") if role and role.is_chief else choose, stop, role)

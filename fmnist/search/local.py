@@ -1,6 +1,6 @@
-"""A search on one machine: the chief and its workers as processes.
+"""Run a search on one machine: the chief and its workers as processes.
 
-It imports nothing heavy, so that it answers a signal at once.
+It imports nothing heavy, so that it reacts to a signal at once.
 """
 
 import os
@@ -17,16 +17,16 @@ from fmnist.search.supervise import RESTARTS, Ending, Member, Share, supervise
 from fmnist.signals import Stop
 
 _CHILD = '[ "$PPID" -eq "$0" ] && exec "$@"'
-_LAST_BREATH = 3.0  # seconds in which a chief ends whose launcher was killed
+_LAST_BREATH = 3.0  # seconds in which a chief ends after its parent was killed
 
 
 def run(run: RunDir, command: Sequence[str], shares: Sequence[Share], stop: Stop, restarts: int = RESTARTS) -> None:
-    """Run the search in `run` by a chief and one worker a share, each the process `command` in its role.
+    """Run the search in `run` with a chief and one worker per share, each a process of `command` in its own role.
 
     Raises:
-        BadInput: the run folder has a chief already.
+        BadInput: the run folder already has a chief.
         Interrupted: a stop was requested; no process is left.
-        SystemExit: the exit code of a process that cannot go on, or 1 if they died too often.
+        SystemExit: with the exit code of a process that cannot continue, or 1 if processes died too often.
     """
     _clear(run, stop)
     token = secrets.token_urlsafe()
@@ -41,8 +41,8 @@ def run(run: RunDir, command: Sequence[str], shares: Sequence[Share], stop: Stop
                 "FMNIST_TOKEN": token,
                 "CUDA_VISIBLE_DEVICES": share.visible_devices,
             }
-            # If this process is killed, its children must not live on: the kernel sees to it, and they themselves if it
-            # was killed before they had told the kernel.
+            # If this process is killed, its children must end, too. The kernel kills them (--pdeathsig). If this
+            # process was killed before they had set that up, they end themselves (_CHILD).
             follow = [*_if_there(["setpriv", "--pdeathsig", "KILL"]), "sh", "-c", _CHILD, str(os.getpid())]
             its_command = [*_if_there(share.taskset), *follow, *command]
             return Member(name, its_command, its_environment, restarts, log)
@@ -54,7 +54,7 @@ def run(run: RunDir, command: Sequence[str], shares: Sequence[Share], stop: Stop
 
 
 def _clear(run: RunDir, stop: Stop) -> None:
-    """See that no chief of old is there, nor its address."""
+    """Wait for the end of an earlier chief, and remove its notice; raise Busy if it does not end."""
     deadline = time.monotonic() + _LAST_BREATH
     while True:
         try:
@@ -67,5 +67,5 @@ def _clear(run: RunDir, stop: Stop) -> None:
 
 
 def _if_there(command: list[str]) -> list[str]:
-    """A command of util-linux, to put before another; nothing on a system without it."""
+    """Return a prefix command of util-linux; an empty list on a system that lacks it."""
     return command if command and shutil.which(command[0]) else []

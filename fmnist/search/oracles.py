@@ -1,4 +1,4 @@
-"""Keras Tuner's oracles: made from a recipe, and brought back from what is on disk."""
+"""Make Keras Tuner's oracles from a recipe, and restore them from the files on disk."""
 
 import logging
 import sys
@@ -17,10 +17,10 @@ logger = logging.getLogger(__name__)
 
 
 def make(recipe: Recipe, seed: int) -> keras_tuner.Oracle:
-    """A new oracle for `recipe.search`. It keeps its state in memory: whoever drives it writes the project.
+    """Return a new oracle for `recipe.search`. It keeps its state in memory; its caller writes the project.
 
     Raises:
-        BadInput: the recipe has no search, or its space names values that the configuration refuses.
+        BadInput: the recipe has no search, or its space holds values that the configuration refuses.
     """
     hyperparameters = space.hyperparameters(recipe)
     search = recipe.require_search()
@@ -30,11 +30,11 @@ def make(recipe: Recipe, seed: int) -> keras_tuner.Oracle:
         # Keras Tuner takes 0 for "no seed"; the largest seed searches as seed 0 does.
         "seed": (seed + 1) % 2**32 or 1,
         "max_retries_per_trial": search.max_retries_per_trial,
-        # It would end the search with an error in the middle of a call; bad regions of the space are no error.
+        # A limit would end the search with an error in the middle of a call; but bad regions of the space are no error.
         "max_consecutive_failed_trials": sys.maxsize,
     }
     if search.oracle == "hyperband":
-        # As many iterations as the trials allow: each has at least one trial.
+        # Never the limit: each iteration has at least one trial.
         oracle = stock.HyperbandOracle(max_epochs=search.epochs, hyperband_iterations=search.trials, **settings)
     elif search.oracle == "bayesian":
         oracle = stock.BayesianOptimizationOracle(**settings)
@@ -47,10 +47,10 @@ def make(recipe: Recipe, seed: int) -> keras_tuner.Oracle:
 
 
 def load(project: Project, recipe: Recipe, seed: int) -> tuple[keras_tuner.Oracle, dict[str, str]]:
-    """The oracle as the project's files tell it, and each trial's last worker. New, where there are none.
+    """Restore the oracle from the project's files, or make a new one; return it, and each trial's last worker by id.
 
-    A trial's own file is the truth about it; the oracle's file may be one step behind, since it is written second, or
-    lost. Trials that have not ended wait to be taken again.
+    For a trial, its own file counts. The oracle's file is written second, so it may be one step behind, or lost. Trials
+    that have not ended wait to be taken up again.
     """
     trials: dict[str, Trial] = {}
     workers: dict[str, str] = {}
@@ -70,7 +70,7 @@ def load(project: Project, recipe: Recipe, seed: int) -> tuple[keras_tuner.Oracl
 
 
 def lend_again(oracle: keras_tuner.Oracle, workers: Mapping[str, str], alive: bool) -> list[str]:
-    """Give the trials that were running back to the workers that had them, if those may be alive; return whom."""
+    """Give running trials back to the workers that had them, if those may be alive; return these workers."""
     waiting = [oracle.trials[trial_id] for trial_id in stock.waiting(oracle)]
     running = {workers.get(trial.trial_id): trial for trial in waiting if trial.status == TrialStatus.RUNNING}
     lent = {worker: trial for worker, trial in running.items() if worker and alive}
@@ -81,14 +81,14 @@ def lend_again(oracle: keras_tuner.Oracle, workers: Mapping[str, str], alive: bo
 
 
 def failures(oracle: keras_tuner.Oracle, trial: Trial) -> int:
-    """How many runs of the trial, and of those that Hyperband promoted it from, have failed."""
+    """Return how many runs of the trial, and of the trials that Hyperband promoted it from, have failed."""
     parent = trial.hyperparameters.values.get("tuner/trial_id")
     runs = stock.runs(oracle)[trial.trial_id] - (trial.status == TrialStatus.COMPLETED)
     return runs + (failures(oracle, oracle.trials[parent]) if parent else 0)
 
 
 def _without_gaps(trials: Mapping[str, Trial]) -> dict[str, Trial]:
-    """The trials, and a lost one for each number that is missing: Keras Tuner counts them to number the next."""
+    """Fill gaps in the trials' numbers with failed trials: Keras Tuner numbers the next trial by their count."""
     known = {int(trial_id): trial for trial_id, trial in trials.items()}
     digits = len(next(iter(trials)))
     every = (known.get(number) or _lost(f"{number:0{digits}}") for number in range(max(known) + 1))
@@ -114,12 +114,12 @@ def _restore(oracle: keras_tuner.Oracle, state: dict[str, Any], trials: Mapping[
 
 
 def _settle(oracle: keras_tuner.Oracle) -> None:
-    """Make the oracle's lists say what the trials say."""
+    """Make the oracle's lists of ended and waiting trials agree with the trials."""
     for trial in oracle.ongoing_trials.values():
         if trial.status != TrialStatus.RUNNING:
             stock.runs(oracle)[trial.trial_id] += 1
     oracle.ongoing_trials = {}
     ended = [trial_id for trial_id, trial in oracle.trials.items() if trial.status in stock.ENDED]
     oracle.end_order = sorted(ended, key=(oracle.end_order + ended).index)
-    # Taken from its end: the oldest first.
+    # The oracle takes trials from the end of the list, so the oldest one is last.
     stock.set_waiting(oracle, (trial_id for trial_id in reversed(oracle.trials) if trial_id not in ended))

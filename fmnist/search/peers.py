@@ -1,4 +1,4 @@
-"""How many connections one address may hold without a call that proved something; gRPC has no such bound."""
+"""Limit the connections that an address may hold without a call that proves the token; gRPC has no such limit."""
 
 import collections
 import contextlib
@@ -12,11 +12,11 @@ from urllib.parse import unquote
 logger = logging.getLogger(__name__)
 
 STRANGERS = 128
-"""Connections of one address that have proved nothing. A worker's first call follows at once, and does."""
+"""Connections that an address may hold without proof. A worker proves the token at once, with its first call."""
 SECONDS = 1.0
-"""Between two looks."""
+"""Seconds between two checks."""
 
-_KNOWN = 4096  # ends of connections that are remembered without a look at which of them are still there
+_KNOWN = 4096  # remembered peers above which those without a connection are forgotten
 _Peer = tuple[str, int]
 
 
@@ -28,20 +28,20 @@ class Peers:
         self._since: dict[_Peer, float] = {}
 
     def know(self, peer: str) -> None:
-        """Take a connection for a worker's.
+        """Remember that a connection is a worker's.
 
         Args:
-            peer: as gRPC names it, `ipv4:127.0.0.1:4242` or `ipv6:%5B::1%5D:4242`.
+            peer: the peer's name in gRPC, such as `ipv4:127.0.0.1:4242` or `ipv6:%5B::1%5D:4242`.
         """
         host, _, port = unquote(peer).partition(":")[2].rpartition(":")
         if port.isdecimal():
             self._known.add((host.strip("[]"), int(port)))
 
     def close_excess(self, port: int) -> None:
-        """Close what is too much, the oldest first.
+        """Close the connections above the limit, the oldest first.
 
         Raises:
-            OSError: this process may open no file.
+            OSError: this process has no file descriptor left.
         """
         handles = os.listdir("/proc/self/fd")
         if len(handles) <= STRANGERS and len(self._known) <= _KNOWN:
@@ -61,8 +61,8 @@ class Peers:
 
 
 def _on(handle: str, port: int, action: Callable[[socket.socket], None]) -> _Peer | None:
-    """Do something with a connection to `port`; return its peer, None if the open file is no such connection."""
-    # It may have been closed meanwhile, be no socket, or not connected.
+    """Apply `action` to a connection to `port`; return its peer, or None if `handle` is not such a connection."""
+    # The handle may be closed by now, or may not be a connected socket.
     with contextlib.suppress(OSError):
         own = os.dup(int(handle))
         try:

@@ -1,4 +1,4 @@
-"""The Keras Tuner project on disk: the stock files, each replaced whole, with its last version kept beside it."""
+"""Read and write the stock files of a Keras Tuner project: atomically, with the last version kept beside each."""
 
 import contextlib
 import functools
@@ -21,22 +21,22 @@ from fmnist.text import shorten
 logger = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
-_SUM = "sha256"  # of all else that a file says
+_SUM = "sha256"  # key of the checksum over all other keys of a file
 
 
 class Project:
-    """`oracle.json` and `trial_*/trial.json`, as Keras Tuner reads and writes them.
+    """The files `oracle.json` and `trial_*/trial.json`, as Keras Tuner reads and writes them.
 
-    A trial's file holds, beside Keras Tuner's fields, the `worker` that ran it last.
+    In addition to Keras Tuner's fields, a trial's file holds the `worker` that ran it last.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def save_oracle(self, state: dict[str, Any]) -> None:
-        """Write what can be made again from the trials, so it does not wait for the disk."""
+        """Write the oracle's state. It can be made again from the trials, so this does not wait for the disk."""
         if not (tuner := self.path / "tuner0.json").exists():
-            # A stock Tuner takes the folder for a project only with this file, which is always empty.
+            # A stock Tuner accepts the folder as a project only with this file, which is always empty.
             _replace(tuner, {}, durable=False)
         _replace(self.path / "oracle.json", state, durable=False)
 
@@ -44,15 +44,15 @@ class Project:
         _replace(self._trial(trial.trial_id), {**trial.get_state(), "worker": worker}, durable)
 
     def load_oracle(self, parse: Callable[[dict[str, Any]], _T]) -> _T | None:
-        """`parse` of the newest version that can be read; None if there is none."""
+        """Return the result of `parse` for the newest version that can be read; None if there is none."""
         return _newest(self.path / "oracle.json", formats.Oracle, parse)
 
     def load_trials(self) -> Iterator[tuple[str, tuple[Trial, str] | None]]:
-        """Each trial's id with the trial and its worker, or None where neither version can be read; oldest first."""
+        """Yield each trial's id with the trial and its worker, or None if neither version can be read; oldest first."""
         names = (folder.name.removeprefix("trial_") for folder in self.path.glob("trial_*"))
         for name in sorted(filter(str.isdigit, names), key=int):
             path = self._trial(name)
-            # A folder without a file is a trial that was never answered: the chief died while it was made.
+            # A folder without a file is of a trial that no worker received: the chief died while it made the trial.
             if path.exists() or _backup(path).exists():
                 yield name, _newest(path, formats.Trial, functools.partial(_trial_of, name))
 
@@ -72,16 +72,16 @@ def _backup(path: Path) -> Path:
 
 def _replace(path: Path, state: dict[str, Any], durable: bool) -> None:
     with atomic_write(path, durable=durable) as file:
-        # Keras Tuner's own JSON: a metric of a foreign worker may be NaN here.
+        # JSON as Keras Tuner writes it: it may contain NaN, as a metric of a stock worker.
         file.write(json.dumps({**state, _SUM: _sum(state)}).encode())
         file.flush()
-        # Until the new version is in its place, whoever looks for the file goes on from this one.
+        # Until the new version is in place, a reader that finds no file uses this one.
         with contextlib.suppress(FileNotFoundError):
             os.replace(path, _backup(path))
 
 
 def _checked(state: dict[str, Any], kind: type[Any]) -> dict[str, Any]:
-    # Those of earlier versions have none.
+    # Files of earlier versions have no checksum.
     if state.pop(_SUM, None) not in (None, _sum(state)):
         raise ValueError("it is not what its checksum says")
     return {**records.check(state, kind)}
@@ -100,12 +100,12 @@ def _newest(path: Path, kind: type[Any], parse: Callable[[dict[str, Any]], _T]) 
             continue
         except OSError as error:
             raise BadInput(f"{version} cannot be read: {error.strerror}") from error
-        except Exception as error:  # whatever Keras Tuner meets in what it has not written
+        except Exception as error:  # Keras Tuner raises many types on a damaged file
             logger.warning("%s is damaged (%s)", version, shorten(f"{type(error).__name__}: {error}"))
             continue
         if version == backup:
             logger.warning("going on from the version before: %s", backup)
-            # At once, or the next write would keep the damaged version in place of the good one.
+            # At once: the next write would otherwise keep the damaged version as the backup, in place of the good one.
             with atomic_write(path) as file:
                 file.write(read_bytes(backup))
         return value

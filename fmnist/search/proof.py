@@ -1,8 +1,9 @@
-"""Who knows the token, shown without sending it: a challenge, and keyed digests in the metadata of each call.
+"""Prove that chief and worker know the token without sending it: by a challenge, and keyed digests in each call.
 
-A worker signs what it says (method, message, its metadata of ours), and the chief signs its answer to just that call,
-errors too. So a process on a dead chief's port learns no token, can give no answer that a worker believes, and can pass
-a call on only as it is, and once. The challenge is the chief's: what was said to an earlier one is worth nothing.
+A worker signs the method, the message and the `fmnist-` metadata of a call (HMAC-SHA256), and the chief signs its
+answer to this very call, also an error. So a process on a dead chief's port does not learn the token, cannot give an
+answer that a worker accepts, and can pass a call on only unchanged, and only once. Each chief has its own challenge, so
+a call to an earlier chief is worthless to a later one.
 """
 
 import hashlib
@@ -16,22 +17,22 @@ from typing import Any
 import grpc
 
 PROOF = "fmnist-proof"
-"""Metadata of a call, trailing metadata of its answer."""
+"""Name of the proof in the metadata of a call, and in the trailing metadata of its answer."""
 CHALLENGE = "fmnist-challenge"
-"""Trailing metadata of a refusal: what the next proof has to be made for."""
+"""Name, in the trailing metadata of a refusal, of the challenge for which the next proof must be made."""
 
 _OURS = "fmnist-"
-_UNKNOWN = "-"  # the challenge of a worker that has yet to hear one
+_UNKNOWN = "-"  # challenge of a worker that has not received one yet
 
 Metadata = Iterable[tuple[str, str | bytes]]
 
 
 class Unproven(Exception):
-    """The answer is of somebody who does not know the token."""
+    """The answer comes from a process that does not know the token."""
 
 
 class Prover:
-    """A worker's side. Its calls are made one after the other."""
+    """The worker's side of the proof. It makes one call after the other."""
 
     def __init__(self, token: str) -> None:
         self._token = token
@@ -41,21 +42,21 @@ class Prover:
         self._last = ""
 
     def sign(self, method: str, message: bytes, metadata: Metadata) -> tuple[str, str]:
-        """The proof of a call, another item of its metadata."""
+        """Return the proof of a call, to be added to its metadata."""
         self._count += 1
         said = (self._challenge, self._session, str(self._count), _digest(message))
         self._last = _mac(self._token, "call", *said, method, metadata)
         return PROOF, " ".join((*said, self._last))
 
     def check(self, code: grpc.StatusCode, answer: bytes, metadata: Metadata) -> bool:
-        """Check the answer to the call that was signed last; return whether it is to be made again.
+        """Check the answer to the call that was signed last; return whether the call must be repeated.
 
         Args:
             answer: the message, or the details of an error.
-            metadata: the answer's trailing one.
+            metadata: the trailing metadata of the answer.
 
         Raises:
-            Unproven: it is not the chief's.
+            Unproven: the answer is not the chief's.
         """
         items = dict(metadata)
         expected = _answer(self._token, self._last, code, answer, items.items())
@@ -68,11 +69,13 @@ class Prover:
 
 @dataclass(frozen=True)
 class Claim:
-    """A call of somebody who knows the token.
+    """A call whose maker knows the token.
 
     Attributes:
-        digest: of the message, which has yet to be read.
-        timely: whether it answers this chief's challenge, for the first time.
+        token: the shared secret.
+        mac: the keyed digest that signs the call.
+        digest: SHA-256 of the message, which is not read yet, in hexadecimal.
+        timely: whether the call is made for this chief's challenge, and for the first time.
     """
 
     token: str
@@ -81,24 +84,24 @@ class Claim:
     timely: bool
 
     def covers(self, message: bytes) -> bool:
-        """Whether the call was signed with this message."""
+        """Tell whether the call was signed with this message."""
         return hmac.compare_digest(self.digest.encode(), _digest(message).encode())
 
     def answer(self, code: grpc.StatusCode, answer: bytes, metadata: Metadata) -> tuple[str, str]:
-        """The proof of the answer, another item of its trailing metadata."""
+        """Return the proof of the answer, to be added to its trailing metadata."""
         return PROOF, _answer(self.token, self.mac, code, answer, metadata)
 
 
 class Verifier:
-    """The chief's side; for one thread."""
+    """The chief's side of the proof. For one thread."""
 
     def __init__(self, token: str) -> None:
         self.challenge = secrets.token_hex(16)
         self._token = token
-        self._counts: dict[str, int] = {}  # the last call of each session
+        self._counts: dict[str, int] = {}  # number of the last call of each session
 
     def check(self, method: str, metadata: Metadata) -> Claim | None:
-        """The claim of a call's metadata; None if the caller does not know the token."""
+        """Check the proof in a call's metadata and return its claim; None if the caller does not know the token."""
         items = dict(metadata)
         *said, mac = str(items.pop(PROOF, "")).split(" ")
         expected = _mac(self._token, "call", *said, method, items.items())
@@ -120,7 +123,10 @@ def _digest(message: bytes) -> str:
 
 
 def _mac(token: str, *said: Any) -> str:
-    """The keyed digest; the last of `said` is metadata, of which ours counts."""
+    """Return the HMAC-SHA256 of all items of `said`, in hexadecimal.
+
+    The last item is metadata, of which only names with the prefix `fmnist-` count.
+    """
     *texts, metadata = said
     ours = sorted(
         (name, value.decode("latin-1") if isinstance(value, bytes) else value)

@@ -1,8 +1,8 @@
-"""Who this process is in a distributed search, and where the chief is: Keras Tuner's environment variables, and ours.
+"""Read a process's role in a distributed search from the environment variables of Keras Tuner and of this package.
 
 KERASTUNER_TUNER_ID       the process's id; the chief's contains "chief"
-KERASTUNER_ORACLE_IP      the chief: the address to listen on [127.0.0.1]; a worker: where the chief is
-KERASTUNER_ORACLE_PORT    [the chief takes a free one, and says in the run folder where it is; workers look there]
+KERASTUNER_ORACLE_IP      the chief: the address to listen on [127.0.0.1]; a worker: the chief's address
+KERASTUNER_ORACLE_PORT    [the chief takes a free port, and writes its address into the run folder for the workers]
 FMNIST_TOKEN              the secret that chief and workers share, which is never sent; or
 FMNIST_TOKEN_FILE         a file that holds it
 FMNIST_TLS_CERTIFICATE    a PEM file; with it the chief serves TLS, and workers trust this certificate alone
@@ -26,7 +26,7 @@ from fmnist.search import tls
 ID_CHARACTERS = 128
 
 _LABEL = "[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
-# A DNS name; one whose last label is a number could only be a misspelt address.
+# A DNS name. A name whose last label is a number is a misspelt address.
 _HOST = re.compile(rf"(?=.{{1,253}}\Z)({_LABEL}\.)*(?![0-9]+\.?\Z){_LABEL}\.?")
 
 _MOST = 2**20  # bytes of a token or a certificate
@@ -37,12 +37,12 @@ class Role:
     """One process of a distributed search.
 
     Attributes:
-        host: as the environment gives it; None for the default.
-        port: likewise.
-        certificate, key: PEM.
+        host, port: values of the environment; None for the default.
+        token: the secret that chief and workers share; None without one.
+        certificate, key: contents of the PEM files.
 
     Raises:
-        BadInput: a value that cannot work, whoever answers.
+        BadInput: a value cannot work in any search.
     """
 
     id: str
@@ -65,7 +65,7 @@ class Role:
             raise BadInput("FMNIST_TLS_KEY is set, but not FMNIST_TLS_CERTIFICATE: TLS needs it")
         if self.certificate is not None and self.is_chief:
             if self.key is None:
-                # Without it the chief would serve in the clear.
+                # Without the key the chief would serve unencrypted.
                 raise BadInput("FMNIST_TLS_CERTIFICATE is set, but not FMNIST_TLS_KEY: the chief needs both")
             tls.check_pair(self.certificate, self.key)
         elif self.certificate is not None:
@@ -73,22 +73,22 @@ class Role:
 
     @property
     def is_chief(self) -> bool:
-        """Keras Tuner's rule."""
+        """Whether the process is the chief, by Keras Tuner's rule for ids."""
         return "chief" in self.id
 
 
 def from_environment(environment: Mapping[str, str] = os.environ) -> Role | None:
-    """This process's role; None if it is no part of a distributed search.
+    """Return this process's role; None if it is not part of a distributed search.
 
     Raises:
-        BadInput: a variable's value makes no sense, or a file that it names cannot be read.
+        BadInput: a variable has an invalid value, or a file that it names cannot be read.
     """
     identity = environment.get("KERASTUNER_TUNER_ID")
     if not identity:
         return None
     for variable in ("FMNIST_TOKEN", "FMNIST_TOKEN_FILE", "FMNIST_TLS_CERTIFICATE", "FMNIST_TLS_KEY"):
         if environment.get(variable) == "":
-            # Somebody wanted to be safe, and is not.
+            # A person who sets it wants a secured search, and must not get an open one.
             raise BadInput(f"{variable} is set, but empty: give it its value, or unset it")
     port = environment.get("KERASTUNER_ORACLE_PORT")
     if port and not (re.fullmatch("[0-9]{1,5}", port) and int(port) < 2**16):
@@ -98,7 +98,7 @@ def from_environment(environment: Mapping[str, str] = os.environ) -> Role | None
     )
     if secret is not None and not secret.strip():
         raise BadInput(f"FMNIST_TOKEN_FILE={environment['FMNIST_TOKEN_FILE']} holds no token")
-    # What is no ASCII is refused below.
+    # `Role` refuses a token that is not ASCII.
     token = environment.get("FMNIST_TOKEN") if secret is None else secret.decode(errors="replace").strip()
     return Role(
         id=identity,
@@ -111,7 +111,7 @@ def from_environment(environment: Mapping[str, str] = os.environ) -> Role | None
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach `host`."""
+    """Tell whether only this machine can reach `host`."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -123,36 +123,36 @@ def _is_visible(text: str) -> bool:
 
 
 def _is_host(host: str) -> bool:
-    """Whether `host` may be one's name or address, by its form."""
+    """Tell whether `host` has the form of a host's name or address."""
     with contextlib.suppress(ValueError):
         return bool(ipaddress.ip_address(host))
     return _HOST.fullmatch(host) is not None
 
 
 def join(host: str, port: int) -> str:
-    """The `host:port` of gRPC and of URLs."""
+    """Join `host:port`, as in gRPC and URLs; an IPv6 address is put in brackets."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 @dataclass(frozen=True)
 class Notice:
-    """What the chief tells, in the run folder, those that look for it.
+    """The notice that the chief writes into the run folder for processes that look for it.
 
     Attributes:
-        address: where it listens; None after the end of the search.
-        trials: how many trials the search that it serves, or has ended, may have.
+        address: address on which the chief listens; None after the end of the search.
+        trials: greatest number of trials of the search.
     """
 
     address: str | None
     trials: int
 
     def write(self, run: RunDir) -> None:
-        """Replace the notice of `run`."""
+        """Write the notice of `run`, in place of an earlier one."""
         write_json(run.chief, {"address": self.address, "trials": self.trials})
 
 
 def read_notice(run: RunDir) -> Notice | None:
-    """The notice in the run folder; None if there is none, or none that can be read."""
+    """Read the notice in the run folder; return None if there is none, or if it cannot be read."""
     try:
         found = records.read(run.chief, records.Notice)
         return Notice(found["address"], found["trials"])

@@ -1,7 +1,7 @@
-"""The chief's gRPC server, in a thread of its own that waits for all calls at once.
+"""Run the chief's gRPC server, in a thread of its own that waits for all calls at once.
 
-A call takes a thread of the pool only when its whole message is here: calls that say nothing, however many, keep no
-other waiting.
+A call takes a thread of the pool only when its whole message has arrived. So calls that send nothing, however many,
+keep no other call waiting.
 """
 
 import asyncio
@@ -24,28 +24,28 @@ THREADS = 64
 
 _T = TypeVar("_T")
 
-_GRACE = 0.2  # seconds for the calls that are under way at the end
+_GRACE = 0.2  # seconds for the calls that are in progress at the end
 _MESSAGE_BYTES = 2**18
 _METADATA_BYTES = 2**14
-_STREAMS = 16  # of one connection at a time; a worker has one
+_STREAMS = 16  # calls of one connection at a time; a worker makes one
 _HANDSHAKE_MS = 10_000
-_IDLE_MS = 600_000  # a worker whose connection was closed meanwhile makes another
-_FILES = 256  # that are left to the chief for its own work, however many connections there are
+_IDLE_MS = 600_000  # a worker whose connection was closed makes another
+_FILES = 256  # file descriptors that are left to the chief for its own work
 
 
 @contextlib.contextmanager
 def serving(role: Role, host: str, register: Callable[[Any], None]) -> Iterator[int]:
-    """Serve on `host`, on the role's port or a free one, while the block lasts; give the port.
+    """Serve on `host`, on the role's port or a free one, during the block; yield the port.
 
     Args:
         register: adds the services to the server.
 
     Raises:
-        BadInput: the address cannot be had.
+        BadInput: the chief cannot listen on the address.
     """
     loop = asyncio.new_event_loop()
     peers = Peers()
-    keeping: list[asyncio.Task[None]] = []  # the loop itself holds its tasks by weak references
+    keeping: list[asyncio.Task[None]] = []  # the loop itself has only weak references to its tasks
 
     def do(coroutine: Coroutine[Any, Any, _T]) -> _T:
         return asyncio.run_coroutine_threadsafe(coroutine, loop).result()
@@ -103,10 +103,10 @@ def _options() -> list[tuple[str, int]]:
 
 
 def _allow_connections() -> int:
-    """Allow this process as many files as it may have: each worker has two connections, and 1024 is a usual limit.
+    """Raise this process's limit of open files: each worker has two connections, and a usual limit is 1024.
 
     Returns:
-        how many connections there may be at a time.
+        The greatest number of connections at a time.
     """
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

@@ -1,8 +1,9 @@
-"""The chief's gRPC service: Keras Tuner's own messages, so that stock workers connect, made safe by metadata of ours.
+"""Serve the chief by gRPC, with Keras Tuner's own messages, so that stock workers connect, and additional metadata.
 
-Our workers say in each call's metadata who they are (`fmnist-worker`), which of the processes that ever had this id
-(`fmnist-instance`), and prove that they know the token (`proof`). A stock worker names itself in CreateTrial alone;
-what it says of a trial is taken for the word of whoever has it, and for want of signs of life it has it for longer.
+Our workers send in each call's metadata their id (`fmnist-worker`), an id of their process (`fmnist-instance`), since
+several processes may have used the same worker's id, and a proof that they know the token (`proof`). A stock worker
+names itself only in CreateTrial: its later reports count as those of the worker that has the trial. It sends no
+heartbeats, so its lease is longer.
 """
 
 import contextlib
@@ -27,33 +28,33 @@ from fmnist.search.stock import protos
 from fmnist.signals import Stop
 
 logger = logging.getLogger(__name__)
-# A message of the wrong shape is answered; it is not worth a traceback in the chief's log.
+# A malformed message gets an answer; it is not worth a traceback in the chief's log.
 for _name in ("grpc._common", "grpc._cython.cygrpc"):
     logging.getLogger(_name).setLevel(logging.CRITICAL)
 
 WORKER, INSTANCE = "fmnist-worker", "fmnist-instance"
-"""A worker's metadata."""
+"""Names of a worker's metadata: its id, and the id of its process."""
 MESSAGE = "fmnist-message-bin"
-"""Metadata of EndTrial: why the trial failed, which the stock message leaves out."""
+"""Name of EndTrial's metadata that holds the reason of a failure, which the stock message leaves out."""
 LEASE = "fmnist-lease"
-"""Trailing metadata of CreateTrial: seconds of silence after which the worker has lost the trial."""
+"""Name of CreateTrial's trailing metadata that holds the seconds of silence after which the worker loses the trial."""
 LEASE_SECONDS = 60.0
 STOCK_LEASE_SECONDS = 3600.0  # the longest that Keras Tuner's own client waits
 WAIT_SECONDS = 1.0
-"""How long a worker waits in CreateTrial for a trial."""
+"""Seconds for which a worker waits for a trial in CreateTrial."""
 
-_WAITING = server.THREADS // 2  # more would leave no thread to the workers that have something to say
-_FAREWELL = 1.0  # seconds in which workers may still ask, and hear that the search is over
+_WAITING = server.THREADS // 2  # more would leave no thread for workers that report
+_FAREWELL = 1.0  # seconds in which workers may still call, and learn that the search is over
 
 
 def serve(run: RunDir, recipe: Recipe, seed: int, role: Role, stop: Stop, lease: float = LEASE_SECONDS) -> Chief:
-    """Be the chief: serve the search in `run` to its end.
+    """Work as the chief: serve the search in `run` to its end.
 
     Args:
-        lease: seconds of silence after which one of our workers has lost its trial.
+        lease: seconds of silence after which one of our workers loses its trial.
 
     Raises:
-        BadInput: the run folder has a chief, the address cannot be had, or it needs a token.
+        BadInput: the run folder has a chief, the chief cannot listen on the address, or the address needs a token.
         Interrupted: a stop was requested.
     """
     with run.lock("tune"), stop.in_order():
@@ -79,7 +80,10 @@ def _serve(run: RunDir, recipe: Recipe, seed: int, role: Role, stop: Stop, lease
 
 
 def _is_over(chief: Chief, farewell: Notice, run: RunDir) -> bool:
-    """Wait half a second for the end of the search, and write what it has left; a full disk may have room later."""
+    """Wait half a second for the end of the search; return whether it has ended, and all of it is written.
+
+    A failure to write is logged, and tried again by the next call: a full disk may have room later.
+    """
     try:
         if over := chief.wait_finished(0.5):
             farewell.write(run)
@@ -91,7 +95,7 @@ def _is_over(chief: Chief, farewell: Notice, run: RunDir) -> bool:
 
 
 class Servicer(protos.get_service_grpc().OracleServicer):  # type: ignore[misc]
-    """Keras Tuner's `Oracle` service over a `Chief`."""
+    """Keras Tuner's `Oracle` service for a `Chief`."""
 
     def __init__(self, chief: Chief, lease: float) -> None:
         self._chief = chief
@@ -104,14 +108,14 @@ class Servicer(protos.get_service_grpc().OracleServicer):  # type: ignore[misc]
         self._callers = _Callers()
 
     def farewell(self, seconds: float) -> None:
-        """Wait until every worker has heard that the search is over, or `seconds` have passed."""
+        """Wait until every worker has learnt that the search is over, or `seconds` have passed."""
         self._callers.wait_none(seconds)
 
     def GetSpace(self, request: Any, context: grpc.ServicerContext) -> Any:
         return self._messages.GetSpaceResponse(hyperparameters=self._space)
 
     def UpdateSpace(self, request: Any, context: grpc.ServicerContext) -> Any:
-        # The recipe alone says what is searched.
+        # Only the recipe defines the space.
         return self._messages.UpdateSpaceResponse()
 
     def CreateTrial(self, request: Any, context: grpc.ServicerContext) -> Any:
@@ -142,7 +146,7 @@ class Servicer(protos.get_service_grpc().OracleServicer):  # type: ignore[misc]
     def EndTrial(self, request: Any, context: grpc.ServicerContext) -> Any:
         with _answering(context):
             worker = self._speaker(context, request.trial.trial_id)
-            # Only the end is taken from the message: a trial's values are the oracle's.
+            # Only the status is taken from the message: the oracle knows the trial's values.
             status = TrialStatus.from_proto(request.trial.status)
             message = _metadata(context).get(MESSAGE, b"").decode(errors="replace") or None
             self._chief.end_trial(worker, request.trial.trial_id, status, message)
@@ -159,14 +163,14 @@ class Servicer(protos.get_service_grpc().OracleServicer):  # type: ignore[misc]
         return _metadata(context).get(WORKER, "")
 
     def _instance(self, context: grpc.ServicerContext) -> str:
-        """Which process of its id the caller is; empty for a stock worker."""
+        """Return the id of the caller's process, empty for a stock worker; raise Superseded if there is a newer one."""
         instance = _metadata(context).get(INSTANCE, "")
         if instance and not self._callers.is_newest(self._worker(context), instance):
             raise Superseded(f"another process has taken the id {self._worker(context)} over")
         return instance
 
     def _speaker(self, context: grpc.ServicerContext, trial_id: str) -> str:
-        """The worker that speaks of a trial."""
+        """Return the worker that makes a call about a trial; raise NotYours if it is unknown."""
         worker = self._worker(context) if self._instance(context) else self._chief.holder(trial_id)
         if worker is None:
             raise NotYours(f"nobody has trial {trial_id}")
@@ -174,7 +178,7 @@ class Servicer(protos.get_service_grpc().OracleServicer):  # type: ignore[misc]
 
 
 class Superseded(Exception):
-    """A newer process works under the caller's id."""
+    """A newer process uses the caller's id."""
 
 
 _CODES: dict[type[Exception], grpc.StatusCode] = {
@@ -182,14 +186,14 @@ _CODES: dict[type[Exception], grpc.StatusCode] = {
     NotYours: grpc.StatusCode.FAILED_PRECONDITION,
     KeyError: grpc.StatusCode.NOT_FOUND,
     ValueError: grpc.StatusCode.INVALID_ARGUMENT,
-    # The disk: it may have room again when the worker asks again.
+    # The disk may have room when the worker calls again.
     OSError: grpc.StatusCode.UNAVAILABLE,
 }
 
 
 @contextlib.contextmanager
 def _answering(context: grpc.ServicerContext) -> Iterator[None]:
-    """Answer what the chief raises with a status, in place of gRPC's traceback."""
+    """Answer an exception of the chief with a gRPC status, in place of a traceback."""
     try:
         yield
     except tuple(_CODES) as error:
@@ -204,7 +208,7 @@ def _metadata(context: grpc.ServicerContext) -> dict[str, Any]:
 
 
 class _Callers:
-    """The workers that have asked for trials, and the process that each id means: the one that came last."""
+    """The workers that have asked for trials, and for each id its newest process."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -238,6 +242,6 @@ class _Callers:
 
 
 def _reachable(host: str) -> str:
-    """The name by which workers find a chief that listens on `host`."""
-    # Not getfqdn(): where the loopback address has this machine's name too, that is "localhost".
+    """Return the name by which workers reach a chief that listens on `host`."""
+    # Not getfqdn(): it returns "localhost" if this machine's name belongs to the loopback address, too.
     return socket.gethostname() if host in ("0.0.0.0", "::") else host

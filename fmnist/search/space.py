@@ -1,4 +1,4 @@
-"""The search space: a recipe's `search.space` as Keras Tuner hyperparameters, and a trial's values as configuration."""
+"""Convert a recipe's `search.space` to Keras Tuner hyperparameters, and a trial's values to configuration."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,24 +8,24 @@ import keras_tuner
 from fmnist.recipe import config
 from fmnist.recipe.schema import Recipe
 
-# Keras Tuner adds values of its own under this prefix (Hyperband's brackets, for example); they configure no network.
+# Keras Tuner adds its own values under this prefix (such as Hyperband's brackets); they do not configure a network.
 RESERVED = "tuner/"
 HIDDEN = "model.hidden"
 LAYERS = "model.layers"
 
 
 def units(layer: int) -> str:
-    """The hyperparameter that holds the units of hidden layer `layer`, counted from 1."""
+    """Return the name of the hyperparameter for the units of hidden layer `layer`, counted from 1."""
     return f"model.units_{layer}"
 
 
 def hyperparameters(recipe: Recipe) -> keras_tuner.HyperParameters:
-    """The space of `recipe.search`, named by the configuration's dotted keys so that a table of trials reads well.
+    """Return the space of `recipe.search`; its names are the configuration's dotted keys, for a readable table.
 
-    `model.hidden` becomes `model.layers` and one `model.units_N` a layer, which exists only where the layer does.
+    `model.hidden` becomes `model.layers` and a `model.units_N` for each layer, active only if the trial has that layer.
 
     Raises:
-        BadInput: no search in this recipe, or a space that `config.space` refuses.
+        BadInput: the recipe has no search, or `config.space` refuses its space.
     """
     space = keras_tuner.HyperParameters()
     for key, domain in config.space(recipe).items():
@@ -40,7 +40,7 @@ def hyperparameters(recipe: Recipe) -> keras_tuner.HyperParameters:
 
 
 def values(trial: keras_tuner.HyperParameters) -> dict[str, Any]:
-    """A trial's values by dotted configuration key, as `config.replace` takes them."""
+    """Return a trial's values by dotted configuration key, as `config.replace` takes them."""
     found = {name: value for name, value in trial.values.items() if not name.startswith(RESERVED)}
     if LAYERS in found:
         found[HIDDEN] = [found.pop(units(layer)) for layer in range(1, found.pop(LAYERS) + 1)]
@@ -59,7 +59,7 @@ def _add_values(space: keras_tuner.HyperParameters, key: str, choices: Sequence[
     if len(choices) == 1:
         space.Fixed(key, choices[0])
     elif isinstance(choices[0], bool):
-        # A Choice would turn them into 0 and 1.
+        # A Choice would turn booleans into 0 and 1.
         space.Boolean(key)
     else:
         space.Choice(key, list(choices))

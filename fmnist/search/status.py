@@ -1,4 +1,4 @@
-"""How far a search is, from the files of its run folder alone: for `--status`, and live on a terminal."""
+"""Show the progress of a search, read from its run folder: once for `--status`, and live on a terminal."""
 
 import contextlib
 import logging
@@ -23,21 +23,21 @@ _ENDED = ("COMPLETED", "FAILED")
 
 
 def search_finished(run: RunDir, recipe: Recipe) -> bool:
-    """Whether the search of `recipe`, whose run this is, has come to its end: all its trials, or all of its space.
+    """Tell whether the search of `recipe` in `run` is finished: it has run all trials, or used up its space.
 
     Raises:
         BadInput: trials.csv is damaged.
     """
     rows = read_trials(run.trials)
     statuses = {row["status"] for row in rows}
-    # Whoever removes one of these has the search go on from the others.
+    # If a person removes one of these files, the search continues from the others.
     whole = run.search.exists() and (run.best.exists() or "COMPLETED" not in statuses)
     ended = bool(rows) and statuses <= set(_ENDED)
     return whole and ended and (len(rows) >= recipe.require_search().trials or run.used_up.exists())
 
 
 def outcome(run: RunDir, recipe: Recipe) -> str:
-    """What a finished search has found, in a line.
+    """Return a line with the result of a finished search.
 
     Raises:
         SearchFailed: every trial failed.
@@ -60,7 +60,7 @@ def _used_up(run: RunDir, tried: int, recipe: Recipe) -> str:
 
 
 def show(run: RunDir) -> None:
-    """Print how far the search in `run` is.
+    """Print the progress of the search in `run`.
 
     Raises:
         BadInput: there is no search.
@@ -70,9 +70,9 @@ def show(run: RunDir) -> None:
 
 @contextlib.contextmanager
 def live(run: RunDir) -> Iterator[Callable[[str], None] | None]:
-    """Show how far the search is, on the terminal of stderr, below the log; give what prints a line above.
+    """Show the search's progress on stderr, below the log; yield a function that prints a line above it.
 
-    Without a terminal, or where logs are quiet, it shows and gives nothing.
+    If stderr is not a terminal, or logs are quiet, show nothing and yield None.
     """
     console = Console(stderr=True)
     if not console.is_terminal or not logger.isEnabledFor(logging.INFO):
@@ -80,7 +80,7 @@ def live(run: RunDir) -> Iterator[Callable[[str], None] | None]:
         return
 
     def render() -> RenderableType:
-        # A file may be damaged, or its system away for a moment: that is for the search to say.
+        # A file may be damaged, or its file system unavailable: the search itself reports that.
         with contextlib.suppress(Exception):
             return _render(run)
         return Text()
@@ -111,13 +111,13 @@ def _render(run: RunDir) -> RenderableType:
 
 
 def _workers(rows: list[dict[str, str]]) -> Table:
-    """What each worker has done and does."""
+    """Return a table of the workers: their finished and failed trials, and their present one."""
     table = Table("worker", "trials", "failed", "now", box=None, pad_edge=False)
     for worker in sorted({row.get("worker", "") for row in rows} - {""}):
         its = [row for row in rows if row.get("worker") == worker]
         failed = sum(row["status"] == "FAILED" for row in its)
         now = [f"trial {row['trial']}" for row in its if row["status"] == "RUNNING"]
-        # As text: a string would be read as markup.
+        # As `Text`, since a string would be read as markup.
         table.add_row(Text(worker), str(sum(row["status"] in _ENDED for row in its)), str(failed), " ".join(now))
     return table
 

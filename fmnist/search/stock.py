@@ -1,8 +1,8 @@
-"""Keras Tuner's private names: here and nowhere else, so that another version of it is adapted to in one place.
+"""Wrap Keras Tuner's private names, which no other module uses, so that only this one depends on its version.
 
-Two of its oracles are mended where a space runs out of configurations that were not tried yet. Random search stops
-then, as it comes. Bayesian optimization would try the same ones again, with the same outcome; and Hyperband would stop
-in the middle of a bracket, with all of its trials as short as the first round's.
+Two of its oracles are corrected for a space in which every configuration was tried. The stock random search stops then.
+But Bayesian optimization would try the same configurations again, with the same outcome; and Hyperband would stop in
+the middle of a bracket, after short trials of the first round only.
 """
 
 import contextlib
@@ -27,15 +27,15 @@ Answer = dict[str, Any]
 
 ENDED = (TrialStatus.COMPLETED, TrialStatus.FAILED)
 
-# Keras Tuner takes a space for used up after 20, which would often leave some of a small one.
+# Keras Tuner gives a space up after 20 collisions, which would often leave some of a small space untried.
 _COLLISIONS = 1000
 
 direction = functools.cache(infer_metric_direction)
-"""Tell by a metric's name whether it is to be large ("max") or small ("min"), by making a Keras metric of it."""
+"""Return, by a metric's name, whether it should be large ("max") or small ("min"); this makes a Keras metric of it."""
 
 
 def keep_in_memory(oracle: keras_tuner.Oracle) -> None:
-    """Make the oracle leave its state in memory: the stock methods write in place, before a trial's end is complete."""
+    """Keep the oracle's state in memory: the stock methods write files in place, before a trial's end is complete."""
     oracle.save = lambda: None
     oracle._save_trial = lambda trial: None
     oracle._max_collisions = _COLLISIONS
@@ -43,10 +43,10 @@ def keep_in_memory(oracle: keras_tuner.Oracle) -> None:
 
 @contextlib.contextmanager
 def calling(oracle: keras_tuner.Oracle) -> Iterator[keras_tuner.Oracle]:
-    """Hold the oracle for one call from this thread; the caller lets no other thread in."""
-    # Its own lock stays taken if a call raises. For the thread that it thinks has it, it does nothing.
+    """Prepare the oracle for one call from this thread; the caller keeps other threads out."""
+    # The oracle's own lock stays taken if a call raises, so the oracle is told that this thread has it already.
     _oracle.THREADS[oracle] = threading.current_thread().name
-    # It announces retries on stdout, which is for results.
+    # The oracle announces retries on stdout, which is for results.
     with contextlib.redirect_stdout(sys.stderr):
         yield oracle
 
@@ -62,7 +62,7 @@ def waiting(oracle: keras_tuner.Oracle) -> list[str]:
 
 
 def set_waiting(oracle: keras_tuner.Oracle, trial_ids: Iterable[str]) -> None:
-    """Replace what `waiting` returns."""
+    """Replace the list that `waiting` returns."""
     oracle._retry_queue = list(trial_ids)
 
 
@@ -72,7 +72,7 @@ def runs(oracle: keras_tuner.Oracle) -> dict[str, int]:
 
 
 def adopt(oracle: keras_tuner.Oracle, trial: Trial) -> None:
-    """Tell the oracle of a trial that it made after its last save, by making it make that trial again."""
+    """Add a trial that the oracle made after its last save, by letting the oracle make that trial again."""
     oracle.populate_space(trial.trial_id)
     oracle.trials[trial.trial_id] = trial
     oracle.ongoing_trials[f"lost worker of {trial.trial_id}"] = trial
@@ -81,13 +81,13 @@ def adopt(oracle: keras_tuner.Oracle, trial: Trial) -> None:
 
 
 class BayesianOptimizationOracle(oracles.BayesianOptimizationOracle):
-    """The stock oracle; a guess that was tried before is replaced by a random one that was not."""
+    """The stock oracle, except that a proposal that was tried before is replaced by a random one that was not."""
 
     def populate_space(self, trial_id: str) -> Answer:
-        # Its generator's state is not in oracle.json; without this a search that went on would be another one.
+        # oracle.json lacks the generator's state; without this seed a continued search would take another course.
         self._random_state.seed((self.seed + len(self.trials)) % 2**32)
         with warnings.catch_warnings():
-            # Of a kernel that fits few trials; a log's reader can do nothing about it.
+            # A kernel that fits few trials warns; the reader of a log can do nothing about that.
             warnings.simplefilter("ignore", ConvergenceWarning)
             answer: Answer = super().populate_space(trial_id)
         if answer["status"] == TrialStatus.RUNNING and self._duplicate(answer["values"]):
@@ -96,7 +96,7 @@ class BayesianOptimizationOracle(oracles.BayesianOptimizationOracle):
 
 
 class HyperbandOracle(oracles.HyperbandOracle):
-    """The stock oracle; a bracket that can no longer be filled promotes the best of what it has."""
+    """The stock oracle, except that a bracket that can no longer be filled promotes the best trials that it has."""
 
     def populate_space(self, trial_id: str) -> Answer:
         answer: Answer = super().populate_space(trial_id)
@@ -106,7 +106,7 @@ class HyperbandOracle(oracles.HyperbandOracle):
         return next(filter(None, (self._promoted(trial_id, bracket) for bracket in self._brackets)), answer)
 
     def _promoted(self, trial_id: str, bracket: dict[str, Any]) -> Answer | None:
-        """The trial that takes the best of a round, all of which have ended, to the next, if that has room."""
+        """Return a trial that promotes the best one of an ended round to the next round; None if there is no room."""
         number, rounds = bracket["bracket_num"], bracket["rounds"]
         for round_number, (before, promoted) in enumerate(itertools.pairwise(rounds), start=1):
             trials = [self.trials[entry["id"]] for entry in before]

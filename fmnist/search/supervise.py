@@ -1,6 +1,6 @@
-"""A search's chief and workers as child processes: started, watched, restarted and ended; the machine divided.
+"""Start, watch, restart and end a search's chief and workers as child processes; divide the machine among them.
 
-It needs nothing but the standard library, so that whatever starts processes can use it, in or out of the environment.
+It needs only the standard library, so any program that starts processes can use it, also outside the environment.
 """
 
 import contextlib
@@ -23,38 +23,38 @@ from fmnist.signals import Stop
 logger = logging.getLogger(__name__)
 
 RESTARTS = 3
-"""How often a worker, or the chief, is started again after it has died of itself; after kills from outside always."""
+"""How often a worker, or the chief, is restarted after a death by its own fault; kills from outside do not count."""
 
 _LOOK = 0.1  # seconds between two looks at the processes
 _FAREWELL = 30.0  # seconds for the workers to end after the chief
 _PATIENCE = 60.0  # seconds for a process to end after SIGTERM: an epoch, and its checkpoint
-_PAUSES = (0.1, 5.0)  # seconds before it is started again, the first time and the longest; they double
-_LONG = 60.0  # seconds after which an end has nothing to do with the one before
+_PAUSES = (0.1, 5.0)  # seconds before a restart, the first and the longest; they double
+_LONG = 60.0  # seconds of life after which an end has nothing to do with the one before
 
 
 @dataclass(frozen=True)
 class Share:
-    """What one worker may use: processors by number, GPUs as CUDA names them."""
+    """The processors, by number, and the GPUs, by their names in CUDA, that a worker may use."""
 
     cores: frozenset[int] = frozenset()
     gpus: tuple[str, ...] = ()
 
     @property
     def taskset(self) -> list[str]:
-        """The command that keeps another to the processors; nothing for all of them."""
+        """Prefix of a command that restricts it to the processors; empty for all of them."""
         return ["taskset", "--cpu-list", ",".join(map(str, sorted(self.cores)))] if self.cores else []
 
     @property
     def visible_devices(self) -> str:
-        """The CUDA_VISIBLE_DEVICES of the GPUs."""
+        """Value of CUDA_VISIBLE_DEVICES for the GPUs."""
         return ",".join(self.gpus) or "-1"
 
 
 def shares(workers: int | None, gpus_per_worker: int, gpus: Sequence[str]) -> list[Share]:
-    """Divide the machine: by default a worker a GPU, or one on the processors.
+    """Divide the machine into shares: by default one worker per GPU, or one on the processors.
 
     Raises:
-        BadInput: no share was asked for, or there are GPUs, but not as many as asked for.
+        BadInput: a number is below 1, or the machine has GPUs, but too few.
     """
     if gpus_per_worker < 1 or (workers is not None and workers < 1):
         raise BadInput("WORKERS and GPUS_PER_WORKER are at least 1")
@@ -64,7 +64,7 @@ def shares(workers: int | None, gpus_per_worker: int, gpus: Sequence[str]) -> li
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
     return [
         Share(
-            # More workers than processors share them.
+            # If there are more workers than processors, several workers share one.
             frozenset(cores[number::count] or [cores[number % len(cores)]]),
             tuple(gpus[number * gpus_per_worker : (number + 1) * gpus_per_worker]),
         )
@@ -73,7 +73,7 @@ def shares(workers: int | None, gpus_per_worker: int, gpus: Sequence[str]) -> li
 
 
 class Member:
-    """One process of the search, and the ones that take its place."""
+    """A process of the search, and the processes that replace it after its death."""
 
     def __init__(
         self,
@@ -83,11 +83,11 @@ class Member:
         restarts: int = RESTARTS,
         log: Callable[[str], None] | None = None,
     ) -> None:
-        """Nothing is started yet.
+        """Prepare the process; `start` starts it.
 
         Args:
-            environment: the whole of it.
-            log: takes the lines of the process's stderr; without it they go to this process's.
+            environment: all environment variables of the process.
+            log: receives each line of the process's stderr; without it they go to this process's stderr.
         """
         self.name = name
         self.given_up = False
@@ -102,7 +102,7 @@ class Member:
 
     def start(self) -> None:
         self._began, self._oom_kills = time.monotonic(), self.oom_kills()
-        # A session of its own: Ctrl-C on the terminal is for this process, which tells the others in order.
+        # In a session of its own, so that Ctrl-C on the terminal reaches only this process, which ends the others.
         self._process = subprocess.Popen(
             self._command,
             env=self._environment,
@@ -114,7 +114,7 @@ class Member:
             threading.Thread(target=_forward, args=(self._process, self._log), daemon=True).start()
 
     def revive(self) -> None:
-        """Start the process that has died again, after a pause, unless it has died of itself too often."""
+        """Restart the process after its death, after a pause, unless it has died by its own fault too often."""
         if self.given_up or self.code is None:
             return
         if not self._again:
@@ -124,7 +124,7 @@ class Member:
             self.start()
 
     def _judge(self, code: int) -> None:
-        """Decide when the process is started again, if at all."""
+        """Decide whether, and when, to restart the process."""
         reason = deaths.own_end(code, self._oom_kills, self.oom_kills())
         self._environment.pop(deaths.LAST_END, None)
         now = time.monotonic()
@@ -145,16 +145,16 @@ class Member:
         self._again = now
 
     def oom_kills(self) -> Mapping[str, int]:
-        """What counts the kernel's kills of this process for want of memory."""
+        """Return the counters of the kernel's kills for want of memory that include this process."""
         return deaths.oom_kills()
 
     @property
     def code(self) -> int | None:
-        """The process's exit code, minus the signal that killed it, or None while it runs or was not started."""
+        """Exit code of the process; negative, the signal that killed it; None if it runs or was not started."""
         return self._process.poll() if self._process else None
 
     def wait(self, seconds: float | None = None) -> None:
-        """Wait for the end of the process, not longer than `seconds`."""
+        """Wait up to `seconds` for the end of the process; without a limit for None."""
         if self._process:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(seconds)
@@ -165,15 +165,15 @@ class Member:
             self._process.terminate()
 
     def kill(self) -> None:
-        """End the process, and whatever it may have left."""
+        """End the process at once, with all that it may have left."""
         if self._process:
             self._process.kill()
 
 
 class Ending:
-    """Says, when called, whether the chief has told by its `notice` (`roles.Notice`) that the search is over.
+    """A function that tells whether, by the chief's `notice` (`roles.Notice`), the search is over.
 
-    A notice that was there before, of an earlier chief, says nothing.
+    A notice of an earlier chief, which was there before, does not count.
     """
 
     def __init__(self, notice: Path) -> None:
@@ -194,14 +194,14 @@ class Ending:
 
 
 def supervise(chief: Member, workers: Sequence[Member], is_over: Callable[[], bool], stop: Stop) -> None:
-    """Run the search to its end. However that comes, no member is left.
+    """Run the search to its end. However it ends, no member is left.
 
     Args:
-        is_over: whether the chief's end is the search's end.
+        is_over: tells, after the chief has ended, whether the search is over.
 
     Raises:
         Interrupted: a stop was requested, or the chief was interrupted.
-        SystemExit: the exit code of a member that cannot go on, or 1 if they died too often.
+        SystemExit: with the exit code of a member that cannot continue, or 1 if members died too often.
     """
     members = [chief, *workers]
     try:
@@ -209,13 +209,13 @@ def supervise(chief: Member, workers: Sequence[Member], is_over: Callable[[], bo
             member.start()
         _watch(chief, workers, is_over, stop)
     finally:
-        # The workers first: what they finish in their last moment is reported.
+        # The workers first, so that they can still report to the chief.
         end(workers)
         end([chief])
 
 
 def end(members: Sequence[Member]) -> None:
-    """Stop what still runs, and see it end."""
+    """Terminate the members that still run, and wait for their end."""
     for member in members:
         if member.code is None:
             member.terminate()
@@ -235,7 +235,7 @@ def _watch(chief: Member, workers: Sequence[Member], is_over: Callable[[], bool]
                 sys.exit(codes[0])
             return
         if EXIT_BAD_INPUT in codes:
-            # It has said why, and would say it again.
+            # The member has logged the reason, and would fail in the same way again.
             sys.exit(EXIT_BAD_INPUT)
         if codes[0] == EXIT_INTERRUPTED:
             raise Interrupted

@@ -1,4 +1,4 @@
-"""What a search has found, for people and for the next job: trials.csv and best.json."""
+"""Write the results of a search for people and for the next job: trials.csv and best.json."""
 
 import csv
 import io
@@ -18,11 +18,11 @@ Best = dict[str, Any]
 _ROW = ("trial", "status", "score", "epochs", "seconds", "worker", "message")
 
 SECONDS = "seconds"
-"""The metric by which a worker reports the time of each epoch."""
+"""Name of the metric by which a worker reports the time of each epoch."""
 
 
 def row(trial: Trial, objective: str, worker: str) -> Row:
-    """What became of a trial, then its hyperparameters."""
+    """Return a trial's row of the table: its status and results, then its hyperparameters."""
     return {
         "trial": trial.trial_id,
         "status": trial.status,
@@ -36,7 +36,7 @@ def row(trial: Trial, objective: str, worker: str) -> Row:
 
 
 def best(oracle: keras_tuner.Oracle) -> Best | None:
-    """The trial with the best epoch; of equals the oldest. None if no trial has completed."""
+    """Return the trial with the best epoch, the oldest of equals; None if no trial has completed."""
     for trial in oracle.get_best_trials(1):
         if trial.status == TrialStatus.COMPLETED:
             return {
@@ -50,10 +50,10 @@ def best(oracle: keras_tuner.Oracle) -> Best | None:
 
 
 def write(run: RunDir, oracle: keras_tuner.Oracle, rows: Iterable[Row]) -> None:
-    """Bring both files up to date, best.json first: it fits whatever trials.csv says.
+    """Update both files, best.json first: it is valid beside any version of trials.csv.
 
-    There is no best.json before a trial has completed. A hyperparameter that a trial does not have (the units of a
-    layer that it does not have) is empty.
+    There is no best.json before a trial has completed. In trials.csv a hyperparameter that a trial does not have (such
+    as the units of a layer that it lacks) is empty.
     """
     table = list(rows)
     columns = dict.fromkeys([*_ROW, *(hp.name for hp in oracle.hyperparameters.space)])

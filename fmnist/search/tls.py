@@ -1,4 +1,4 @@
-"""Certificates and keys that cannot work, known before anybody is called; and what it is that answers at an address."""
+"""Check TLS certificates and keys before a call, and find out why TLS fails at an address."""
 
 import contextlib
 import os
@@ -13,10 +13,10 @@ _PROBE_SECONDS = 2.0
 
 
 def check_pair(certificate: bytes, key: bytes) -> None:
-    """Check what the chief serves with.
+    """Check the certificate and the private key of the chief.
 
     Raises:
-        BadInput: one of them is no PEM, the key has a passphrase, they do not belong together, or time is up.
+        BadInput: one is not PEM, the key has a passphrase, they do not belong together, or the certificate has expired.
     """
     check_trusted(certificate)
 
@@ -34,10 +34,10 @@ def check_pair(certificate: bytes, key: bytes) -> None:
 
 
 def check_trusted(certificate: bytes) -> None:
-    """Check what a worker trusts.
+    """Check the certificate that a worker trusts.
 
     Raises:
-        BadInput: it is no PEM certificate, or time is up.
+        BadInput: it is not a PEM certificate, or has expired.
     """
     for known in _trusting(certificate).get_ca_certs():
         ends = known.get("notAfter")
@@ -46,7 +46,7 @@ def check_trusted(certificate: bytes) -> None:
 
 
 def objection(host: str, port: int, certificate: bytes | None) -> str | None:
-    """Why TLS keeps a worker from what listens at an address, if it does; None too if nothing listens."""
+    """Return why TLS fails with the process at an address; None if no reason is known, or if nothing listens there."""
     context = _trusting(certificate or b"") if certificate else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     if not certificate:
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
@@ -79,7 +79,7 @@ def _trusting(certificate: bytes) -> ssl.SSLContext:
 
 @contextlib.contextmanager
 def _file(content: bytes) -> Iterator[str]:
-    """A path to what is in memory, for a library that reads files alone; a key must not get on a disk."""
+    """Yield a path to content in memory, for a library that only reads files: a key must not be written to a disk."""
     handle = os.memfd_create("pem")
     try:
         with open(handle, "wb", closefd=False) as file:

@@ -1,4 +1,4 @@
-"""What a worker trains: the trials that a search asks for, each from its own checkpoint or its parent's."""
+"""Train the trials of a search, each from its own checkpoint, its parent's, or the beginning."""
 
 import dataclasses
 import logging
@@ -22,14 +22,14 @@ from fmnist.training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
 
-# TensorFlow frees no program that it ever compiled: about 18 MiB a network shape. After this many a process starts
-# itself anew, so that a search of any length stays below 2 GiB.
+# TensorFlow never frees a compiled program: about 18 MiB per network shape. After this many programs a process restarts
+# itself, so that a search of any length stays below 2 GiB.
 _PROGRAMS_A_PROCESS = 40
-_NAME_LENGTH = 200  # of a folder; file systems take 255 bytes
+_NAME_LENGTH = 200  # characters of a folder's name; file systems allow 255 bytes
 
 
 class Trials:
-    """Trains what the search asks for."""
+    """The trainer of a search's trials."""
 
     def __init__(self, run: RunDir, recipe: Recipe, seed: int, trainer: Trainer, stop: Stop) -> None:
         self._run = run
@@ -39,9 +39,9 @@ class Trials:
         self._stop = stop
 
     def run(self, trial: TrialRequest, report: Report) -> None:
-        """Train a trial to its epochs, from its own checkpoint, its parent's, or the beginning."""
+        """Train a trial up to its last epoch, from its own checkpoint, its parent's, or the beginning."""
         if self._trainer.compiled >= _PROGRAMS_A_PROCESS:
-            # The trial stays this worker's: by its id it is given the same one again.
+            # The trial stays this worker's: after the restart the chief gives the same trial to the same id.
             self._stop.check()
             logger.info("starting this process anew, to free the memory of %d networks", self._trainer.compiled)
             raise Restart
@@ -57,7 +57,7 @@ class Trials:
             report(epoch, metrics)
 
         values = {name: _scalar(value) for name, value in trial.values.items()}
-        # One folder a trial, so that TensorBoard's HParams page shows a trial as one session; its name says what it is.
+        # One folder per trial, named by its values, so that TensorBoard's HParams page shows a trial as one session.
         told = (f"{value:.2g}" if isinstance(value, float) else str(value) for value in values.values())
         name = "_".join([trial.trial_id, *told])[:_NAME_LENGTH]
         board = Path(utf8_path(self._run.tensorboard), "trials", name)
@@ -65,7 +65,7 @@ class Trials:
             self._trainer.fit(
                 recipe.model,
                 training,
-                # A retry of a failed trial must not fail in the same way for the same reason.
+                # With another seed a retry need not fail for the same reason.
                 seed=self._seed + 1_000_000 * trial.attempt,
                 stop=self._stop,
                 checkpoint_path=checkpoint,
@@ -77,19 +77,19 @@ class Trials:
         return self._run.checkpoint / f"trial_{trial_id}_{attempt}.npz"
 
     def _adopt(self, parent: str, checkpoint: Path) -> None:
-        """Begin a promoted trial (Hyperband) with its parent's last checkpoint."""
+        """Copy the last checkpoint of a promoted trial's parent (Hyperband), for the trial to start from."""
         paths = self._run.checkpoint.glob("trial_*.npz")
         names = (re.fullmatch(rf"trial_{re.escape(parent)}_(\d+)\.npz", path.name) for path in paths)
         attempts = [int(name[1]) for name in names if name]
         if not attempts:
             logger.warning("the checkpoint of trial %s is gone; the trial promoted from it starts anew", parent)
             return
-        # Its last attempt is the one that came to its end.
+        # The parent's last attempt is the one that was completed.
         copy(self._checkpoint(parent, max(attempts)), checkpoint)
 
 
 def _digest(path: Path) -> str:
-    """Tells one checkpoint from another; empty without one."""
+    """Return the SHA-256 of a checkpoint, in hexadecimal; an empty string if there is no checkpoint."""
     try:
         return sha256(path)
     except FileNotFoundError:
@@ -97,5 +97,5 @@ def _digest(path: Path) -> str:
 
 
 def _scalar(value: Any) -> str | bool | int | float:
-    """HParams holds scalars; the units of the hidden layers become 512-256-50."""
+    """Convert a value to a scalar, since HParams holds only scalars: a list of units becomes "512-256-50"."""
     return "-".join(map(str, value)) if isinstance(value, list | tuple) else value

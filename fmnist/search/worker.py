@@ -1,4 +1,4 @@
-"""The worker: takes a trial, has it run, reports it, and takes the next one."""
+"""Work on a search: take a trial from the chief, run it, report its result, and take the next one."""
 
 import logging
 import math
@@ -22,16 +22,16 @@ _WAIT = 1.0  # seconds between two looks at whether a stop was requested, while 
 
 @dataclass(frozen=True)
 class TrialRequest:
-    """What a worker is to train.
+    """The trial that a worker is to train.
 
     Attributes:
-        trial_id: the trial's name, the same when it is taken up again.
-        values: dotted configuration keys, as `config.replace` takes them.
-        epochs: the epoch to train to, those of the parent included.
+        trial_id: the trial's name, which stays the same when it is taken up again.
+        values: values by dotted configuration key, as `config.replace` takes them.
+        epochs: number of epochs to train up to, those of the parent included.
         initial_epoch: the epoch to train from, counted from 0; above 0 only with a parent.
-        parent_trial_id: go on from this trial's best weights (Hyperband's promotions).
-        attempt: how many runs of this trial, and of those that it was promoted from, have failed. A new attempt starts
-            from nothing, with another seed; the same attempt goes on from its checkpoint, or its parent's.
+        parent_trial_id: the trial whose checkpoint to start from (Hyperband's promotions); None without a parent.
+        attempt: number of failed runs of this trial, and of those that it was promoted from. A new attempt starts from
+            the beginning, with another seed; the same attempt continues from its checkpoint, or its parent's.
     """
 
     trial_id: str
@@ -43,24 +43,24 @@ class TrialRequest:
 
 
 class Report(Protocol):
-    """Tells the chief of an epoch, counted from 0."""
+    """A function that reports an epoch, counted from 0, to the chief."""
 
     def __call__(self, epoch: int, metrics: Mapping[str, float]) -> None: ...
 
 
 class RunTrial(Protocol):
-    """Trains what a request asks for.
+    """A function that trains the requested trial.
 
-    It reports each epoch, and saves a checkpoint of it only then, so that none goes unreported; an epoch that is
-    trained or read from a checkpoint again is reported again. What it raises fails the trial, but for `Interrupted`
-    and what the file system refuses, which leave the trial to be taken up again.
+    It reports each epoch before it saves the epoch's checkpoint, so that no epoch goes unreported; an epoch that is
+    trained again, or read from a checkpoint, is reported again. An exception fails the trial. Only after `Interrupted`
+    and an error of the file system the trial can be taken up again.
     """
 
     def __call__(self, trial: TrialRequest, report: Report) -> None: ...
 
 
 class ChiefLike(Protocol):
-    """What a worker needs of a `Chief`, here or elsewhere."""
+    """The methods of a `Chief`, in this process or another one, that a worker needs."""
 
     def create_trial(self, worker_id: str, wait: float = 0.0) -> Trial: ...
     def update_trial(self, worker_id: str, trial_id: str, metrics: Mapping[str, float], step: int) -> Trial: ...
@@ -70,10 +70,11 @@ class ChiefLike(Protocol):
 def work(chief: ChiefLike, worker_id: str, run_trial: RunTrial, stop: Stop) -> None:
     """Run trials until the search is over.
 
-    A trial that raises has failed, and the search goes on. What the chief raises is not the trial's: it ends the work.
+    If a trial raises an exception, it has failed, and the search continues. An exception of the chief is not the
+    trial's failure: it ends the work.
 
     Raises:
-        Interrupted: a stop was requested; the trial in hand stays ongoing.
+        Interrupted: a stop was requested; the current trial can be taken up again.
     """
     while True:
         stop.check()
@@ -102,7 +103,7 @@ def _run(chief: ChiefLike, worker_id: str, run_trial: RunTrial, request: TrialRe
 
 
 class _Reporter:
-    """A trial's `Report`. Keeps what the chief raised, which passes through the trial's code on its way up."""
+    """A trial's `Report`. It remembers an exception of the chief, which passes through the trial's code."""
 
     def __init__(self, chief: ChiefLike, worker_id: str, request: TrialRequest) -> None:
         self._chief = chief
@@ -121,7 +122,7 @@ class _Reporter:
         try:
             trial = self._chief.update_trial(self._worker_id, self._request.trial_id, timed, epoch)
             if len(trial.metrics.get_history(SECONDS)) <= epoch - self._request.initial_epoch:
-                # Its disk gave it back an earlier state. Taken up again, the trial reports all its epochs.
+                # The chief's disk has restored an earlier state. Taken up again, the trial reports all its epochs.
                 raise NotYours(f"the chief has forgotten epochs of trial {trial.trial_id}")
         except Exception as error:
             self.refusal = error
@@ -141,7 +142,7 @@ def _request(trial: Trial) -> TrialRequest:
 
 
 def _reason(error: Exception) -> str:
-    """One line, for a table."""
+    """Return the reason of a failure as one line for a table."""
     if isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError":
         return "out of memory"
     lines = str(error).strip().splitlines()

@@ -1,4 +1,4 @@
-"""Two classifiers of scikit-learn to compare with: fitted to the same images, kept in run folders as Keras models."""
+"""Fit two classifiers of scikit-learn to the same images, for comparison; keep them in run folders as Keras models."""
 
 import importlib.metadata
 import logging
@@ -20,7 +20,7 @@ from fmnist.run.folder import RunDir
 from fmnist.signals import Stop
 from fmnist.training.job import save
 
-# The rest takes seconds to import, and is not needed to know what is trained already.
+# Other imports take seconds; they are not needed to see that a model is trained already.
 if TYPE_CHECKING:
     import keras
 
@@ -44,20 +44,20 @@ NAMES = tuple(_SETTINGS)
 
 
 def recipe(name: str, data: DataConfig) -> Recipe:
-    """What one of NAMES is recorded as, fitted to the training images of `data`."""
+    """Return the recipe by which the classifier `name`, one of NAMES, is recorded; it is fitted to images of `data`."""
     return config.resolve({"name": name, "data": data, **_SETTINGS[name]}, f"reference {name}")
 
 
 def train(run: RunDir, recipe: Recipe, seed: int, data_dir: Path | None, stop: Stop) -> None:
-    """Write model.keras and history.json, whose one epoch is all iterations together.
+    """Fit a classifier, and write model.keras and history.json, whose single epoch stands for all iterations.
 
     Args:
-        recipe: as `recipe` returns it.
+        recipe: a result of `recipe`.
 
     Raises:
         BadInput: the run folder is another run's, or the data cannot be used.
-        Busy: another process trains here.
-        Interrupted: a stop was requested; nothing is kept of what was fitted.
+        Busy: another process is training in this run folder.
+        Interrupted: a stop was requested; the unfinished fit is lost.
     """
     run.claim(recipe, seed)
     with run.lock("train"):
@@ -83,10 +83,10 @@ def train(run: RunDir, recipe: Recipe, seed: int, data_dir: Path | None, stop: S
 
 
 def fit(recipe: Recipe, seed: int, images: Images, stop: Stop) -> Any:
-    """The fitted estimator; its features are float32 [n, 784] from 0 to 1.
+    """Fit an estimator and return it; its features are float32 [n, 784] from 0 to 1.
 
     Raises:
-        BadInput: no image is of one of the ten classes.
+        BadInput: one of the ten classes has no image.
         Interrupted: a stop was requested.
     """
     if len(np.unique(images.labels)) < CLASSES:
@@ -97,13 +97,13 @@ def fit(recipe: Recipe, seed: int, images: Images, stop: Stop) -> Any:
 
     def work() -> None:
         try:
-            # As in `whitening`, the number of threads would change the numbers.
+            # As in `whitening`, the number of threads would change the results.
             with threadpool_limits(1):
                 fitted.set_result(estimator.fit(features, images.labels))
         except BaseException as error:
             fitted.set_exception(error)
 
-    # It knows of no `Stop`: if one is requested, the thread is left to the process's end.
+    # scikit-learn cannot be stopped: after a request to stop, the thread runs until the process ends.
     threading.Thread(target=work, name="fit", daemon=True).start()
     while not fitted.done():
         stop.check()
@@ -112,10 +112,10 @@ def fit(recipe: Recipe, seed: int, images: Images, stop: Stop) -> Any:
 
 
 def _estimator(recipe: Recipe, seed: int) -> Any:
-    """Return the estimator. All that is not given is scikit-learn's default.
+    """Return the estimator, not fitted yet. Every parameter that is not given here has scikit-learn's default.
 
-    For the first that is L-BFGS on all images at once, with the L2 penalty of C = 1, where only the iterations are too
-    few; for the second Adam, its own L2 penalty, and no early stopping.
+    By default logistic regression uses L-BFGS on all images at once, with the L2 penalty of C = 1; only its number of
+    iterations would be too small. The MLP uses Adam and its own L2 penalty, without early stopping.
     """
     training = recipe.training
     if not recipe.model.hidden:
@@ -136,10 +136,10 @@ def _estimator(recipe: Recipe, seed: int) -> Any:
 
 
 def to_keras(estimator: Any) -> "keras.Model":
-    """The same function as a Keras model of stock layers: uint8 [n, 28, 28] in, logits [n, 10] out.
+    """Return a Keras model of stock layers that computes the same function: uint8 [n, 28, 28] in, logits [n, 10] out.
 
     Args:
-        estimator: as `fit` returns it.
+        estimator: a result of `fit`.
     """
     from fmnist.network.build import build
 

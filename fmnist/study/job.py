@@ -1,6 +1,6 @@
-"""`evidence`: a recipe over many seeds beside its references. All trainings come first, then the test set.
+"""Run `evidence`: train a recipe and its references with many seeds, and only then use the test set.
 
-Any number of these processes share the trainings, on one machine or several, by the locks of the run folders.
+Any number of processes can share the trainings, on one machine or several, by the locks of the run folders.
 """
 
 import itertools
@@ -32,7 +32,7 @@ _MEMBERS = 5  # of an ensemble
 
 @dataclass(frozen=True)
 class Training:
-    """A recipe with a seed, and its run folder."""
+    """A recipe, a seed and their run folder."""
 
     recipe: Recipe
     seed: int
@@ -41,21 +41,22 @@ class Training:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is trained: the recipe with each seed, and the references in their rows' order."""
+    """All trainings: the recipe with each seed, and the references in the order of their rows."""
 
     recipe: Sequence[Training]
     references: Sequence[Training]
 
     @property
     def trainings(self) -> list[Training]:
-        """In the order to begin them in."""
+        """All trainings, in the order in which to begin them."""
         return [*self.recipe, *self.references]
 
 
 def plan(recipe: Recipe, seeds: int, reference_seeds: int, results: Path) -> Plan:
-    """The seeds are 0 and up; logistic regression, which depends on none, has one.
+    """Plan the trainings. Seeds count from 0; logistic regression does not depend on its seed, and has only one.
 
     Args:
+        seeds, reference_seeds: number of seeds of the recipe, and of each reference.
         results: the folder of the run folders.
     """
 
@@ -63,7 +64,7 @@ def plan(recipe: Recipe, seeds: int, reference_seeds: int, results: Path) -> Pla
         folders = [RunDir(results / file_name(f"{prefix}{recipe.name}-seed{seed}")) for seed in range(seeds)]
         return [Training(recipe, seed, folder) for seed, folder in enumerate(folders)]
 
-    # Fitted to the recipe's own images, which another recipe's evidence in the same folder may split otherwise.
+    # Named by the recipe, to whose images they are fitted: evidence of another recipe may split the images otherwise.
     fitted = [
         trainings(baselines.recipe(name, recipe.data), count, prefix=f"{recipe.name}-")
         for name, count in zip(baselines.NAMES, (min(1, reference_seeds), reference_seeds), strict=True)
@@ -73,15 +74,15 @@ def plan(recipe: Recipe, seeds: int, reference_seeds: int, results: Path) -> Pla
 
 
 def evidence(plan: Plan, results: Path, data_dir: Path | None, choose: Callable[[], Devices], stop: Stop) -> str | None:
-    """Train all, then judge all; write RECIPE-evidence.json and .md, a Markdown table, into `results`.
+    """Train all models, then evaluate all; write RECIPE-evidence.json and RECIPE-evidence.md into `results`.
 
     Returns:
-        The Markdown; None if other processes are still at work.
+        The Markdown table; None if other processes are still at work.
 
     Raises:
         BadInput: a run folder holds another run, or a training or `evaluate` raises it.
-        Interrupted: a stop was requested; the same call goes on.
-        Restart: a training has ended; the same call in a fresh process goes on.
+        Interrupted: a stop was requested; the same call continues.
+        Restart: a training has ended; the same call in a fresh process continues.
     """
     elsewhere = train_one(plan.trainings, data_dir, choose, stop)
     if elsewhere:
@@ -104,15 +105,15 @@ def evidence(plan: Plan, results: Path, data_dir: Path | None, choose: Callable[
 def train_one(
     trainings: Sequence[Training], data_dir: Path | None, choose: Callable[[], Devices], stop: Stop
 ) -> list[Training]:
-    """Train the first that is neither finished nor another process's.
+    """Train the first model that is neither finished nor in training by another process.
 
     Returns:
-        Those of other processes, when there is none.
+        If there is no such model: the trainings that other processes are at work on.
 
     Raises:
         BadInput: a run folder holds another run, or the training raises it.
         Interrupted: a stop was requested; the state is saved.
-        Restart: the training has ended; TensorFlow frees its memory with the process alone.
+        Restart: the training has ended; TensorFlow frees its memory only when the process ends.
     """
     for training in trainings:
         training.run.claim(training.recipe, training.seed)
@@ -132,11 +133,11 @@ def train_one(
 
 
 def judge(plan: Plan, results: Path, data_dir: Path | None, stop: Stop) -> list[Row]:
-    """What the test set says about the models of the plan, all trained.
+    """Evaluate the models of the plan, all trained, on the test set; return the rows of the table.
 
     Raises:
         BadInput: as `evaluate`.
-        Interrupted: a stop was requested; what was judged is kept.
+        Interrupted: a stop was requested; finished evaluations are kept.
     """
 
     def plain(members: Sequence[Training]) -> dict[str, Any]:

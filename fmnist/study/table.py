@@ -1,4 +1,4 @@
-"""What `evidence` found, as a table: a row a way to classify, over its seeds, and at which commit all was trained."""
+"""Make the table of `evidence`: a row for each way to classify, over its seeds, and the commits of the trainings."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -15,10 +15,10 @@ _UNKNOWN = "(not recorded)"
 
 @dataclass(frozen=True)
 class Row:
-    """One way to classify, judged n times.
+    """One way to classify, evaluated n times.
 
-    metrics: n times what `evaluate` returns.
-    runs: the run folders of the models that took part each time: one, or the members of an ensemble.
+    metrics: the n results of `evaluate` or a similar function.
+    runs: for each result, the run folders of its models: one, or the members of an ensemble.
     """
 
     what: str
@@ -26,27 +26,27 @@ class Row:
     runs: Sequence[Sequence[RunDir]]
 
     def accuracy(self, split: str) -> Spread:
-        """Of "test" or "validation"."""
+        """Return the accuracies on a split, "test" or "validation"."""
         return Spread([metrics[split]["accuracy"] for metrics in self.metrics if split in metrics])
 
     @property
     def parameters(self) -> list[int]:
-        """Of the model, or of an ensemble's in all; a search may choose another model with each seed."""
+        """Number of parameters of each model or whole ensemble; a search may choose another model with each seed."""
         return [int(metrics.get("model", metrics)["parameters"]) for metrics in self.metrics]
 
     @property
     def images_per_second(self) -> Spread:
-        """Of each training."""
+        """Training images per second of each training."""
         return Spread([float(_history(run)["images_per_second"]) for runs in self.runs for run in runs])
 
     @property
     def seconds(self) -> Spread:
-        """Of the trainings that it takes each time."""
+        """Seconds of training for each result: of one model, or of all members of an ensemble."""
         return Spread([math.fsum(_history(run)["seconds"] for run in runs) for runs in self.runs])
 
     @property
     def search_seconds(self) -> Spread:
-        """Of the trials before them."""
+        """Seconds of the search's trials for each result; 0 without a search."""
         return Spread(
             [
                 math.fsum(float(trial["seconds"] or 0) for run in runs for trial in read_trials(run.trials))
@@ -56,7 +56,7 @@ class Row:
 
 
 def markdown(rows: Sequence[Row]) -> str:
-    """The table, and below it what a reader must know."""
+    """Return the table in Markdown, with notes for its reader below."""
     lines = [_line(_HEAD), _line(["---"] * len(_HEAD)), *(_line(_cells(row)) for row in rows)]
     said = [
         "Mean ± the sample's standard deviation over n; seconds are those of one model, or of all in an ensemble.",
@@ -67,7 +67,7 @@ def markdown(rows: Sequence[Row]) -> str:
 
 
 def to_dict(rows: Sequence[Row]) -> dict[str, Any]:
-    """The same for programs, with each value that the means are of."""
+    """Return the same table for programs, with each value that a mean is taken over."""
     return {
         "rows": [
             {
@@ -89,7 +89,10 @@ def to_dict(rows: Sequence[Row]) -> dict[str, Any]:
 
 
 def provenance(rows: Sequence[Row]) -> list[str]:
-    """At which commit the models were trained; a warning if that is not one, or does not say it all."""
+    """Return sentences on the commits of the trainings, with a warning if a commit is unknown or not the only one.
+
+    Further warnings concern code with changes after its commit, and other data than Fashion-MNIST.
+    """
     revisions = _revisions(rows)
     distinct = sorted({revision for found in revisions.values() for revision in found})
     if len(distinct) == 1:
@@ -110,7 +113,7 @@ def provenance(rows: Sequence[Row]) -> list[str]:
 
 
 def _revisions(rows: Sequence[Row]) -> dict[str, list[str]]:
-    """By recipe."""
+    """Return the commits that the runs of each recipe were trained at, by the recipe's name."""
     found: dict[str, set[str]] = {}
     for run in (run for row in rows for runs in row.runs for run in runs):
         config = records.read(run.config, records.Config)
