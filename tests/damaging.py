@@ -93,7 +93,7 @@ def readers(run: RunDir, output: Path) -> dict[str, Reader]:
         "worker": lambda: roles.read_notice(run),
         "evidence": evidence,
         "check": lambda: run.check(claimed, 7),
-        "record": lambda: provenance.differences(provenance.decisive("CPU", {}), {**run.jobs()["train"]}),
+        "record": lambda: provenance.differences(provenance.decisive("CPU", {}), {**run.jobs().get("train", {})}),
         "check_data": lambda: run.check_data({}),
     }
 
