@@ -1,7 +1,7 @@
-"""Open every CUDA library that TensorFlow opens, without a GPU; run in the image while it is built.
+"""Open every CUDA library that TensorFlow opens, without a GPU; the build runs this in the image.
 
-TensorFlow's own loader opens them, by the names and in the folders that are compiled into it. What these libraries open
-themselves is then opened from where it lies.
+TensorFlow's own loader opens them, by the names and in the folders that are compiled into it. The libraries that those
+open in turn are then opened from where they lie.
 """
 
 import ctypes
@@ -11,8 +11,8 @@ import sys
 import sysconfig
 from pathlib import Path
 
-# By the names of the loader's functions. Its other libraries are the driver's, which come from the host, those of AMD,
-# and TensorRT and NVSHMEM, which `tensorflow[and-cuda]` does without.
+# The names are those of the loader's functions. Its other libraries are the driver's, which come from the host, those
+# of AMD, and TensorRT and NVSHMEM, which `tensorflow[and-cuda]` does not install.
 OPENED = ("CudaRuntime", "Cublas", "CublasLt", "Cufft", "Cusolver", "Cusparse", "Cudnn", "Cupti", "Nccl")
 PACKAGES = Path(sysconfig.get_path("purelib"))
 NVIDIA = PACKAGES / "nvidia"
@@ -22,11 +22,11 @@ COMPILER = NVIDIA / "cuda_nvcc"
 def main() -> None:
     if not NVIDIA.exists():
         return
-    # As in a job: what loads the loader has a say in where it looks.
+    # As in a job: the library that loads the loader affects where it looks.
     importlib.import_module("tensorflow")
     loader = ctypes.CDLL(str(PACKAGES / "tensorflow" / "libtensorflow_framework.so.2"))
     missing = [name for name in OPENED if not opens(loader, f"Get{name}DsoHandle")]
-    # What TensorFlow asks before it uses any GPU.
+    # TensorFlow calls this before it uses any GPU.
     if missing or not opens(loader, "MaybeTryDlopenGPULibraries"):
         sys.exit(f"TensorFlow cannot open all CUDA libraries: {' '.join(missing)}")
     for library in sorted(NVIDIA.glob("*/lib/*.so*")):
@@ -44,8 +44,8 @@ def main() -> None:
 
 
 def opens(loader: ctypes.CDLL, function: str) -> bool:
-    """Call a function of `tsl::internal::DsoLoader`, and return whether it says OK."""
-    # An absl::Status or an absl::StatusOr<void*> is returned by a pointer to room for it; OK is 1.
+    """Call a function of `tsl::internal::DsoLoader`, and return whether its status is OK."""
+    # The caller passes memory for the returned absl::Status or absl::StatusOr<void*>; OK is 1.
     result = (ctypes.c_uint64 * 2)()
     getattr(loader, f"_ZN3tsl8internal9DsoLoader{len(function)}{function}Ev")(result)
     return result[0] == 1

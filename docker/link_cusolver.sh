@@ -1,6 +1,6 @@
 #!/bin/sh
-# Put cuSOLVER where TensorFlow 2.21 looks for it: in the folder of another of the CUDA libraries, since its own is not
-# among those that it knows. Without it TensorFlow does without GPUs, and hardly says so.
+# Link cuSOLVER into a folder where TensorFlow 2.21 looks for it: another CUDA library's, since it does not look into
+# cuSOLVER's own. Without cuSOLVER, TensorFlow uses no GPU, and hardly says so.
 # usage: link_cusolver.sh VENV
 set -eu
 cd "$1"/lib/python3*/site-packages

@@ -1,1 +1,1 @@
-"""How the jobs are submitted: to containers on one host, to Slurm, to Kubernetes."""
+"""Launch the jobs: in containers on one host, on Slurm, on Kubernetes."""

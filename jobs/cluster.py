@@ -1,4 +1,4 @@
-"""`make submit|status|logs|cancel CLUSTER=slurm|kubernetes`: a run's pipeline on a cluster."""
+"""Handle a run's pipeline on a cluster: `make submit|status|logs|cancel CLUSTER=slurm|kubernetes`."""
 
 import argparse
 import dataclasses
@@ -17,7 +17,7 @@ _CLUSTERS = {"slurm": slurm, "kubernetes": kubernetes}
 
 
 def _parser() -> argparse.ArgumentParser:
-    """The Makefile passes the same options with every verb. Those of the site are spelled as its variables."""
+    """Return the parser. The Makefile passes the same options with every verb, a site's under its variables' names."""
     parser = argparse.ArgumentParser(prog="jobs.cluster", description=__doc__)
     parser.add_argument("verb", choices=("submit", "status", "logs", "cancel"))
     parser.add_argument("--cluster", choices=_CLUSTERS, required=True)

@@ -1,10 +1,10 @@
-"""`fmnist`'s jobs in containers: one container a job, or one for the chief of a search and one for each of its workers.
+"""Run fmnist's jobs in containers: one for a job, or one for the chief of a search and one for each of its workers.
 
 usage: python3 -m jobs.containers --engine ENGINE [--image IMAGE] [--memory LIMIT] JOB [what `fmnist JOB` takes]
 
-Of the host a container sees what the job's command line names, each path as the host has it: the folder of the run
-folders, and to read from, a recipe's file and a folder of data. It works in the caller's folder, so the command line
-stays as it is. Standard library only: whoever has a container engine needs no virtual environment.
+A container sees only what the job's command line names, each path as on the host: the folder of the run folders, and
+read-only a recipe's file and a folder of data. It works in the caller's folder, so the command line needs no change.
+Standard library only: whoever has a container engine needs no virtual environment.
 """
 
 import argparse
@@ -30,9 +30,9 @@ from jobs.mounts import empty, mount
 logger = logging.getLogger(__name__)
 
 _MAKE_RUNS = ("tune", "train")
-_OF_RUNS = ("eval", "report", "export", "tensorboard")  # these name them without an option
+_OF_RUNS = ("eval", "report", "export", "tensorboard")  # these take run folders as arguments, not as an option
 _LABEL = "fmnist.job"
-# What the image and the engine put there.
+# Folders that the image or the engine provides.
 _OWN = (
     "/bin", "/dev", "/etc", "/lib", "/lib64", "/opt/fmnist", "/proc", "/sys", "/tmp",
     "/usr/bin", "/usr/lib", "/usr/share",
@@ -40,16 +40,16 @@ _OWN = (
 _CONFINED = (
     "--pull=never", "--read-only", "--tmpfs=/tmp:rw,nosuid,nodev,noexec,mode=1777",
     "--cap-drop=ALL", "--security-opt=no-new-privileges", "--pids-limit=2048",
-    # Otherwise SELinux would want the user's own files relabelled.
+    # Otherwise SELinux would require the user's own files to be relabelled.
     "--security-opt=label=disable",
 )  # fmt: skip
 _ALONE = ("--network=none",)
 _TENSORBOARD = (
     "--publish=127.0.0.1:6006:6006",
-    # It computes nothing, so TensorFlow has nothing to say in it.
+    # TensorBoard computes nothing, so TensorFlow's messages about devices would only confuse.
     "--env=TF_CPP_MIN_LOG_LEVEL=2", "--env=TF_ENABLE_ONEDNN_OPTS=0",
 )  # fmt: skip
-# Engines hand on the site's proxies of their own accord; a container has nobody to reach by them.
+# Engines pass on the site's proxies by default, but these containers have nothing to reach through them.
 _NO_PROXIES = tuple(
     f"--env={name}="
     for scheme in ("http", "https", "ftp", "all")
@@ -58,7 +58,7 @@ _NO_PROXIES = tuple(
 
 
 def main() -> None:
-    """Run the job of the command line and end with its exit code."""
+    """Run the job that the command line names, and exit with its code."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
         options = _parse(sys.argv[1:])
@@ -71,7 +71,7 @@ def main() -> None:
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """Read what concerns the containers; of the job's arguments, what it opens and how many processes it is."""
+    """Parse the options of the containers, and those of the job that name files or set the number of processes."""
     parser = argparse.ArgumentParser(prog="jobs.containers", allow_abbrev=False)
     parser.add_argument("--engine", choices=engines.NAMES, required=True)
     parser.add_argument("--image", help="[fmnist:cuda with a GPU, else fmnist:cpu; the other one where it is missing]")
@@ -85,7 +85,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     job.add_argument("--recipe", default="")
     job.add_argument("--data", default=(os.environ.get("FMNIST_DATA") or None) if reads_data else None)
     job.add_argument("--output", "-o")
-    job.add_argument("--format")  # whose value is no run
+    job.add_argument("--format")  # so that its value is not taken for a run
     job.add_argument("--workers", type=int)
     job.add_argument("--gpus-per-worker", type=int, default=1)
     job.add_argument("--devices", default="auto")
@@ -96,7 +96,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def _identity(options: argparse.Namespace) -> str:
-    """The job on its run, which nobody else on this machine is to do meanwhile."""
+    """Return the name of the job and its run, of which only one may be at work on this machine."""
     names = map(os.path.realpath, options.runs) if options.runs else [f"process {os.getpid()}"]
     return " ".join([options.job, *names])
 
@@ -116,7 +116,7 @@ def _run(options: argparse.Namespace, identity: str) -> None:
     containers = _Containers(engine, image, identity, common)
     stop = stop_on_signals(containers.remove)
     with stop.in_order(), contextlib.ExitStack() as last:
-        # What a launcher that was killed has left.
+        # Remove what a killed launcher left.
         containers.remove()
         last.callback(containers.remove)
         if options.job == "tune":
@@ -129,7 +129,7 @@ def _run(options: argparse.Namespace, identity: str) -> None:
 
 
 def _image(engine: Engine, wanted: str | None) -> str:
-    """The image to run, said in a line with what it computes on."""
+    """Return the image to run, and log a line with it and with what it computes on."""
     names = [wanted] if wanted else ["fmnist:cuda", "fmnist:cpu"] if engine.gpus else ["fmnist:cpu", "fmnist:cuda"]
     found = engine.images(names)
     image = next((name for name in names if name in found), None)
@@ -144,11 +144,11 @@ def _image(engine: Engine, wanted: str | None) -> str:
 
 
 def _mounts(options: argparse.Namespace) -> list[str]:
-    """What the job sees of the host, and the folder where it works."""
+    """Return the options for what the job sees of the host, and for the folder that it works in."""
     logs, runs = (options.runs, []) if options.job == "tensorboard" else ([], options.runs)
     recipe = options.recipe if options.recipe.endswith(".toml") else None
     how = {os.path.abspath(path): ["readonly"] for path in (recipe, options.data, *logs) if path}
-    # The folders of what may be still to be made, and where the link leads that a run is.
+    # Outputs and runs may not exist yet, so mount the folders that hold them; for a run that is a link, its target too.
     how |= {os.path.dirname(os.path.abspath(path)): [] for path in (options.output, *runs) if path}
     how |= {run: [] for run in runs if os.path.islink(run)}
     if options.job in _MAKE_RUNS:
@@ -169,7 +169,7 @@ def _mounts(options: argparse.Namespace) -> list[str]:
 
 
 def _hides(path: str) -> bool:
-    """Whether a mount at `path` would hide what a container has of its own."""
+    """Return whether a mount at `path` would hide a folder of the container's own."""
     return any(Path(own).is_relative_to(path) for own in _OWN)
 
 
@@ -184,9 +184,9 @@ class _Containers:
         self._options = [*_CONFINED, *_NO_PROXIES, *engine.user, *options]
 
     def one(self, command: Sequence[str], options: Sequence[str], stop: Stop) -> int:
-        """Run `command` in a container; the exit code."""
+        """Run `command` in a container, and return its exit code."""
         terminal = ["--tty", "--env=TERM"] if sys.stdout.isatty() and sys.stderr.isatty() else []
-        # TensorBoard needs none. Without any, what the host says of them would be wrong inside.
+        # TensorBoard needs no GPU. In a container without GPUs, the host's CUDA_VISIBLE_DEVICES would be wrong.
         gpus = [] if command[0] == "tensorboard" else self._engine.gpus
         visible = ["--env=CUDA_VISIBLE_DEVICES"] if gpus and "CUDA_VISIBLE_DEVICES" in os.environ else []
         options = [*options, *terminal, *visible, *gpus]
@@ -199,7 +199,7 @@ class _Containers:
         return container.code if container.code >= 0 else 128 - container.code
 
     def search(self, command: Sequence[str], shares: Sequence[Share], run: Path, stop: Stop) -> None:
-        """Run the search in `run` by containers for the chief and for one worker a share.
+        """Run the search in `run` with a container for the chief, and one for the worker of each share.
 
         Raises:
             Interrupted, SystemExit: as `supervise` does.
@@ -212,7 +212,7 @@ class _Containers:
             its_options = [f"--env=KERASTUNER_TUNER_ID={name}", f"--env=CUDA_VISIBLE_DEVICES={share.visible_devices}"]
             return self._container(name, [*share.taskset, *command], [*common, *its_options, *options], environment)
 
-        # The chief tells its host's name in the run folder, where the workers look for it.
+        # The chief writes its host's name into the run folder, where the workers look for it.
         address = ("--hostname=chief", "--network-alias=chief", "--env=KERASTUNER_ORACLE_IP=0.0.0.0")
         chief = member("chief", Share(), *address)
         workers = [member(f"worker-{n}", share, *self._engine.gpus) for n, share in enumerate(shares)]
@@ -220,7 +220,7 @@ class _Containers:
 
     def remove(self) -> None:
         """Remove every container and network of this job."""
-        # Not by the label: of a path with a comma some engines make two filters.
+        # Not by the label: some engines make two filters of a path with a comma.
         mine = ("--quiet", "--filter", f"name={self._name}")
         if containers := self._engine("ps", "--all", *mine, check=False).split():
             self._engine("rm", "--force", *containers, check=False)
@@ -236,7 +236,7 @@ class _Containers:
 
 
 class _Container(Member):
-    """A container; its process here is the engine's command that waits for it, and says its exit code."""
+    """A container; its local process is the engine's command, which waits for it and returns its exit code."""
 
     def __init__(
         self, engine: Engine, full_name: str, name: str, command: Sequence[str], environment: dict[str, str]
@@ -251,19 +251,19 @@ class _Container(Member):
         return code if code is None or code <= 128 else 128 - code
 
     def start(self) -> None:
-        # The engine's command may have died alone.
+        # The engine's command may have died without its container.
         self._remove()
         super().start()
 
     def oom_kills(self) -> Mapping[str, int]:
-        # The container's own count goes with it.
+        # The container's own count disappears with it.
         return deaths.oom_kills_of_machine()
 
     def terminate(self) -> None:
-        # By its name: a signal to the engine's command does not always arrive.
+        # By the container's name: a signal to the engine's command does not always reach the container.
         told = self._engine("kill", "--signal", "TERM", self._full_name, check=False)
         if not told:
-            # It does not run yet.
+            # The container does not run yet.
             super().terminate()
 
     def kill(self) -> None:

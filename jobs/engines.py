@@ -1,6 +1,6 @@
-"""Which container engine answers, and what it can give a container. Standard library only.
+"""Find a container engine that answers, and what it can give to a container. Standard library only.
 
-usage: python3 -m jobs.engines     print the first of docker and podman that answers, else local; say why on stderr
+usage: python3 -m jobs.engines     print the first of docker and podman that answers, else local; explain on stderr
 """
 
 import glob
@@ -25,15 +25,15 @@ _CDI = ("/etc/cdi/*", "/var/run/cdi/*")
 
 @dataclass(frozen=True)
 class Engine:
-    """Docker or Podman; their command lines are the same but for what is here."""
+    """Docker or Podman, whose command lines differ only in what is here."""
 
     name: str
 
     def __call__(self, *args: str, check: bool = True) -> str:
-        """Run a command of the engine, and return what it prints.
+        """Run a command of the engine, and return its output.
 
         Raises:
-            BadInput: it failed, and `check` is true.
+            BadInput: the command failed, and `check` is true.
         """
         done = subprocess.run(
             [self.name, *args], capture_output=True, encoding="utf-8", errors="replace", stdin=subprocess.DEVNULL
@@ -44,7 +44,7 @@ class Engine:
 
     @cached_property
     def problem(self) -> str | None:
-        """Why the engine does not answer; None if it does. That the command is there says nothing of its daemon."""
+        """Why the engine does not answer; None if it does. An installed command need not have a running daemon."""
         try:
             done = subprocess.run(
                 [self.name, "info"],
@@ -72,16 +72,16 @@ class Engine:
 
     @property
     def user(self) -> list[str]:
-        """The options by which the caller owns what a container writes."""
+        """The options that make the caller the owner of what a container writes."""
         if self.name == "docker" and self._rootless:
-            # There root is the caller, and every other user a stranger.
+            # In such a container, root is the caller, and every other user a stranger.
             return ["--user", "0:0"]
         caller = ["--user", f"{os.getuid()}:{os.getgid()}"]
         return [*caller, "--userns", "keep-id"] if self._rootless else caller
 
     @cached_property
     def gpus(self) -> list[str]:
-        """The options that give a container the GPUs; none if there are none, or none that can be given."""
+        """The options that give a container the GPUs; none if the machine has none or the engine cannot give them."""
         if not environment.gpus():
             return []
         if self.name == "docker" and _has_toolkit(self("info", "--format", "{{json .Runtimes}}")):
@@ -94,7 +94,7 @@ class Engine:
 
     @property
     def gpus_line(self) -> str:
-        """What `gpus` found, for a person."""
+        """What `gpus` found, as text for people."""
         found = len(environment.gpus())
         if self.gpus:
             return f"{found} GPU(s)"
@@ -104,17 +104,17 @@ class Engine:
         return f"{found} GPU(s) that {self.name} cannot give without {missing}: on the CPU"
 
     def images(self, names: Iterable[str]) -> dict[str, str]:
-        """The revision of each image that is there, by its name."""
+        """Return the revision of each image that exists, by the image's name."""
         label = '{{index .Config.Labels "org.opencontainers.image.revision"}}'
         found = {name: self("image", "inspect", "--format", f"there {label}", name, check=False) for name in names}
         return {name: line.removeprefix("there").strip() for name, line in found.items() if line}
 
 
 def choose(name: str) -> Engine:
-    """The engine `name`, or for `auto` the first that answers.
+    """Return the engine `name`, or for `auto` the first one that answers.
 
     Raises:
-        BadInput: it does not answer, or none does.
+        BadInput: the engine does not answer, or none does.
     """
     engines = [Engine(name) for name in (NAMES if name == "auto" else [name])]
     for engine in engines:

@@ -20,7 +20,7 @@ _TITLE = "org.opencontainers.image.title=fmnist"
 
 
 def main() -> None:
-    """Build what the command line names."""
+    """Build the image that the command line names."""
     parser = argparse.ArgumentParser(prog="jobs.image")
     parser.add_argument("--engine", choices=("auto", *engines.NAMES), default="auto")
     parser.add_argument("--accelerator", choices=("cuda", "cpu"), default="cuda")
@@ -33,7 +33,7 @@ def main() -> None:
         sys.exit(EXIT_BAD_INPUT)
     here = revision()
     name = f"fmnist:{options.accelerator}"
-    # A tag holds no plus sign.
+    # A tag cannot contain a plus sign.
     tags = [name, *([f"{name}-{here[:12]}{'-changes' if here.endswith('+changes') else ''}"] if here else [])]
     arguments = {
         "ACCELERATOR": options.accelerator,
@@ -48,14 +48,14 @@ def main() -> None:
     done = subprocess.run([*command, str(_ROOT)], env={**os.environ, "DOCKER_BUILDKIT": "1"})
     if done.returncode:
         sys.exit(done.returncode)
-    # What was built before under these tags.
+    # Remove the images that had these tags before.
     engine("image", "prune", "--force", "--filter", f"label={_TITLE}", check=False)
     size = int(engine("image", "inspect", "--format", "{{.Size}}", name))
     print(f"{engine.name} has {' and '.join(tags)}: {size / 1e9:.2f} GB")
 
 
 def _source() -> str | None:
-    """Where the code is from, without the password that an address may hold."""
+    """Return the address that the code is from, without the password that it may contain."""
     if not (address := git("config", "--get", "remote.origin.url")):
         return None
     url = urlsplit(address)

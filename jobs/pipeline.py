@@ -1,4 +1,4 @@
-"""What `make submit` submits, to whichever cluster: the pipeline tune -> train -> eval -> report of one run."""
+"""Define what `make submit` submits to any cluster: the pipeline tune, train, eval, report of one run."""
 
 import contextlib
 import logging
@@ -22,13 +22,14 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Pipeline:
-    """One run's jobs.
+    """The jobs of one run.
 
     Attributes:
         recipe: a name, or the path of a TOML file.
         overrides: `key=value`, as `--set` takes them.
-        trials: None for the recipe's.
+        trials: the number of trials of the search; None for the recipe's.
         gpus_per_worker: 0 for a cluster without GPUs.
+        data: the folder of the data set's files; None to find them as `fmnist data` does.
     """
 
     run: RunDir
@@ -52,7 +53,7 @@ class Pipeline:
 
     @property
     def name(self) -> str:
-        """The run folder's, which names the jobs too."""
+        """The run folder's name, after which the jobs are named too."""
         return self.run.path.name
 
     @property
@@ -62,7 +63,7 @@ class Pipeline:
 
     @property
     def state(self) -> Path:
-        """The folder of what the submission needs: the jobs' ids, the token, the recipe's file."""
+        """The folder of the submission's own files: the jobs' ids, the token, the recipe's file."""
         return self.run.path / "jobs"
 
     @property
@@ -71,10 +72,10 @@ class Pipeline:
         return self.state / "token"
 
     def arguments(self, job: str, recipe: str, run: str) -> list[str]:
-        """The arguments of `fmnist` for `job`, with the recipe and the run folder as the job sees them."""
+        """Return the arguments of `fmnist` for `job`, with the recipe and the run folder as the job sees them."""
         if job == "report":
             return [job, run]
-        # Not by FMNIST_DATA, which an image has set already.
+        # As an option, because images set FMNIST_DATA already.
         data = ["--data", str(self.data.absolute())] if self.data else []
         if job == "eval":
             return [job, run, *data]
@@ -86,10 +87,10 @@ class Pipeline:
 
     @contextlib.contextmanager
     def prepared(self) -> Iterator[None]:
-        """Claim the run folder, and make in it what the jobs need; if the block raises, all of it is gone again.
+        """Claim the run folder, and make in it what the jobs need; if the block raises, remove a new folder again.
 
         Raises:
-            BadInput: the run can be seen here to be wrong.
+            BadInput: the run has a mistake that can be found before submission.
         """
         if not re.fullmatch(r"[a-zA-Z0-9]([a-zA-Z0-9._-]*[a-zA-Z0-9])?", self.name):
             raise BadInput(f"RUN={self.name}: the jobs are named after it; use letters, digits, '.', '_' and '-'")
@@ -110,23 +111,23 @@ class Pipeline:
             raise
 
     def recipe_file(self) -> Path | None:
-        """The recipe's file if it is no recipe of the package."""
+        """Return the recipe's file; None if the recipe is one of the package."""
         return None if self.recipe in config.names() else Path(self.recipe)
 
 
 @dataclass(frozen=True)
 class Site:
-    """What is the cluster's, not the run's. None leaves it to the cluster.
+    """The settings that depend on the cluster, not on the run. None leaves the choice to the cluster.
 
     Attributes:
-        image: by the name that the cluster's nodes pull it by.
-        time: the limit of each job, in minutes.
-        memory, cpus: of each job that trains; the memory as in 4G.
+        image: the name by which the cluster's nodes pull the image.
+        time: the time limit of each job, in minutes.
+        memory, cpus: what each job that trains gets; memory as in 4G.
         runtime: what runs a Slurm job.
-        account, partition: Slurm's.
+        account, partition: the account and the partition of Slurm's jobs.
         requeues: how often an interrupted Slurm job is put back into the queue.
-        overlay: the folder of jobs/kubernetes/overlays.
-        namespace, queue: Kubernetes' namespace, Kueue's queue.
+        overlay: the name of a folder in jobs/kubernetes/overlays.
+        namespace, queue: the namespace in Kubernetes, the queue in Kueue.
     """
 
     image: str | None = None
@@ -143,7 +144,7 @@ class Site:
 
 
 def write_secret(path: Path, secret: str) -> None:
-    """Write a new file that nobody else can read; where the file system keeps no permissions, a warning says so."""
+    """Write a new file that nobody else can read; warn if the file system does not keep permissions."""
     with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
         file.write(secret)
         if stat.S_IMODE(os.fstat(file.fileno()).st_mode) & 0o077:

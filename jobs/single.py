@@ -1,4 +1,4 @@
-"""One job at a time: what keeps a second one of the same user's out, however the first one ends."""
+"""Keep a user from running the same job twice at a time; the lock is released however the job ends."""
 
 import contextlib
 import fcntl
@@ -20,10 +20,10 @@ def digest(identity: str) -> str:
 
 @contextlib.contextmanager
 def only(identity: str) -> Iterator[None]:
-    """Be the only process of this user's on this machine with this identity.
+    """Hold the lock of this identity, which one process of this user on this machine can have.
 
     Raises:
-        BadInput: another process has it, or there is no folder of the user's own for its lock.
+        BadInput: another process has the lock, or the user has no private folder for it.
     """
     path = _folder() / f"{digest(identity)}.lock"
     with contextlib.ExitStack() as held:
@@ -37,7 +37,7 @@ def only(identity: str) -> Iterator[None]:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 raise BadInput(f"`{identity}` is at work in containers already; wait for it or stop it") from error
-            # Whoever had it may have removed it meanwhile.
+            # The last owner may have removed the file meanwhile; then take the new one.
             with contextlib.suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(descriptor), path.stat()):
                     break
@@ -46,12 +46,12 @@ def only(identity: str) -> Iterator[None]:
 
 
 def _folder() -> Path:
-    """A folder that is this user's alone; a name in /tmp could be taken by anybody before."""
+    """Return a folder that only this user can write; in /tmp, another user could have taken the name before."""
     caches = [Path(tempfile.gettempdir(), f"fmnist-{os.getuid()}")]
     with contextlib.suppress(RuntimeError):
         caches.insert(0, Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "fmnist"))
     for cache in caches:
-        # A home may be shared by machines; containers are not.
+        # Machines may share a home, but they do not share containers.
         folder = cache / f"jobs-{platform.node()}"
         with contextlib.suppress(OSError):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)

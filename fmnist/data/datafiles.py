@@ -1,7 +1,8 @@
-"""Which files of a folder are the data set's: as their packagers named them, however deep they were unpacked.
+"""Find the files of a data set in a folder, whatever their packager named them and however deep they were unpacked.
 
-MNIST's own names are train-images-idx3-ubyte and so on, with `.gz` or without. Others put a dot for a hyphen, `test`
-for `t10k`, the name of the data set before it, or each file into a folder of its name. What a file holds, `idx` says.
+MNIST's own names are train-images-idx3-ubyte and so on, with or without `.gz`. Other packagers write a dot for a
+hyphen, write `test` for `t10k`, begin with the data set's name, or put each file into a folder of its own name. The
+content of a file is checked by `idx`.
 """
 
 import os
@@ -15,14 +16,14 @@ from typing import NamedTuple, NoReturn
 from fmnist.errors import BadInput
 
 PARTS = {part: (f"{part}-images-idx3-ubyte", f"{part}-labels-idx1-ubyte") for part in ("train", "t10k")}
-"""The names by which fmnist calls the files of images and of labels."""
+"""The names that fmnist uses for each part's files: images, then labels."""
 
 _NAME = re.compile(
     r"(?:(?P<prefix>.+)[-_. ])?(?P<part>train|t10k|test)[-_. ](?P<kind>image|label)s?"
     r"(?:[-_. ](?:idx\d?|ubyte|byte|int|gz))*",
     re.IGNORECASE,
 )
-# Folders that tell files of one data set apart, not data sets.
+# Folders that separate the files of one data set, rather than data sets.
 _WITHIN = re.compile(rf"train|t10k|test|{_NAME.pattern.replace('?P<', '?P<_')}", re.IGNORECASE)
 _DEEPEST = 4
 _MOST_ENTRIES = 10_000
@@ -30,7 +31,7 @@ _SHOWN = 4
 
 
 class _Set(NamedTuple):
-    """What the files of one data set have in common: the folder, and what their names begin with."""
+    """What the files of one data set have in common: their folder, and the beginning of their names."""
 
     folder: tuple[str, ...]
     prefix: str
@@ -40,12 +41,13 @@ _Files = dict[str, list[Path]]
 
 
 def find(directory: Path, parts: Sequence[str]) -> _Files:
-    """The files of `parts` of the data set in `directory`, or of the only one in its folders; none is opened.
+    """Find the files of `parts` of the data set in `directory`, or of the only one in its subfolders; open none.
 
-    A file may be there more than once, such as compressed and not: all paths are given.
+    Returns:
+        The paths of each file, by the names in PARTS: more than one if it is there, say, both compressed and not.
 
     Raises:
-        BadInput: it is no folder, a file is missing, or there are several data sets.
+        BadInput: `directory` is not a folder, a file is missing, or there are several data sets.
     """
     if directory.exists() and not directory.is_dir():
         raise BadInput(f"{directory} is a file, not a folder: unpack it if it is an archive, and name the folder")
@@ -64,7 +66,7 @@ def find(directory: Path, parts: Sequence[str]) -> _Files:
 
 
 def refuse_several(directory: Path, paths: Sequence[Path]) -> NoReturn:
-    """Raise BadInput: each of `paths` is of another data set."""
+    """Raise BadInput, because each of `paths` belongs to another data set."""
     names = [_printable(str(path.relative_to(directory))) for path in paths]
     raise BadInput(
         f"{directory} holds several data sets ({_enumeration(names)}); "
@@ -84,14 +86,14 @@ def _sets(directory: Path) -> dict[_Set, _Files]:
 
 
 def _nearest(sets: dict[_Set, _Files]) -> dict[_Set, _Files]:
-    """Of the sets that have images with labels, those least deep; without any such, all."""
+    """Return the least deep of the sets that have images with labels; all sets if none has both."""
     paired = {key: files for key, files in sets.items() if any(files.keys() >= set(pair) for pair in PARTS.values())}
     depth = min((len(key.folder) for key in paired), default=None)
     return sets if depth is None else {key: files for key, files in paired.items() if len(key.folder) == depth}
 
 
 def _walk(directory: Path) -> Iterator[tuple[Path, tuple[str, ...]]]:
-    """All below `directory` but folders, each with the names of the folders between, the least deep first."""
+    """Yield all below `directory` that is not a folder, with the names of the folders between, the least deep first."""
     level: list[tuple[Path, tuple[str, ...]]] = [(directory, ())]
     for _ in range(_DEEPEST + 1):
         deeper = []
@@ -107,12 +109,12 @@ def _walk(directory: Path) -> Iterator[tuple[Path, tuple[str, ...]]]:
 def _entries(folder: Path, must: bool = False) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(folder) as entries:
-            # Hidden ones are leftovers: of an interrupted write, or of another system's archives.
+            # Hidden files are leftovers of an interrupted write or of another system's archiver.
             return sorted((entry for entry in entries if entry.name[0] != "."), key=lambda entry: entry.name)
     except FileNotFoundError:
         return []
     except OSError as error:
-        # Of what happens to lie in it, a folder of another user is passed over.
+        # Skip subfolders that cannot be read, such as another user's.
         if must:
             raise BadInput(f"{folder} cannot be read: {error.strerror}") from error
         return []

@@ -1,4 +1,4 @@
-"""The data set: find or fetch the four IDX files, verify them, split off the validation images.
+"""Find or fetch the four IDX files of the data set, verify them, and split off the validation images.
 
 Data: Xiao, Rasul and Vollgraf, "Fashion-MNIST", arXiv:1708.07747.
 """
@@ -25,7 +25,7 @@ from fmnist.recipe.schema import IMAGE_SHAPE, DataConfig
 
 logger = logging.getLogger(__name__)
 
-# Of what is inside the .gz: the packagers (Zalando, Keras, Debian) have each compressed the same bytes their own way.
+# Hashes of the uncompressed bytes: Zalando, Keras and Debian each compressed the same bytes differently.
 SHA256 = {
     "train-images-idx3-ubyte": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
     "train-labels-idx1-ubyte": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
@@ -39,13 +39,17 @@ _CLASSES = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
 )  # fmt: skip
 _DOWNLOAD_SECONDS = 300
-_DOWNLOAD_BYTES = 31_000_000  # more or less, as each packager has compressed them
+_DOWNLOAD_BYTES = 31_000_000  # approximately, since packagers compress differently
 _KERAS_DOWNLOAD = "import socket; socket.setdefaulttimeout(10); import keras; keras.datasets.fashion_mnist.load_data()"
 
 
 @dataclass(frozen=True)
 class Images:
-    """`images` uint8 [n, 28, 28] from 0 (background) to 255, `labels` uint8 [n] from 0 to 9; contiguous, writable."""
+    """Images with their labels, as contiguous, writable arrays.
+
+    images: uint8 [n, 28, 28], from 0 (background) to 255.
+    labels: uint8 [n], from 0 to 9.
+    """
 
     images: np.ndarray
     labels: np.ndarray
@@ -54,12 +58,16 @@ class Images:
         return len(self.images)
 
     def take(self, indices: np.ndarray) -> "Images":
+        """Return copies of the images and labels at `indices`, integer [k]."""
         return Images(self.images[indices], self.labels[indices])
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where images were read. `sha256`: an IDX file's name, without `.gz`, to the hash of its uncompressed bytes."""
+    """Where images were read.
+
+    sha256: the hash of each IDX file's uncompressed bytes, by the file's name without `.gz`.
+    """
 
     directory: Path
     sha256: dict[str, str]
@@ -72,7 +80,7 @@ class Source:
 
 @dataclass(frozen=True)
 class TrainData:
-    """The images of the train files: those trained on, and those held back for validation, which may be none."""
+    """The images of the train files: those to train on, and those held back for validation, which may be none."""
 
     train: Images
     validation: Images
@@ -80,9 +88,10 @@ class TrainData:
 
 
 def load_train(directory: Path | None, config: DataConfig) -> TrainData:
-    """Read the training images and split them as `config` says.
+    """Read the training images from where `load_images` finds them, and split them as `config` says.
 
-    The arguments and errors are those of `load_images`, and too few images for the split are a BadInput.
+    Raises:
+        BadInput: a file is missing or damaged, no source has the data, or there are too few images for the split.
     """
     images, source = load_images(directory)
     train, validation = split(images, config)
@@ -90,10 +99,10 @@ def load_train(directory: Path | None, config: DataConfig) -> TrainData:
 
 
 def load_images(directory: Path | None = None) -> tuple[Images, Source]:
-    """Read the two train files, and no other: the training images before they are split.
+    """Read all training images, before they are split, from the two train files and from no others.
 
-    `directory`, or else FMNIST_DATA, is the only place looked in if given; any data set of MNIST's layout will do.
-    Without either, Fashion-MNIST is looked for in the cache, on this system, in Keras's cache, and then downloaded.
+    If `directory` or else FMNIST_DATA names a folder, only that folder is searched; any data set of MNIST's layout will
+    do. Otherwise Fashion-MNIST is looked for in the cache, on this system and in Keras's cache, and then downloaded.
 
     Raises:
         BadInput: a file is missing or damaged, or no source has the data.
@@ -103,7 +112,7 @@ def load_images(directory: Path | None = None) -> tuple[Images, Source]:
 
 
 def load_test(directory: Path | None = None) -> tuple[Images, Source]:
-    """Read the two t10k files, and no other, from where `load_images` would look.
+    """Read the test images from the two t10k files and from no others, in the places that `load_images` searches.
 
     Raises:
         BadInput: a file is missing or damaged, or no source has the data.
@@ -113,7 +122,7 @@ def load_test(directory: Path | None = None) -> tuple[Images, Source]:
 
 
 def fetch(directory: Path | None = None) -> Source:
-    """Make sure that all four files are there and whole, downloading them into the cache if need be.
+    """Make sure that all four files exist and are intact; download them into the cache if necessary.
 
     Raises:
         BadInput: a file is missing or damaged, or no source has the data.
@@ -122,22 +131,22 @@ def fetch(directory: Path | None = None) -> Source:
 
 
 def classes(source: Source) -> tuple[str, ...]:
-    """The names of the labels 0 to 9."""
+    """Return the names of the labels 0 to 9."""
     return _CLASSES if source.is_fashion_mnist else tuple(str(label) for label in range(len(_CLASSES)))
 
 
 def cache() -> Path:
-    """The folder that downloaded files are kept in."""
+    """Return the folder for downloaded files."""
     if folder := os.environ.get("XDG_CACHE_HOME"):
         return Path(folder, "fmnist")
     if home := _home():
         return home / ".cache" / "fmnist"
-    # It need not be trusted: what is read there is verified.
+    # Other users may write there, which does no harm: what is read there is verified.
     return Path(tempfile.gettempdir(), f"fmnist-{os.getuid()}")
 
 
 def _keras_home() -> Path | None:
-    # Not the one that this process gives to Keras.
+    # The user's value, not the one that this process sets for Keras.
     if folder := environment.original().get("KERAS_HOME"):
         return Path(folder)
     home = _home()
@@ -148,7 +157,7 @@ def _home() -> Path | None:
     try:
         return Path.home()
     except RuntimeError:
-        # A container may run as a user of whom the system knows no more than a number.
+        # A container's user may be a number without an account.
         return None
 
 
@@ -168,7 +177,7 @@ def _load(directory: Path | None, parts: Sequence[str]) -> tuple[list[Images], S
 
 
 def _try(name: str, source: AbstractContextManager[Path], parts: Sequence[str]) -> tuple[list[Images], Source] | None:
-    """Read from one source that must hold Fashion-MNIST, and keep it in the cache; say why if that fails."""
+    """Read from one source, which must hold Fashion-MNIST, and keep it in the cache; if that fails, log why."""
     try:
         with source as directory:
             images, found, paths = _read(directory, parts)
@@ -195,7 +204,7 @@ def _sources() -> Iterator[tuple[str, AbstractContextManager[Path]]]:
 
 @contextmanager
 def _keras_download() -> Iterator[Path]:
-    # A process of its own can be given a time limit and a folder, and takes TensorFlow and the chatter away with it.
+    # A separate process can have a time limit and a folder of its own, and takes TensorFlow and its messages with it.
     with tempfile.TemporaryDirectory(prefix="fmnist-") as folder, folder_bar("data", Path(folder), _DOWNLOAD_BYTES):
         _run([sys.executable, "-c", _KERAS_DOWNLOAD], Path(folder), KERAS_HOME=folder)
         yield Path(folder, "datasets", "fashion-mnist")
@@ -203,13 +212,13 @@ def _keras_download() -> Iterator[Path]:
 
 @contextmanager
 def _debian_package() -> Iterator[Path]:
-    """Download and unpack the package of Debian and Ubuntu; private package lists make that need no root."""
+    """Download and unpack the package of Debian and Ubuntu, with private package lists, which need no root."""
     with tempfile.TemporaryDirectory(prefix="fmnist-") as name:
         folder = Path(name)
         for needed in ("lists", "cache/archives"):
             (folder / needed / "partial").mkdir(parents=True)
         options = [f"Dir::State::Lists={folder}/lists", f"Dir::Cache={folder}/cache"]
-        # Root would hand the download to the user _apt, who may not look into a private folder.
+        # As root, apt would download as the user _apt, who cannot enter a private folder.
         options += ["APT::Sandbox::User=root", "Acquire::Retries=0", "Acquire::http::Timeout=10"]
         apt_get = ["apt-get", "-qq", *(word for option in options for word in ("-o", option))]
         _run([*apt_get, "update"], folder)
@@ -233,11 +242,11 @@ def _run(command: Sequence[str], folder: Path, **environment: str) -> None:
 
 
 def _keep(source: Source, paths: Mapping[str, Path]) -> Source:
-    """Copy verified files into the cache; without room or permission there the source stays what it was."""
+    """Copy verified files into the cache and return that as the source; without room or permission, the given one."""
     folder = cache()
     try:
         for file, path in paths.items():
-            # Compressed or not, as it was found; never both.
+            # Keep the file as it was found, compressed or not, and remove the other form.
             with open_regular(path) as original:
                 compressed = original.read(len(idx.GZIP)) == idx.GZIP
                 original.seek(0)
@@ -251,7 +260,7 @@ def _keep(source: Source, paths: Mapping[str, Path]) -> Source:
 
 
 def _read(directory: Path, parts: Sequence[str]) -> tuple[list[Images], Source, dict[str, Path]]:
-    """The images of each part, where they were read, and each file's path there."""
+    """Return the images of each part, the source that they were read from, and the path of each file."""
     found = datafiles.find(directory, parts)
     result = []
     hashes = {}
@@ -273,7 +282,7 @@ def _read(directory: Path, parts: Sequence[str]) -> tuple[list[Images], Source, 
 
 
 def _read_alike(directory: Path, paths: Sequence[Path], item: tuple[int, ...]) -> tuple[np.ndarray, str]:
-    """What all these files hold, such as one and the same compressed and not."""
+    """Read copies of one file, such as one compressed and one not, as uint8 [n, *item] and the SHA-256 of the bytes."""
     array, sha256 = idx.read(paths[0], item)
     for path in paths[1:]:
         if idx.read(path, item)[1] != sha256:
@@ -282,12 +291,12 @@ def _read_alike(directory: Path, paths: Sequence[Path], item: tuple[int, ...]) -
 
 
 def split(images: Images, config: DataConfig) -> tuple[Images, Images]:
-    """The images to train on, and the validation images of `config.split`: by class, drawn by `config.split_seed`.
+    """Return the images to train on and the validation images, both stratified by class, as `config` says.
 
     Raises:
         BadInput: there are too few images.
     """
-    # `fmnist data` does without, and the import takes a second.
+    # The import takes a second, and `fmnist data` does not need it.
     from sklearn.model_selection import train_test_split
     from sklearn.utils import resample
 

@@ -1,4 +1,4 @@
-"""IDX files (http://yann.lecun.com/exdb/mnist/), compressed or not: by what they hold, whatever their names say."""
+"""Read IDX files (http://yann.lecun.com/exdb/mnist/), compressed or not; their content decides, not their names."""
 
 import contextlib
 import gzip
@@ -20,11 +20,11 @@ from fmnist.files import open_regular
 GZIP = b"\x1f\x8b"
 
 MOST_ITEMS = 5_000_000
-"""Of one file: some six times what the largest data set of this layout has."""
+"""The most items of a file: some six times as many as the largest data set of this layout has."""
 
 _UBYTE = 0x08
 _DEFLATE_MAX_RATIO = 1032
-# What is found in an IDX file's place, by how it begins.
+# What people give in place of an IDX file, by its first bytes.
 _OTHERS = {
     GZIP: "gzip within gzip",
     b"PK": "a zip archive",
@@ -38,10 +38,13 @@ _OTHERS = {
 
 
 def read(path: Path, item: tuple[int, ...]) -> tuple[np.ndarray, str]:
-    """Read an IDX file, compressed or not: an array, uint8 [n, *item], and the SHA-256 of the uncompressed file.
+    """Read an IDX file, compressed or not.
+
+    Returns:
+        The items as an array, uint8 [n, *item], and the SHA-256 of the uncompressed file.
 
     Raises:
-        BadInput: it cannot be read, or holds something else.
+        BadInput: the file cannot be read, or does not hold items of this shape.
     """
     try:
         with open_regular(path) as raw, contextlib.ExitStack() as stack:
@@ -68,7 +71,7 @@ def _parse(file: io.BufferedIOBase, item: tuple[int, ...], limit: int) -> tuple[
     shape = struct.unpack(f">{ndim}I", header[4:])
     if shape[1:] != item:
         raise ValueError(f"its items are {list(shape[1:])}, not {list(item)}")
-    # Before memory is asked for: a header of four bytes can promise terabytes.
+    # Check this before memory is allocated: a header of a few bytes can promise terabytes.
     size = math.prod(shape)
     if not 0 < size <= limit:
         raise ValueError(f"its header counts {shape[0]} items: none, or more than a file of its size can hold")

@@ -1,4 +1,4 @@
-"""Means of finished models' probabilities: over views of an image, and over several models."""
+"""Average the probabilities of finished models: over views of an image, and over several models."""
 
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -15,15 +15,16 @@ VIEWS = 2 * len(_SHIFTS)
 
 
 def views(images: np.ndarray) -> Iterator[np.ndarray]:
-    """The images and then their mirror images, each in place and shifted by a pixel up, down, left and right.
+    """Yield the images and then their mirror images, each in place and shifted by a pixel up, down, left and right.
 
-    What moves in is 0. A model that was trained without flip and shift does worse on them than on the image alone.
+    Pixels that move in are 0. A model that was trained without flips and shifts does worse on these views than on the
+    images alone.
 
     Args:
         images: uint8 [n, height, width].
 
-    Returns:
-        VIEWS arrays of that shape and type.
+    Yields:
+        VIEWS arrays of that shape and dtype.
     """
     height, width = images.shape[1:]
     for mirrored in (images, images[:, :, ::-1]):
@@ -35,16 +36,18 @@ def views(images: np.ndarray) -> Iterator[np.ndarray]:
 def probabilities(
     models: "Sequence[keras.Model]", images: np.ndarray, *, tta: bool = False, advance: Advance = lambda _: None
 ) -> np.ndarray:
-    """The mean of the models' softmax probabilities: float64 [n, 10], because log_loss clips at its type's resolution.
+    """Return the mean of the models' softmax probabilities, float64 [n, 10].
+
+    They are float64, because scikit-learn's log_loss clips probabilities at the resolution of their dtype.
 
     Args:
-        models: as `model.load` returns them.
+        models: as `inference.load` returns them.
         images: uint8 [n, 28, 28].
         tta: whether each model sees all `views` of an image (test-time augmentation) rather than the image alone.
-        advance: told the number of images at each batch of each view and model.
+        advance: called with the number of images after each batch of each view and model.
 
     Raises:
-        BadInput: a model says something that is not a finite number.
+        BadInput: a model's logit is not a finite number.
     """
     from scipy.special import softmax
 

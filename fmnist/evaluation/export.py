@@ -1,4 +1,4 @@
-"""`export`: the final model in the formats of other runtimes, each checked on the test images before it is kept."""
+"""Run `export`: write the final model in formats of other runtimes, and check each on the test images."""
 
 import contextlib
 import importlib.util
@@ -31,10 +31,12 @@ _CALIBRATION_IMAGES = 1000
 class Format:
     """A format to export to.
 
-    file: its name in the run's folder `export`.
-    write: the model, training images uint8 [n, 28, 28] and a path; writes there.
-    read: a path; returns a function of images uint8 [n, 28, 28] to logits float32 [n, 10].
-    packages: that `write` and `read` need beyond this package's own dependencies.
+    file: the name of the file or folder in the run's folder `export`.
+    write: takes the model, training images, uint8 [n, 28, 28], and the path to write.
+    read: takes a path, and returns a function that maps images, uint8 [n, 28, 28], to logits, float32 [n, 10].
+    packages: what `write` and `read` import beyond this package's own dependencies.
+    least_agreement: the least share of test images to which the export must give the same class as Keras.
+    most_loss: the most accuracy on the test images that the export may lose.
     """
 
     file: str
@@ -47,9 +49,9 @@ class Format:
 
 @dataclass(frozen=True)
 class Check:
-    """How an exported model compares with the Keras model on all test images.
+    """A comparison of an exported model with the Keras model on all test images.
 
-    agreement: the share of them that both give the same class.
+    agreement: the share of images to which both give the same class.
     """
 
     path: Path
@@ -71,11 +73,12 @@ def export(run: RunDir, name: str, data_dir: Path | None, choose: Callable[[], o
     accuracy.
 
     Args:
+        data_dir: the folder of the data set's files; None to find them as `fmnist data` does.
         choose: called before TensorFlow is used, to choose its devices.
 
     Raises:
-        BadInput: an unknown format, a missing package, no model, or other data than it was trained on.
-        ExportFailed: it does not agree; an earlier export stays.
+        BadInput: the format is unknown, a package or the model is missing, or the model was trained on other data.
+        ExportFailed: the exported model does not agree; an earlier export stays.
     """
     if name not in FORMATS:
         raise BadInput(f"--format {name}: choose one of {', '.join(FORMATS)}")
@@ -104,7 +107,7 @@ def export(run: RunDir, name: str, data_dir: Path | None, choose: Callable[[], o
     with contextlib.ExitStack() as held:
         held.enter_context(run.lock(f"export-{name}"))
         recover_folder(path)
-        # Of one that was killed.
+        # Remove what a killed export left.
         for left in path.parent.iterdir():
             if left.name.startswith(f".{wanted.file}."):
                 shutil.rmtree(left, ignore_errors=True)
@@ -116,7 +119,7 @@ def export(run: RunDir, name: str, data_dir: Path | None, choose: Callable[[], o
         made = os.path.join(folder, wanted.file)
         expected = logits(model, test.images).argmax(axis=1)
         small = folded(model)
-        # Keras exports to ONNX only what was called before.
+        # Keras exports to ONNX only models that have been called before.
         logits(small, test.images[:1])
         wanted.write(small, train.images, made)
         found = wanted.read(made)(test.images).argmax(axis=1)
@@ -182,7 +185,7 @@ def _write_onnx(model: "keras.Model", _images: np.ndarray, path: str) -> None:
     import keras
     import tensorflow as tf
 
-    # TensorFlow computes GELU by erfc, which ONNX lacks.
+    # TensorFlow computes GELU with erfc, which ONNX lacks.
     gelu = keras.activations.gelu
     for layer in model.layers:
         if getattr(layer, "activation", None) is gelu:

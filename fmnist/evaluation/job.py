@@ -1,4 +1,4 @@
-"""`eval`: what the test set says about a final model, or about several together. Nothing else reads the test set."""
+"""Run `eval`: score a final model, or several together, on the test set, which no room but this one reads."""
 
 import logging
 import time
@@ -24,7 +24,7 @@ from fmnist.revision import revision
 from fmnist.run import identity, records
 from fmnist.run.folder import RunDir, check_distinct
 
-# What is done already is told without the seconds that TensorFlow takes to import.
+# TensorFlow takes seconds to import; finished figures are shown without it.
 if TYPE_CHECKING:
     import keras
 
@@ -34,22 +34,23 @@ _MISTAKES = 24
 
 
 def evaluate(run: RunDir, data_dir: Path | None, choose: Callable[[], object] = lambda: None) -> dict[str, Any]:
-    """Judge the run's model on the test set, unless that is done; write metrics.json and predictions.npz.
+    """Score the run's model on the test set, unless that is done; write metrics.json and predictions.npz.
 
-    predictions.npz holds, of the test images: `labels` and `predicted`, uint8 [n]; `confidence`, the probability of the
-    predicted class, float32 [n]; and the most confident mistakes, the worst first: their `mistakes`, int64 [k], in
-    those arrays, and `mistake_images`, uint8 [k, 28, 28]. `model` is the SHA-256 of the model's file.
+    For the test images, predictions.npz holds `labels` and `predicted`, uint8 [n], and `confidence`, float32 [n], the
+    probability of the predicted class. For the most confident mistakes, the worst first, it holds their indices in
+    these arrays, `mistakes`, int64 [k], and `mistake_images`, uint8 [k, 28, 28]. `model` is the SHA-256 of the model's
+    file.
 
     Args:
         run: the folder of a finished training.
-        data_dir: where the data set's files are; None to find them as `fmnist data` does.
+        data_dir: the folder of the data set's files; None to find them as `fmnist data` does.
         choose: called before TensorFlow is used, to choose its devices.
 
     Returns:
-        What metrics.json holds.
+        The content of metrics.json.
 
     Raises:
-        BadInput: no run or no model here, a model that cannot be used, or other data than it was trained on.
+        BadInput: the run or its model is missing, the model cannot be used, or it was trained on other data.
     """
     member = _member(run)
     images, facts = _read(data_dir)
@@ -72,12 +73,13 @@ def evaluate(run: RunDir, data_dir: Path | None, choose: Callable[[], object] = 
 def evaluate_averaged(
     run: RunDir, data_dir: Path | None, choose: Callable[[], object] = lambda: None
 ) -> dict[str, Any]:
-    """Judge the run's model with test-time averaging over `averaging.views`, unless that is done.
+    """Score the run's model with test-time averaging over `averaging.views`, unless that is done.
 
-    The arguments and errors are those of `evaluate`, whose files stay as they are.
+    The arguments and errors are those of `evaluate`, whose files do not change.
 
     Returns:
-        What metrics-tta.json holds: as metrics.json, but for the training images' figures, with the number of `views`.
+        The content of metrics-tta.json: that of metrics.json without figures of the training images, but with the
+        number of `views`.
     """
     member = _member(run)
     images, facts = _read(data_dir)
@@ -103,21 +105,21 @@ def evaluate_ensemble(
     tta: bool = False,
     output: Path | None = None,
 ) -> dict[str, Any]:
-    """Judge the mean of the probabilities of the runs' models, unless that is done; the runs stay as they are.
+    """Score the mean of the probabilities of the runs' models, unless that is done; the runs do not change.
 
     Args:
         runs: the folders of two finished trainings or more.
         data_dir, choose: as in `evaluate`.
-        tta: whether each model's probabilities are in turn the means over `averaging.views`.
+        tta: whether each model's probabilities are themselves means over `averaging.views`.
         output: the file to write; None for ensemble.json, or ensemble-tta.json, beside the first run's folder.
 
     Returns:
-        What the file holds: as metrics.json, but for the training images' figures, with the `members` in place of the
-        model, their parameters in all, and the number of `views`.
+        The content of the file: that of metrics.json without figures of the training images, but with the `members` in
+        place of the model, the total number of their parameters, and the number of `views`.
 
     Raises:
-        BadInput: fewer than two runs, one named twice, one that `evaluate` would refuse, other validation images in
-            one than in another, or the file holds another ensemble.
+        BadInput: there are fewer than two runs, one is named twice, `evaluate` would refuse one, they hold back
+            different validation images, or the file holds another ensemble.
     """
     if len(runs) < 2:
         raise BadInput("an ensemble needs two runs or more; name another, or leave out --ensemble")
@@ -152,7 +154,7 @@ def evaluate_ensemble(
 
 
 def sentence(metrics: Mapping[str, Any]) -> str:
-    """What the test set said, of any of the above."""
+    """Return a sentence about the test accuracy in metrics that any of the functions above returned."""
     test = metrics["test"]
     low, high = test["accuracy_interval"]
     members = f" of an ensemble of {len(metrics['members'])}" if "members" in metrics else ""
@@ -161,7 +163,7 @@ def sentence(metrics: Mapping[str, Any]) -> str:
 
 
 def devices() -> str:
-    """What a model runs on here, for the record."""
+    """Return the names of TensorFlow's devices, for the record."""
     import tensorflow as tf
 
     return ", ".join(device.name.removeprefix("/device:") for device in tf.config.list_logical_devices())
@@ -169,7 +171,7 @@ def devices() -> str:
 
 @dataclass(frozen=True)
 class _Member:
-    """A finished training; `sha256` is its model file's."""
+    """A finished training; `sha256` is the hash of its model's file."""
 
     run: RunDir
     recipe: Recipe
@@ -178,7 +180,7 @@ class _Member:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What tells its model from every other."""
+        """What distinguishes the model from every other."""
         return {"recipe": self.recipe.name, "seed": self.seed, "model": {"sha256": self.sha256}}
 
     @cached_property
@@ -186,12 +188,12 @@ class _Member:
         from fmnist.network.inference import load
 
         model = load(self.run.model)
-        # It was read by its name, twice.
+        # The file was opened twice, for its hash and for the model; it may have been replaced in between.
         identity.check_unchanged(self.run, self.sha256)
         return model
 
     def described(self) -> dict[str, Any]:
-        """What the figures of its model are recorded with."""
+        """Return the identity and the number of parameters, which are recorded with the model's figures."""
         return self.identity | {"model": {"sha256": self.sha256, "parameters": self.model.count_params()}}
 
 
@@ -201,7 +203,7 @@ def _member(run: RunDir) -> _Member:
 
 
 def _read(data_dir: Path | None) -> tuple[tuple[Images, Images], dict[str, Any]]:
-    """The training images and the test images, and what is recorded of them."""
+    """Read the training images and the test images, and return with them what is recorded about the data."""
     train, trained_on = dataset.load_images(data_dir)
     test, source = dataset.load_test(data_dir)
     facts = {
@@ -213,14 +215,14 @@ def _read(data_dir: Path | None) -> tuple[tuple[Images, Images], dict[str, Any]]
 
 
 def _split(images: tuple[Images, Images], recipe: Recipe) -> dict[str, Images]:
-    """The images by split, but for one that is empty."""
+    """Return the images by the names of their splits, without empty splits."""
     train, validation = dataset.split(images[0], recipe.data)
     splits = {"train": train, "validation": validation, "test": images[1]}
     return {name: split for name, split in splits.items() if len(split)}
 
 
 def _known(path: Path, kind: type[Any], made_from: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What the file holds, if that was made from the same models and data in the same way."""
+    """Return the content of the file, if it was made from the same models and data in the same way; else None."""
     if not path.exists() or is_stream(path):
         return None
     known: dict[str, Any] = records.read(path, kind)
@@ -231,14 +233,17 @@ def _known(path: Path, kind: type[Any], made_from: Mapping[str, Any]) -> dict[st
 
 
 def _without_parameters(value: Any) -> Any:
-    """Their number is the model's, whose hash tells it already."""
+    """Remove the numbers of parameters, which the models' hashes imply."""
     if isinstance(value, dict):
         return {key: _without_parameters(item) for key, item in value.items() if key != "parameters"}
     return list(map(_without_parameters, value)) if isinstance(value, list) else value
 
 
 def _check_members(path: Path, members: Sequence[Mapping[str, Any]]) -> None:
-    """Or another ensemble's figures would be lost; those of the same runs, trained again, are out of date."""
+    """Check that writing the file would not lose the figures of another ensemble.
+
+    The same runs, trained again, may replace their own figures, which are out of date.
+    """
     if not path.exists() or is_stream(path):
         return
     held = [member["run"] for member in records.read(path, records.Ensemble)["members"]]
@@ -247,7 +252,7 @@ def _check_members(path: Path, members: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _check_split(first: _Member, other: _Member) -> None:
-    """Or the validation images of one would be training images of the other."""
+    """Check that both hold back the same images; else one's validation images would be the other's training images."""
     held, wanted = other.recipe.data.validation, first.recipe.data.validation
     if held != wanted:
         raise BadInput(
@@ -259,7 +264,7 @@ def _check_split(first: _Member, other: _Member) -> None:
 def _ask(
     models: "Sequence[keras.Model]", splits: Mapping[str, Images], *, tta: bool
 ) -> tuple[dict[str, np.ndarray], dict[str, float]]:
-    """The models' mean probabilities, float64 [n, 10] by split, and how long that took."""
+    """Return the models' mean probabilities, float64 [n, 10] for each split, and how long that took."""
     begin = time.perf_counter()
     images = sum(map(len, splits.values()))
     with bar("eval", images * len(models) * (averaging.VIEWS if tta else 1), "images") as advance:
@@ -274,7 +279,7 @@ def _ask(
 def _held_back_figures(
     models: "Sequence[keras.Model]", splits: Mapping[str, Images], classes: Sequence[str], *, tta: bool
 ) -> dict[str, Any]:
-    """Those of an average, which would be dear on the training images."""
+    """Return the figures of an average, without the training images, on which it would take long."""
     held_back = {name: split for name, split in splits.items() if name != "train"}
     probabilities, speed = _ask(models, held_back, tta=tta)
     return _judged(held_back, probabilities, classes) | speed
@@ -283,7 +288,7 @@ def _held_back_figures(
 def _judged(
     splits: Mapping[str, Images], probabilities: Mapping[str, np.ndarray], classes: Sequence[str]
 ) -> dict[str, Any]:
-    """All figures of the test images, the short ones of the others."""
+    """Return all figures of the test images, and the basic ones of the other splits."""
     from fmnist.evaluation.metrics import accuracy_figures, figures
 
     return {

@@ -1,4 +1,4 @@
-"""The figures that a finished model is judged by, from its probabilities and the true classes."""
+"""Compute the metrics of a finished model from its probabilities and the true classes."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,7 +13,7 @@ _BINS = 15
 
 
 def accuracy_figures(y_true: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:
-    """Number of images, accuracy and mean cross-entropy in nats.
+    """Return the number of images, the accuracy, and the mean cross-entropy in nats.
 
     Args:
         y_true: integer [n], the classes 0..9.
@@ -27,14 +27,14 @@ def accuracy_figures(y_true: np.ndarray, probabilities: np.ndarray) -> dict[str,
 
 
 def figures(y_true: np.ndarray, probabilities: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
-    """`accuracy_figures` and the accuracy's 95% Wilson interval, precision, recall and F1, calibration and confusions.
+    """Return `accuracy_figures`, the accuracy's 95% Wilson interval, precision, recall, F1, calibration and confusions.
 
     A class that is never predicted has precision 0. The rows of the confusion matrix are the true classes.
 
     Args:
         y_true: integer [n], the classes 0..9.
         probabilities: float [n, 10].
-        names: of the ten classes.
+        names: the names of the ten classes.
     """
     predicted = probabilities.argmax(axis=1)
     correct = predicted == y_true
@@ -52,7 +52,7 @@ def figures(y_true: np.ndarray, probabilities: np.ndarray, names: Sequence[str])
 
 
 def calibration(confidence: np.ndarray, correct: np.ndarray) -> list[dict[str, Any]]:
-    """The number of images, mean confidence and accuracy of each of 15 bins of equal width that holds any.
+    """Return the number of images, mean confidence and accuracy of each bin, of 15 of equal width, that holds any.
 
     Args:
         confidence: float [n], the probability of the predicted class.
@@ -72,9 +72,13 @@ def calibration(confidence: np.ndarray, correct: np.ndarray) -> list[dict[str, A
 
 
 def expected_calibration_error(confidence: np.ndarray, correct: np.ndarray) -> float:
-    """The mean distance of confidence and accuracy over the bins of `calibration`, weighted by their sizes.
+    """Return the mean distance between confidence and accuracy over the bins of `calibration`, weighted by their sizes.
 
     Guo et al., On Calibration of Modern Neural Networks, 2017, equation 3.
+
+    Args:
+        confidence: float [n], the probability of the predicted class.
+        correct: bool [n].
     """
     bins = calibration(confidence, correct)
     distances = (row["images"] * abs(row["confidence"] - row["accuracy"]) for row in bins)

@@ -1,4 +1,4 @@
-"""`predict`: what a run's model says of images from elsewhere."""
+"""Run `predict`: classify images from elsewhere with a run's model."""
 
 import errno
 import json
@@ -20,7 +20,7 @@ from fmnist.run.folder import RunDir
 from fmnist.text import printable, shorten
 
 _TOP = 3
-# A small file can hold an image that no memory can.
+# A small file can hold an image that fits no memory.
 _MOST_PIXELS = 50_000_000
 # What differs from the background by more than this belongs to the garment.
 _CONTRAST = 16
@@ -29,9 +29,9 @@ _MOST_NPY_BYTES = idx.MOST_ITEMS * IMAGE_SHAPE[0] * IMAGE_SHAPE[1] + 2**16
 
 @dataclass(frozen=True)
 class Prediction:
-    """The likeliest classes of one image, with their probabilities, the likeliest first.
+    """The most likely classes of one image with their probabilities, the most likely first.
 
-    index: the image's number in a file that holds several, from 0; None in a file of one.
+    index: the image's number, from 0, in a file that may hold several; None for a picture.
     """
 
     file: Path
@@ -45,20 +45,20 @@ class Prediction:
         )
 
     def json(self) -> str:
-        """One line of JSON; bytes of the file's name that are not UTF-8 are lone surrogates (PEP 383)."""
+        """Return a line of JSON; bytes of the file's name that are not UTF-8 become lone surrogates (PEP 383)."""
         name = os.fsencode(self.file).decode("utf-8", "surrogateescape")
         top = [{"class": label, "probability": round(probability, 6)} for label, probability in self.classes]
         return json.dumps({"file": name, "index": self.index, "top": top})
 
 
 def predict(run: RunDir, files: Sequence[Path], choose: Callable[[], object] = lambda: None) -> Iterator[Prediction]:
-    """Classify the images of PNG, JPEG, IDX and NPY files, in their order; all are read before the first is classified.
+    """Classify the images of PNG, JPEG, IDX and NPY files in their order; read all before the first is classified.
 
     Args:
         choose: called before TensorFlow is used, to choose its devices.
 
     Raises:
-        BadInput: no model in the run, or a file that cannot be read or shows nothing.
+        BadInput: the run has no model, or a file cannot be read or shows nothing.
     """
     names = _names(run)
     batches = [(file, *_read(file)) for file in files]
@@ -75,23 +75,23 @@ def predict(run: RunDir, files: Sequence[Path], choose: Callable[[], object] = l
 
 
 def prepare(image: Image.Image) -> np.ndarray:
-    """Make of a picture what Fashion-MNIST makes of one: uint8 [28, 28], light on black.
+    """Convert a picture into the form of Fashion-MNIST's images: uint8 [28, 28], light on black.
 
-    A picture of 28 x 28 pixels is kept, but for its sign. Any other is trimmed to what differs from its corners, scaled
-    to 28 pixels on its longer side and centred (Xiao, Rasul and Vollgraf 2017, figure 1; without their sharpening).
+    A picture of 28 x 28 pixels is at most inverted. Any other is trimmed to what differs from its corners, scaled to 28
+    pixels on its longer side and centred (Xiao, Rasul and Vollgraf 2017, figure 1; without their sharpening).
 
     Raises:
-        ValueError: all its pixels are alike, or too few of them are not.
+        ValueError: all pixels are alike, or too few stand out.
     """
     size = f"{image.width} x {image.height}"
     upright = ImageOps.exif_transpose(image)
     if upright.mode.startswith("I"):
-        # 16 bits a pixel, which Pillow would clip to 8.
+        # Pixels have 16 bits, which Pillow would clip to 8.
         upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
     upright = upright.convert("RGBA")
     paper = Image.new("RGBA", upright.size, "white")
     grey = np.asarray(Image.alpha_composite(paper, upright).convert("L"))
-    # Of the 60,000 training images none has corners above 35 in the median, but two have such a border.
+    # In the 60,000 training images, the median of the corners is never above 35; the median of the border is, twice.
     background = float(np.median([grey[0, 0], grey[0, -1], grey[-1, 0], grey[-1, -1]]))
     if background > 127:
         grey, background = 255 - grey, 255 - background
@@ -120,7 +120,7 @@ def _names(run: RunDir) -> Sequence[str]:
 
 
 def _read(file: Path) -> tuple[np.ndarray, bool]:
-    """Images uint8 [n, 28, 28], and whether the file may hold several."""
+    """Read the images of a file, uint8 [n, 28, 28], and tell whether its format may hold several."""
     try:
         with open_regular(file) as opened:
             start = opened.read(8)
@@ -136,16 +136,16 @@ def _read(file: Path) -> tuple[np.ndarray, bool]:
 
 
 def _read_npy(file: Path) -> np.ndarray:
-    # It is not compressed: what its header may promise, the file has.
+    # NPY is not compressed, so the size of the file limits what its header may promise.
     if (size := file.stat().st_size) > _MOST_NPY_BYTES:
         raise BadInput(f"{file} has {size:,} bytes; give at most {idx.MOST_ITEMS:,} images, uint8 [n, 28, 28]")
     try:
         try:
             images = np.load(file, mmap_mode="r", allow_pickle=False)
         except OSError:
-            # Some file systems map no files into memory.
+            # Some file systems cannot map files into memory.
             images = np.load(file, allow_pickle=False)
-    except Exception as error:  # a damaged header raises whatever NumPy's parser of it meets
+    except Exception as error:  # NumPy's parser raises many types for a damaged header
         raise BadInput(_unreadable(file, error, "cannot be read")) from error
     images = images[np.newaxis] if images.shape == IMAGE_SHAPE else images
     if images.dtype != np.uint8 or images.shape[1:] != IMAGE_SHAPE or len(images) == 0:
@@ -154,7 +154,7 @@ def _read_npy(file: Path) -> np.ndarray:
 
 
 def _read_picture(file: Path) -> np.ndarray:
-    # Its own limit warns in some lines of its own.
+    # Pillow's own limit would print a warning; the check below replaces it.
     Image.MAX_IMAGE_PIXELS = None
     try:
         with open_regular(file) as opened, Image.open(opened, formats=("PNG", "JPEG")) as image:
@@ -170,12 +170,12 @@ def _read_picture(file: Path) -> np.ndarray:
         raise
     except ValueError as error:
         raise BadInput(f"{file} cannot be used: {shorten(str(error))}") from error
-    except Exception as error:  # Pillow's decoders raise whatever they meet in a damaged file
+    except Exception as error:  # Pillow's decoders raise many types for a damaged file
         raise BadInput(_unreadable(file, error, "is damaged")) from error
 
 
 def _unreadable(file: Path, error: Exception, what: str) -> str:
-    """The line on a file, by what its reading met: what it holds, or what the system refused."""
+    """Return the message about a file that cannot be read, by the cause: its content, or the system."""
     if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
         return f"{file}: {error.strerror}"
     return f"{file} {what} ({shorten(str(error) or type(error).__name__)})"

@@ -1,4 +1,4 @@
-"""A configuration becomes a Keras model of stock layers."""
+"""Build a Keras model of stock layers from a configuration."""
 
 import keras
 import numpy as np
@@ -10,10 +10,13 @@ _PIXELS = IMAGE_SHAPE[0] * IMAGE_SHAPE[1]
 
 
 def build(config: ModelConfig, seed: int = 0, policy: str = "float32") -> keras.Model:
-    """The model: uint8 [n, 28, 28] in, float32 logits [n, 10] out; `policy` is the Keras dtype policy between them.
+    """Build a model that maps images, uint8 [n, 28, 28], to logits, float32 [n, 10].
 
-    The same `config` and `seed` give the same initial weights, whatever was built before. Stock layers alone, so a
-    saved model loads without this package.
+    The same `config` and `seed` give the same initial weights, whatever was built before. All layers are stock layers,
+    so a saved model loads without this package.
+
+    Args:
+        policy: the Keras dtype policy of the layers before the output layer.
     """
     initializer = type(keras.initializers.get(config.kernel_initializer))
 
@@ -21,13 +24,13 @@ def build(config: ModelConfig, seed: int = 0, policy: str = "float32") -> keras.
         return layers.Dense(
             units,
             use_bias=use_bias,
-            # One seed a layer, and none that another run's seed would use.
+            # A seed of its own for each layer, which no other run's seed leads to.
             kernel_initializer=initializer(seed=1000 * seed + index),
             kernel_regularizer=keras.regularizers.L2(config.l2) if config.l2 else None,
             dtype=dtype,
         )
 
-    # Whitening subtracts large numbers from each other, which half precision has rounded too much.
+    # Whitening subtracts large numbers from each other; half precision would round away the differences.
     pixels_policy = policy if config.whitening is None else "float32"
     images = keras.Input(IMAGE_SHAPE, dtype="uint8")
     values = layers.Rescaling(1 / 255, dtype=pixels_policy)(images)
@@ -35,11 +38,11 @@ def build(config: ModelConfig, seed: int = 0, policy: str = "float32") -> keras.
         values = keras.ops.sqrt(values)
     values = layers.Flatten(dtype=pixels_policy)(values)
     if config.whitening is not None:
-        # What it holds comes from the training images: `whitening`.
+        # `whitening.apply` sets the weights from the training images.
         whitening = layers.Dense(_PIXELS, kernel_initializer="identity", trainable=False, dtype=pixels_policy)
         values = whitening(values)
     for index, (units, rate) in enumerate(zip(config.hidden, config.dropout_rates, strict=True)):
-        # Batch normalisation takes out any bias before it and brings its own.
+        # Batch normalisation cancels a bias before it, and adds its own.
         layer = dense(units, index, policy, use_bias=not config.batch_normalization)
         values = layer(values)
         if index == 0 and config.receptive_field is not None:
@@ -53,10 +56,10 @@ def build(config: ModelConfig, seed: int = 0, policy: str = "float32") -> keras.
 
 
 def receptive_fields(units: int, size: float, seed: int) -> np.ndarray:
-    """A window of its own for each of the first layer's units: float64 [pixels, units] in [0, 1], 1 at its centre.
+    """Draw a Gaussian window for each unit of the first layer: float64 [pixels, units] in [0, 1], 1 at the centre.
 
-    They are Gaussians around uniformly drawn pixels, their standard deviation, in pixels, between half and twice
-    `size`. The same seed gives the same ones, larger or smaller with `size`.
+    Centres are uniform over the image. Standard deviations, in pixels, lie between half and twice `size`. The same seed
+    gives the same centres, and the same standard deviations relative to `size`.
     """
     random = np.random.default_rng([seed, _PIXELS])
     height, width = IMAGE_SHAPE
@@ -67,6 +70,6 @@ def receptive_fields(units: int, size: float, seed: int) -> np.ndarray:
 
 
 def _localized(kernel: np.ndarray, windows: np.ndarray) -> np.ndarray:
-    """The first weights, [pixels, units], through each unit's window; they keep their norm, and may all grow."""
+    """Multiply initial weights [pixels, units] by the windows of that shape, and restore each unit's norm: float32."""
     seen = kernel * windows
     return (seen * np.linalg.norm(kernel, axis=0) / np.linalg.norm(seen, axis=0)).astype(np.float32)

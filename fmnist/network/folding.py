@@ -1,4 +1,4 @@
-"""A finished model as a smaller one that says the same."""
+"""Fold a finished model into a smaller one that computes the same function."""
 
 from typing import Any
 
@@ -7,15 +7,16 @@ import numpy as np
 
 
 def folded(model: keras.Model) -> keras.Model:
-    """The same function with fewer layers: what is linear in a row, such as whitening, dense and normalising, is one.
+    """Return a model of the same function in which linear layers that follow each other are one dense layer.
 
-    So it is smaller and faster, and 8-bit integers have no large numbers to subtract from each other.
+    These are whitening, dense layers and batch normalisation. The result is smaller and faster, and once quantised to
+    8-bit integers it has no large numbers to subtract from each other.
 
     Args:
-        model: as `model.build` makes it.
+        model: as `build.build` makes it.
     """
     inputs = values = keras.Input(model.input_shape[1:], dtype=model.inputs[0].dtype)
-    linear: tuple[np.ndarray, np.ndarray] | None = None  # kernel and bias, in float64, of what is still to be applied
+    linear: tuple[np.ndarray, np.ndarray] | None = None  # float64 kernel and bias of what is still to be applied
 
     def applied() -> Any:
         if linear is None:

@@ -1,4 +1,4 @@
-"""A final model in its file: written so that stock Keras loads it, read and asked."""
+"""Save a final model so that stock Keras loads it, load one, and compute logits with it."""
 
 import json
 import zipfile
@@ -15,12 +15,12 @@ from fmnist.progress import Advance
 from fmnist.recipe.schema import CLASSES, IMAGE_SHAPE
 
 _PREDICTION_BATCH = 2000
-# What versions of Keras after 3.0 write of layers, though it is at its default; the older ones refuse it.
+# Settings of layers that versions of Keras after 3.0 write even at their defaults, and that 3.0 refuses.
 _LATER = {"optional", "quantization_config", "renorm", "renorm_clipping", "renorm_momentum"}
 
 
 def save(model: keras.Model, path: str) -> None:
-    """Write a final model to a `.keras` file that plain Keras loads, in any version from 3.0 on."""
+    """Write a final model to a `.keras` file that stock Keras loads, in any version from 3.0 on."""
     model.save(path)
     with zipfile.ZipFile(path) as file:
         members = {name: file.read(name) for name in file.namelist()}
@@ -31,7 +31,7 @@ def save(model: keras.Model, path: str) -> None:
 
 
 def _plain(part: Any) -> Any:
-    """A part of a model's configuration as Keras 3.0 spells it."""
+    """Return a part of a model's configuration as Keras 3.0 spells it."""
     if isinstance(part, list):
         return [_plain(element) for element in part]
     if not isinstance(part, dict):
@@ -39,20 +39,20 @@ def _plain(part: Any) -> Any:
     if part.get("class_name") == "DTypePolicy":
         return part["config"]["name"]
     if part.get("class_name") == "Functional":
-        # One input and one output; later versions leave out the list of one.
+        # There is one input and one output; versions after 3.0 write each without a list around it.
         ends = {end: [part["config"][end]] for end in ("input_layers", "output_layers")}
         part = part | {"config": part["config"] | ends}
-    # How weights began is spelled in many ways, and has no meaning once they are there.
+    # Versions spell initializers differently, and a model with weights does not need them.
     return {
         name: _plain(value) for name, value in part.items() if name not in _LATER and not name.endswith("_initializer")
     }
 
 
 def load(path: Path) -> keras.Model:
-    """Load a final model: uint8 [n, 28, 28] in, logits [n, 10] out.
+    """Load a final model, which maps images, uint8 [n, 28, 28], to logits, float [n, 10].
 
     Raises:
-        BadInput: it is missing, damaged or of another shape.
+        BadInput: the file is missing or damaged, or the model has another shape.
     """
     try:
         with open_regular(path) as file:
@@ -61,7 +61,7 @@ def load(path: Path) -> keras.Model:
         raise BadInput(f"{path} is missing; run `fmnist train` first") from error
     except OSError as error:
         raise BadInput(explain(error)) from error
-    # A GPU multiplies float32 in the shorter TensorFloat-32 by default; a prediction must not depend on the device.
+    # By default, GPUs multiply float32 in the less precise TensorFloat-32; predictions must not depend on the device.
     tf.config.experimental.enable_tensor_float_32_execution(False)
     # Keras would call a truncated file "not found".
     if not is_zip:
@@ -69,13 +69,13 @@ def load(path: Path) -> keras.Model:
     try:
         model = keras.models.load_model(path, compile=False)
         shapes = tuple(model.input_shape), tuple(model.output_shape)
-    except Exception as error:  # a damaged file raises whatever its zip, JSON or HDF5 part meets
+    except Exception as error:  # the parsers of zip, JSON and HDF5 raise many types for a damaged file
         if line := explain(error):
             raise BadInput(line) from error
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise BadInput(f"{path} cannot be loaded ({reason}); remove it and run `fmnist train` again") from error
     if isinstance(model, keras.Sequential):
-        # It alone does not tell its operations.
+        # A Sequential model does not list its operations.
         model = keras.Model(model.inputs, model.outputs)
     expected = (None, *IMAGE_SHAPE), (None, CLASSES)
     if shapes != expected:
@@ -86,10 +86,13 @@ def load(path: Path) -> keras.Model:
 
 
 def logits(model: keras.Model, images: np.ndarray, advance: Advance = lambda _: None) -> np.ndarray:
-    """What a final model says of images, uint8 [n, 28, 28]: float32 [n, 10].
+    """Compute a final model's logits, float32 [n, 10], of images, uint8 [n, 28, 28].
+
+    Args:
+        advance: called with the number of images after each batch.
 
     Raises:
-        BadInput: it says something that is not a finite number.
+        BadInput: a logit is not a finite number.
     """
     ended = keras.callbacks.LambdaCallback(on_predict_batch_end=lambda _batch, logs: advance(len(logs["outputs"])))
     said = np.asarray(model.predict(images, batch_size=_PREDICTION_BATCH, verbose=0, callbacks=[ended]), np.float32)

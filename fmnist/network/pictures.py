@@ -1,18 +1,18 @@
-"""What a model gets right and wrong, drawn as arrays of pixels; TensorBoard shows them, and the report the mistakes."""
+"""Draw a model's confusion matrix and its mistakes as arrays of pixels, for TensorBoard and the report."""
 
 from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-_CELL = 32  # pixels a side, of one count
-_SCALE = 3  # of an image's pixels
-_FONT, _CAPTION = 13, 36  # pixels, of a letter and of two lines
+_CELL = 32  # side of a cell of the confusion matrix, in pixels
+_SCALE = 3  # how many times an image is enlarged
+_FONT, _CAPTION = 13, 36  # heights of a letter and of two lines, in pixels
 _COLUMNS = 6
 
 
 def confusion_image(matrix: np.ndarray) -> np.ndarray:
-    """Draw a confusion matrix [k, k] as uint8 [32 k, 32 k, 3]: the darker, the larger the share of the true class."""
+    """Draw a confusion matrix, integer [k, k], as uint8 [32 k, 32 k, 3]; dark cells are large shares of their row."""
     share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     white, navy = np.array([255, 255, 255]), np.array([8, 48, 107])
     cells = (white + share[..., np.newaxis] * (navy - white)).astype(np.uint8)
@@ -20,7 +20,7 @@ def confusion_image(matrix: np.ndarray) -> np.ndarray:
 
 
 def confident_mistakes(y_true: np.ndarray, probabilities: np.ndarray, count: int) -> np.ndarray:
-    """The indices [at most count] of the wrong predictions, the most confident first.
+    """Return the indices of wrong predictions, int64 [at most `count`], the most confident first.
 
     Args:
         y_true: integer [n], the classes 0..9.
@@ -32,7 +32,13 @@ def confident_mistakes(y_true: np.ndarray, probabilities: np.ndarray, count: int
 
 
 def gallery(images: np.ndarray, y_true: np.ndarray, predicted: np.ndarray, names: Sequence[str]) -> np.ndarray:
-    """Draw images uint8 [n, 28, 28] in rows of six, with the true and the predicted class, as uint8 [h, w, 3]."""
+    """Draw images in rows of six, with the names of their true and predicted classes, as uint8 [height, width, 3].
+
+    Args:
+        images: uint8 [n, 28, 28].
+        y_true, predicted: integer [n], the classes 0..9.
+        names: the names of the ten classes.
+    """
     side = images.shape[1] * _SCALE
     width, height = side + 8, side + _CAPTION + 8
     rows = max(1, -(-len(images) // _COLUMNS))

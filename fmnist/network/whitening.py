@@ -1,8 +1,8 @@
-"""Whitening: a fixed linear map of the pixels that makes them uncorrelated and of like variance.
+"""Whiten images by a fixed linear map that makes pixels uncorrelated and their variances similar.
 
-ZCA (Bell and Sejnowski 1997) with a damping, as Krizhevsky (2009, appendix A) computes it from the training images. In
-these coordinates a first dense layer learns fine differences as fast as the silhouettes, which vary a hundred times as
-much.
+This is ZCA (Bell and Sejnowski 1997) with damping, computed from the training images as by Krizhevsky (2009, appendix
+A). In these coordinates, the first dense layer that learns finds fine differences as fast as silhouettes, which vary a
+hundred times as much.
 """
 
 from typing import NamedTuple
@@ -13,11 +13,11 @@ from threadpoolctl import threadpool_limits
 
 
 class Components(NamedTuple):
-    """The principal components of images scaled to 0..1.
+    """The principal components of images whose pixels are scaled to 0..1.
 
     mean: float32 [pixels].
-    variances: float32 [pixels], of each component.
-    vectors: float32 [pixels, pixels], a column a component.
+    variances: float32 [pixels], the variance along each component.
+    vectors: float32 [pixels, pixels], one column for each component.
     """
 
     mean: np.ndarray
@@ -26,9 +26,9 @@ class Components(NamedTuple):
 
 
 def components(images: np.ndarray, square_root: bool = False) -> Components:
-    """Of images, uint8 [n, height, width], or of their pixels' square roots.
+    """Return the components of images, uint8 [n, height, width], or of their pixels' square roots.
 
-    In one thread: the number of threads changes how linear algebra rounds, and is the machine's, not the recipe's.
+    The computation has one thread: the number of threads changes how linear algebra rounds, and depends on the machine.
     """
     pixels = images.reshape(len(images), -1).astype(np.float32) / 255
     if square_root:
@@ -41,7 +41,7 @@ def components(images: np.ndarray, square_root: bool = False) -> Components:
 
 
 def apply(model: keras.Model, components: Components, damping: float) -> None:
-    """Make the model's first dense layer map each component to the variance v / (v + damping ** 2)."""
+    """Set the model's first dense layer to map each component of variance v to the variance v / (v + damping ** 2)."""
     mean, variances, vectors = components
     with threadpool_limits(1):
         kernel = vectors / np.sqrt(variances + damping**2) @ vectors.T

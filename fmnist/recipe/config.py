@@ -1,4 +1,4 @@
-"""Recipes: named TOML files of settings, resolved into the frozen dataclasses of `schema`."""
+"""Resolve recipes, which are TOML files of settings, into the frozen dataclasses of `schema`."""
 
 import codecs
 import copy
@@ -29,20 +29,20 @@ else:
 RECIPES = resources.files("fmnist.recipe")
 _RECIPE = TypeAdapter(Recipe)
 _HIDDEN = "model.hidden"
-# How values are told: not all of a long one.
+# Messages quote values, and shorten long ones.
 _VALUES = reprlib.Repr()
 _VALUES.maxstring = _VALUES.maxother = _VALUES.maxlong = 80
-_MOST = 2**20  # bytes of a recipe
-# They brought nothing, and 0 was off (docs/experiments.md).
+_MOST = 2**20  # bytes; no sensible recipe is larger
+# Keys that were removed because they did not help (docs/experiments.md); they were off at 0.
 _GONE = ("training.augment.erase", "training.augment.mixup", "training.distillation")
-_EXACT = 2**53  # what a table, TensorBoard or JSON elsewhere has is a double
+_EXACT = 2**53  # tables, TensorBoard and other readers of JSON hold numbers as doubles, which are exact up to here
 
 
 @dataclasses.dataclass(frozen=True)
 class Domain:
-    """What a search may set one key to, as the configuration takes it: each value of the key's type, and there once.
+    """The values that a search may give to one key: all of the key's type, and none twice.
 
-    It is `values`, or a range `min`..`max`, or (for `model.hidden`) `layers` of `units`.
+    They are `values`, or a range `min`..`max`, or (for `model.hidden`) the fewest and most `layers`, each of `units`.
     """
 
     values: tuple[str | bool | int | float, ...] = ()
@@ -54,15 +54,19 @@ class Domain:
 
 
 def names() -> list[str]:
-    """The recipes that come with the package."""
+    """Return the names of the recipes that come with the package."""
     return sorted(item.name.removesuffix(".toml") for item in RECIPES.iterdir() if item.name.endswith(".toml"))
 
 
 def load(recipe: str, overrides: Sequence[str] = ()) -> Recipe:
-    """Resolve a recipe's name, or the path of a TOML file, with `key=value` overrides (the value is read as TOML).
+    """Load a recipe by its name or by the path of a TOML file, and apply overrides.
+
+    Args:
+        overrides: `key=value`; the value is read as TOML.
 
     Raises:
-        BadInput: no such recipe, not TOML, an unknown key, or a value out of range, in the search space too.
+        BadInput: there is no such recipe, it is not TOML, a key is unknown, or a value is out of range; the search
+            space is checked too.
     """
     path = Path(recipe)
     if recipe in names():
@@ -73,7 +77,7 @@ def load(recipe: str, overrides: Sequence[str] = ()) -> Recipe:
         raise BadInput(f"unknown recipe {shorten(repr(recipe))}{nearest(recipe, names())}; known: {', '.join(names())}")
     try:
         settings = tomllib.loads(text)
-    except (ValueError, RecursionError) as error:  # also of numbers of too many digits, and of too deep a nesting
+    except (ValueError, RecursionError) as error:  # numbers with too many digits and deep nesting raise these too
         raise BadInput(f"recipe {recipe} is not valid TOML: {shorten(str(error))}") from error
     for override in overrides:
         _override(settings, override)
@@ -87,10 +91,13 @@ def load(recipe: str, overrides: Sequence[str] = ()) -> Recipe:
 
 
 def resolve(settings: Mapping[str, Any], source: str) -> Recipe:
-    """Check nested settings, as read from TOML or from `to_dict`, and freeze them. `source` begins the errors.
+    """Check nested settings, from TOML or from `to_dict`, and return them as a recipe.
+
+    Args:
+        source: what error messages begin with.
 
     Raises:
-        BadInput: an unknown key or a value out of range.
+        BadInput: a key is unknown, or a value is out of range.
     """
     try:
         return _RECIPE.validate_python(settings)
@@ -99,16 +106,16 @@ def resolve(settings: Mapping[str, Any], source: str) -> Recipe:
 
 
 def recorded(settings: Mapping[str, Any], source: str) -> Recipe:
-    """Freeze the settings that a run folder holds, as `resolve` does, but for keys that are gone.
+    """Resolve the settings that a run folder holds, and leave out keys that this version no longer has.
 
     Raises:
-        BadInput: an unknown key or a value out of range.
+        BadInput: a key is unknown, or a value is out of range.
     """
     return resolve(upgrade(settings)[0], source)
 
 
 def upgrade(settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return recorded settings without the keys that this version no longer has, and those of them that were in use."""
+    """Remove keys that this version no longer has; return the other settings, and the removed ones that were in use."""
     kept: dict[str, Any] = copy.deepcopy({**settings})
     used = {}
     for key in _GONE:
@@ -122,7 +129,7 @@ def upgrade(settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]
 
 
 def replace(recipe: Recipe, values: Mapping[str, Any], source: str = "the resulting configuration") -> Recipe:
-    """The recipe with dotted keys (`training.learning_rate`) set to `values`, checked as `resolve` does."""
+    """Return the recipe with dotted keys (`training.learning_rate`) set to `values`; check it as `resolve` does."""
     settings = to_dict(recipe)
     for key, value in values.items():
         _set(settings, key, value)
@@ -130,17 +137,17 @@ def replace(recipe: Recipe, values: Mapping[str, Any], source: str = "the result
 
 
 def to_dict(recipe: Recipe) -> dict[str, Any]:
-    """Nested plain values; `resolve` is the inverse."""
+    """Return the recipe as nested dictionaries of plain values; `resolve` is the inverse."""
     return _RECIPE.dump_python(recipe, mode="json")
 
 
 def _read(path: Path) -> str:
-    """Read TOML as editors write it: UTF-8, whatever the locale, with any line ends, with a byte-order mark or not."""
+    """Read TOML as editors write it: UTF-8 in any locale, any line endings, with or without a byte-order mark."""
     try:
         raw = read_bytes(path, _MOST)
     except OSError as error:
         raise BadInput(f"recipe {path}: {error}") from error
-    # Without a mark UTF-16 has zero bytes, which no TOML has.
+    # UTF-16 without a byte-order mark contains zero bytes, and TOML never does.
     if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in raw:
         raise BadInput(f"recipe {path} is UTF-16, or no text at all; save it as UTF-8")
     try:
@@ -152,10 +159,10 @@ def _read(path: Path) -> str:
 
 
 def space(recipe: Recipe, source: str = "search.space") -> dict[str, Domain]:
-    """What the recipe's search may vary, by dotted key: the one reading of it.
+    """Return the domain of each dotted key that the recipe's search varies. Nothing else reads `search.space`.
 
     Raises:
-        BadInput: there is no search; or a value of the space, or two values together, that the configuration refuses.
+        BadInput: the recipe has no search, or the configuration refuses a value of the space, or a pair of values.
     """
     given = recipe.require_search().space
     fixed = dataclasses.replace(recipe, search=None)
@@ -165,7 +172,7 @@ def space(recipe: Recipe, source: str = "search.space") -> dict[str, Domain]:
     for key, choices in given.items():
         taken = [replace(fixed, {**first, key: value}, source) for value in tried[key]]
         read[key] = _domain(key, choices, [_get(one, key) for one in taken], source)
-    # What goes with what is a matter of numbers and lists, and of two keys; of more of them, a trial fails.
+    # Values that exclude each other are numbers or lists, of two keys. If three keys conflict, a trial fails.
     ends = {key: values if key == _HIDDEN else (min(values), max(values)) for key, values in tried.items()
             if not any(isinstance(value, str) for value in values)}  # fmt: skip
     for one, other in itertools.combinations(ends, 2):
@@ -175,7 +182,7 @@ def space(recipe: Recipe, source: str = "search.space") -> dict[str, Domain]:
 
 
 def _values(key: str, choices: SpaceConfig, source: str) -> list[Any]:
-    """Values that stand for all the others: if the configuration takes these, it takes every value of the space."""
+    """Return values that represent all others: a configuration that takes these takes every value of the space."""
     if (key == _HIDDEN) != (choices.layers is not None):
         raise BadInput(f"{source}: layers and units are for {_HIDDEN} and nothing else; see {key!r}")
     if key == "training.epochs":
@@ -186,7 +193,7 @@ def _values(key: str, choices: SpaceConfig, source: str) -> list[Any]:
 
 
 def _domain(key: str, choices: SpaceConfig, values: Sequence[Any], source: str) -> Domain:
-    """The domain of `choices`, whose values are `values` to the configuration."""
+    """Return the domain of `choices`; `values` are its values, converted to the key's type."""
     if choices.layers is not None and choices.units is not None:
         return Domain(layers=choices.layers, units=tuple(dict.fromkeys(choices.units)))
     if too_large := [value for value in values if type(value) is int and value >= _EXACT]:
@@ -228,14 +235,14 @@ def _set(settings: dict[str, Any], key: str, value: Any) -> None:
 
 
 def _explain(error: ValidationError) -> str:
-    # Of a list with a mistake, the union's other members say that it should be no list.
+    # For a mistake within a list, the other types of a union report that it should not be a list: take the deepest.
     first = max(error.errors(), key=lambda each: len(each["loc"]))
     place = [str(part) for part in first["loc"]]
     if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
         key = ".".join(place)
         return f"unknown key {shorten(repr(key))}{nearest(key, list(keys()))}"
-    # A union of types reports one error a member, with the member's name (`tuple[...]`, `constrained-float`, `str`) in
-    # the place; a dotted key of `search.space` is a name too, so only what looks like a type is left out.
+    # The place also holds the name of a union's member (`tuple[...]`, `constrained-float`, `str`). Dotted keys of
+    # `search.space` are in it too, so leave out only what looks like a type.
     key = ".".join(part for part in place if not re.search(r"[\[-]|^(str|bool|int|float)$", part))
     message = first["msg"].removeprefix("Value error, ")
     value = f", not {_VALUES.repr(first['input'])}" if key and not isinstance(first["input"], dict) else ""

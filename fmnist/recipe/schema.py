@@ -1,7 +1,7 @@
-"""What a recipe may say: frozen dataclasses, checked as they are made.
+"""Define what a recipe may say, as frozen dataclasses that check their values.
 
-`python -m tools.recipe_keys` makes the reference in docs/recipes.md: of types, ranges and defaults, and of the lines
-`key (unit): meaning` of the docstrings.
+`python -m tools.recipe_keys` makes the reference in docs/recipes.md from the types, ranges and defaults, and from the
+lines `key (unit): meaning` of the docstrings.
 """
 
 import dataclasses
@@ -19,11 +19,11 @@ MOST_SEED = 2**32 - 1
 """The largest seed that NumPy, scikit-learn and Keras all take."""
 
 MOST_TRIALS = 10**5
-"""Of a search: the chief writes their order anew at each trial's end."""
+"""The most trials of a search: whenever one ends, the chief rewrites the order of all."""
 
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
-# difflib takes memory and time by the square of a length.
+# The memory and time of difflib grow with the square of a word's length.
 _LONGEST_WORD = 200
 
 CLASSES = 10
@@ -32,18 +32,18 @@ IMAGE_SHAPE = (28, 28)
 
 @dataclasses.dataclass(frozen=True)
 class AtMost:
-    """Refuses a number above `most`, by a message that names both."""
+    """A validator that refuses numbers above `most`; its message names both."""
 
     most: int
 
     def __call__(self, value: int) -> int:
-        """Return `value` if it is not too large."""
+        """Return `value`; raise ValueError if it is too large."""
         if value > self.most:
             raise ValueError(f"{value} is too large; at most {self.most:,}")
         return value
 
 
-# More would fit no machine, no table and no patience; each layer has random numbers of its own, 500 in all.
+# Larger numbers would fit no machine and no table. Layers also have seeds of their own, of which a step has 500.
 Units = Annotated[int, Field(gt=0), AfterValidator(AtMost(10**6))]
 Layers = Annotated[int, Field(gt=0), AfterValidator(AtMost(100))]
 Positive = Annotated[int, Field(gt=0), AfterValidator(AtMost(10**7))]
@@ -55,12 +55,13 @@ Monitor = Literal["val_loss", "val_accuracy"]
 
 @dataclass(frozen=True, config=_STRICT)
 class DataConfig:
-    """Which images are trained on, and which are held back for validation.
+    """The images to train on, and those to hold back for validation.
 
-    split: which images are held back: 6,000 (`tuned-mlp`) or 5,000 (`regularized-mlp`), drawn by class; `none` trains
-        on all 60,000, once everything else is chosen.
-    split_seed: the seed of that draw; it is not the run's seed.
-    train_limit (images): the most images to train on, drawn by class; all that are not held back if it is not set.
+    split: which images are held back: 6,000 (`tuned-mlp`) or 5,000 (`regularized-mlp`), stratified by class; `none`
+        trains on all 60,000, for when everything else has been chosen.
+    split_seed: the seed of the split; it is independent of the run's seed.
+    train_limit (images): the maximum number of training images, stratified by class; all that are not held back if not
+        set.
     """
 
     split: Literal["tuned-mlp", "regularized-mlp", "none"] = "tuned-mlp"
@@ -69,25 +70,25 @@ class DataConfig:
 
     @property
     def validation(self) -> str:
-        """Which images are held back: the same ones where this is the same."""
+        """The held-back images as text: equal texts mean the same images."""
         return self.split if self.split == "none" else f"{self.split}, split_seed {self.split_seed}"
 
 
 @dataclass(frozen=True, config=_STRICT)
 class ModelConfig:
-    """A multilayer perceptron: dense, then batch normalisation, activation and dropout, for each hidden layer.
+    """A multilayer perceptron. A hidden layer is dense, batch normalisation, activation and dropout, in this order.
 
-    hidden (units): the width of each hidden layer, the first one first; `[]` is a linear classifier.
+    hidden (units): the width of each hidden layer, from input to output; `[]` is a linear classifier.
     activation: the activation function of the hidden layers.
     kernel_initializer: how the initial weights are drawn, by its Keras name.
     batch_normalization: whether batch normalisation follows each hidden dense layer, which then has no bias.
-    dropout (share of units): the dropout rate after each hidden layer: one for all, or a list of one for each.
+    dropout (share of units): the dropout rate after each hidden layer: one rate for all, or a list with one for each.
     l2 (times the sum of squares): the L2 penalty that the weights of each dense layer add to the loss.
-    square_root: whether the pixels, from 0 to 1, are replaced by their square roots, which brightens dark parts.
-    whitening (pixel value, from 0 to 1): the damping of a fixed layer that decorrelates the pixels (ZCA); there is no
-        such layer if it is not set.
-    receptive_field (pixels): the size of a Gaussian window, around a place of its own, over the initial weights of each
-        unit of the first hidden layer; no window if it is not set.
+    square_root: whether the pixels, scaled to 0..1, are replaced by their square roots, which brightens dark areas.
+    whitening (pixel value, from 0 to 1): the damping of a fixed layer that decorrelates the pixels (ZCA); no such layer
+        if not set.
+    receptive_field (pixels): the size of a Gaussian window over the initial weights of each unit of the first hidden
+        layer, with a random centre for each unit; no windows if not set.
     """
 
     hidden: Annotated[tuple[Units, ...], Field(max_length=100)] = (256, 128)
@@ -122,10 +123,10 @@ class ModelConfig:
 
 @dataclass(frozen=True, config=_STRICT)
 class EarlyStoppingConfig:
-    """End the training when `monitor` has not improved for `patience` epochs, and keep the best epoch's weights.
+    """Early stopping: training ends after `patience` epochs without improvement, and the best epoch's weights are kept.
 
-    monitor: what has to improve.
-    patience (epochs): how long to wait for that.
+    monitor: the metric that has to improve.
+    patience (epochs): how long to wait for an improvement.
     """
 
     monitor: Monitor = "val_loss"
@@ -134,12 +135,12 @@ class EarlyStoppingConfig:
 
 @dataclass(frozen=True, config=_STRICT)
 class ReduceLROnPlateauConfig:
-    """Multiply the learning rate by `factor` when `monitor` has not improved for `patience` epochs.
+    """A learning rate that is multiplied by `factor` after `patience` epochs without improvement.
 
-    monitor: what has to improve.
+    monitor: the metric that has to improve.
     factor: what the learning rate is multiplied by.
     patience (epochs): how long to wait for an improvement.
-    min_lr: the learning rate below which it does not fall.
+    min_lr: the lower bound of the learning rate.
     """
 
     monitor: Monitor = "val_loss"
@@ -150,9 +151,9 @@ class ReduceLROnPlateauConfig:
 
 @dataclass(frozen=True, config=_STRICT)
 class OneCycleConfig:
-    """Raise the learning rate to `learning_rate`, then let it fall to 0 by a cosine.
+    """A learning rate that rises linearly to `learning_rate`, then falls to 0 along a cosine.
 
-    warmup (share of all steps): how long it rises.
+    warmup (share of all steps): how long the learning rate rises.
     """
 
     warmup: Fraction = 0.2
@@ -160,12 +161,12 @@ class OneCycleConfig:
 
 @dataclass(frozen=True, config=_STRICT)
 class AugmentConfig:
-    """Random changes of the training images, drawn anew in each epoch; all of them are off by default.
+    """Random changes to the training images, drawn again in each epoch; all are off by default.
 
-    shift (pixels): the most that an image moves along each axis; what moves in is black.
+    shift (pixels): the largest shift of an image along each axis; pixels that move in are black.
     flip: whether each image is mirrored left to right with probability 1/2.
-    until (share of the epochs): when shifts end, so that the last epochs see the images where those of the test are
-        (Touvron et al. 2019); mirror images go on.
+    until (share of the epochs): when shifts end, so that images in the last epochs are placed as in the test set
+        (Touvron et al. 2019); flips continue.
     """
 
     shift: Annotated[int, Field(ge=0, lt=28)] = 0
@@ -175,21 +176,21 @@ class AugmentConfig:
 
 @dataclass(frozen=True, config=_STRICT)
 class TrainingConfig:
-    """One training, by a Keras optimizer.
+    """A training with a Keras optimizer.
 
-    epochs (epochs): the most epochs to train; a search has its own number, `search.epochs`.
-    batch_size (images): how many images a step sees.
+    epochs (epochs): the maximum number of epochs; a search has its own, `search.epochs`.
+    batch_size (images): the number of images in a step.
     optimizer: the optimizer, by its Keras name.
-    learning_rate: the learning rate; with `one_cycle` its peak.
+    learning_rate: the learning rate; with `one_cycle`, its peak.
     weight_decay (times the learning rate, each step): the decoupled weight decay of the optimizer.
-    l1_decay (times the learning rate, each step): what is taken off the size of every weight of a dense layer, down to
-        0: one for all layers, or a list of one for each, the output layer's last. The averages that `ema_momentum`
-        keeps come near 0, but do not reach it.
-    l1_locality: makes `l1_decay` of the first layer grow with a weight's distance d from the centre of its unit's
-        receptive field: times `1 + l1_locality * (1 - exp(-d**2 / (8 * s**2)))`, s being the window's standard
-        deviation.
-    ema_momentum: the momentum of an exponential moving average of the weights, which is the model that is kept; no
-        average if it is not set.
+    l1_decay (times the learning rate, each step): what every weight of a dense layer loses in absolute value, down to
+        0: one number for all layers, or a list with one for each, the output layer last. The averages that
+        `ema_momentum` keeps approach 0 but do not reach it.
+    l1_locality: makes the first layer's `l1_decay` grow with a weight's distance d from the centre of its unit's
+        receptive field: it is multiplied by `1 + l1_locality * (1 - exp(-d**2 / (8 * s**2)))`, where s is the standard
+        deviation of the window.
+    ema_momentum: the momentum of an exponential moving average of the weights, which becomes the final model; no
+        average if not set.
     """
 
     epochs: Positive = 20
@@ -212,7 +213,7 @@ class TrainingConfig:
         return self
 
     def l1_decays(self, layers: int) -> tuple[float, ...]:
-        """Of each dense layer; `layers` is how many the model has."""
+        """Return the L1 decay of each of the model's dense layers, of which there are `layers`."""
         return self.l1_decay if isinstance(self.l1_decay, tuple) else (self.l1_decay,) * layers
 
 
@@ -221,10 +222,10 @@ class SpaceConfig:
     """The values that one key may take: `values`, a range `min`..`max`, or (for `model.hidden`) `layers` of `units`.
 
     values: the values to choose from.
-    min: the least value of a range.
+    min: the smallest value of a range.
     max: the largest value of a range.
-    sampling: whether a range is drawn from evenly, or evenly in its logarithm.
-    layers (layers): the fewest and the most hidden layers.
+    sampling: whether values are uniform over a range, or uniform over its logarithm.
+    layers (layers): the smallest and the largest number of hidden layers.
     units (units): the widths to choose from, for each layer.
     """
 
@@ -253,12 +254,12 @@ class SpaceConfig:
 class SearchConfig:
     """A Keras Tuner search.
 
-    space: a table that gives the values of each key that is searched.
-    oracle: what chooses the trials, by its Keras Tuner name.
-    objective: what the trials are compared by.
-    trials (trials): how many configurations to try in all.
-    epochs (epochs): how long a trial trains; with `hyperband`, the longest.
-    max_retries_per_trial (retries): how often a trial that fails is tried again.
+    space: a table with the values to try for each key that is searched.
+    oracle: the algorithm that chooses the trials, by its Keras Tuner name.
+    objective: the metric by which trials are compared.
+    trials (trials): the total number of configurations to try.
+    epochs (epochs): how long a trial trains; with `hyperband`, the longest trials.
+    max_retries_per_trial (retries): how often a failed trial is tried again.
     """
 
     space: dict[str, SpaceConfig]
@@ -271,13 +272,13 @@ class SearchConfig:
 
 @dataclass(frozen=True, config=_STRICT)
 class ReferenceConfig:
-    """The figures that the recipe's origin reported, for the report to compare with.
+    """The figures that the recipe's origin reported, for comparison in the report.
 
-    train_accuracy: on the training images.
-    validation_accuracy: on the validation images.
-    test_accuracy: on the test images.
-    macro_precision: the mean precision of the classes, on the test images.
-    macro_recall: the mean recall of the classes, on the test images.
+    train_accuracy: the accuracy on the training images.
+    validation_accuracy: the accuracy on the validation images.
+    test_accuracy: the accuracy on the test images.
+    macro_precision: the mean precision over the classes, on the test images.
+    macro_recall: the mean recall over the classes, on the test images.
     """
 
     train_accuracy: Fraction | None = None
@@ -289,10 +290,10 @@ class ReferenceConfig:
 
 @dataclass(frozen=True, config=_STRICT)
 class Recipe:
-    """A resolved recipe. Without `search` it is fixed: `tune` has nothing to do and `train` uses it as it stands.
+    """A resolved recipe. Without `search` it is fixed: `tune` has nothing to do, and `train` uses it as it is.
 
-    name: the name of the file, without `.toml`; it is not written in it.
-    description: one line for people, which reports show.
+    name: the file's name without `.toml`; the file does not contain it.
+    description: one line of text, shown in reports.
     """
 
     name: Text
@@ -340,14 +341,14 @@ class Recipe:
         return self
 
     def require_search(self) -> SearchConfig:
-        """What is searched; raises BadInput if nothing is."""
+        """Return the search; raise BadInput if the recipe has none."""
         if self.search is None:
             raise BadInput(f"recipe {self.name} is fixed: it has no [search]; run `train` with it, or choose another")
         return self.search
 
 
 def keys(kind: Any = Recipe, prefix: str = "") -> Iterator[str]:
-    """The dotted names of all that a recipe may say."""
+    """Yield the dotted names of all keys and sections of a recipe."""
     for field in dataclasses.fields(kind):
         yield prefix + field.name
         for option in getattr(field.type, "__args__", (field.type,)):
@@ -356,16 +357,16 @@ def keys(kind: Any = Recipe, prefix: str = "") -> Iterator[str]:
 
 
 def leaves() -> Sequence[str]:
-    """Of `keys`, those that have a value, and no keys of their own."""
+    """Return the dotted names of all keys that hold a value, without the sections."""
     known = list(keys())
     return [key for key in known if not any(other.startswith(f"{key}.") for other in known)]
 
 
 def nearest(word: str, known: Sequence[str]) -> str:
-    """What a message about an unknown word ends with: the known one that was probably meant, if there is one."""
+    """Return the end of a message about an unknown word: the known word that was probably meant, if any."""
     if len(word) > _LONGEST_WORD:
         return ""
-    # Within its section first: a long, correct section must not outvote a mistake in the last part.
+    # Compare within the section first: a long, correct section must not outweigh a mistake in the last part.
     section, dot, name = word.rpartition(".")
     siblings = {key.rpartition(".")[2]: key for key in known if key.rpartition(".")[:2] == (section, dot)}
     matches = [siblings[match] for match in difflib.get_close_matches(name, siblings, n=1, cutoff=0.5)]

@@ -1,4 +1,4 @@
-"""The run folder: the names of its files, whose it is, and the record of what made it."""
+"""Define the run folder: the names of its files, the recipe and seed that own it, and the record of its jobs."""
 
 import contextlib
 import csv
@@ -33,7 +33,7 @@ class RunDir:
 
     @property
     def name(self) -> str:
-        """The folder's name, as other files and pages tell it."""
+        """The folder's name, as other files and pages show it."""
         return printable(self.path.resolve().name)
 
     @property
@@ -78,7 +78,7 @@ class RunDir:
 
     @property
     def trained(self) -> bool:
-        """Whether a training has been finished here: its curves are written last."""
+        """Whether a training has finished here; it writes its curves last."""
         return self.model.exists() and self.history.exists()
 
     @property
@@ -110,7 +110,7 @@ class RunDir:
         ]
 
     def check(self, recipe: Recipe, seed: int) -> None:
-        """Check that the folder is this recipe's and seed's, or nobody's yet.
+        """Check that the folder belongs to this recipe and seed, or to none yet.
 
         Raises:
             BadInput: it belongs to another recipe or seed, or its config.json is damaged.
@@ -127,7 +127,7 @@ class RunDir:
             )
 
     def claim(self, recipe: Recipe, seed: int) -> None:
-        """Make the folder this recipe's and seed's, or check that it is.
+        """Make the folder belong to this recipe and seed, or check that it does.
 
         Raises:
             BadInput: it belongs to another recipe or seed, or cannot be written.
@@ -143,11 +143,11 @@ class RunDir:
                 f"the run folder {self} cannot be {verb} ({error.strerror}); {room}choose another with --run"
             ) from error
         for path in self._written:
-            # Better now than after hours.
+            # Fail now rather than after hours of work.
             if not path.is_file():
                 check_replaceable(path)
         if os.path.lexists(self.tensorboard) and not self.tensorboard.is_dir():
-            # TensorFlow would end in an error of its own.
+            # TensorFlow would fail with a message that does not name the cause.
             raise BadInput(f"{self.tensorboard} is not a folder; move it away, or choose another run folder with --run")
         settings = to_dict(recipe)
         with self.changing():
@@ -160,7 +160,7 @@ class RunDir:
                 write_json(self.config, {**records.read(self.config, Config), "recipe": settings})
 
     def recipe(self) -> tuple[Recipe, int]:
-        """The recipe and seed that claimed this folder.
+        """Return the recipe and seed that claimed this folder.
 
         Raises:
             BadInput: no run was started here, or its config.json is damaged.
@@ -172,11 +172,11 @@ class RunDir:
 
     @property
     def gone(self) -> dict[str, Any]:
-        """What its recipe says by keys that this version no longer has; as `recipe` raises."""
+        """The recipe's settings of keys that this version no longer has; raises as `recipe` does."""
         return config.upgrade(records.read(self.config, Config)["recipe"])[1]
 
     def jobs(self) -> dict[str, records.Job]:
-        """What each job so far ran with, by its name.
+        """Return what each job so far ran with, by the job's name.
 
         Raises:
             BadInput: no run was started here, or its config.json is damaged.
@@ -195,9 +195,9 @@ class RunDir:
         """Add to config.json what `job` runs with: the software, the machine and the hashes of the `data` files.
 
         Args:
-            numerics: what else its rounding depends on, as `devices.numerics` tells it.
-            goes_on: whether it takes up what an earlier process left, or works beside one, perhaps of another machine:
-                that is said then.
+            numerics: what else its rounding depends on, from `devices.numerics`.
+            goes_on: whether the job continues the work of an earlier process, or works beside one, perhaps on another
+                machine. Differences from that process are then recorded, and logged as a warning.
 
         Raises:
             BadInput: another job of this run read other data.
@@ -229,10 +229,10 @@ class RunDir:
             )
 
     def check_data(self, data: Mapping[str, str]) -> None:
-        """Check that the jobs so far read the same `data` files, hashes by name.
+        """Check that the jobs so far read the same files; `data` holds a SHA-256 by name.
 
         Raises:
-            BadInput: one read another file of that name.
+            BadInput: a job read another file of the same name.
         """
         for other, facts in self.jobs().items():
             for name in sorted(data.keys() & facts["data"].keys()):
@@ -244,7 +244,7 @@ class RunDir:
 
     @contextlib.contextmanager
     def lock(self, job: str) -> Iterator[None]:
-        """Hold the folder for `job`; the lock goes with the process, however that ends.
+        """Lock the folder for `job`. The system releases the lock when the process ends, even by a kill.
 
         Raises:
             Busy: another process holds it.
@@ -259,9 +259,10 @@ class RunDir:
 
     @contextlib.contextmanager
     def changing(self) -> Iterator[None]:
-        """Hold the folder for a moment, in which what is read still holds when it is written.
+        """Lock the folder briefly, so that what is read there is still true when something is written.
 
-        For config.json, and for the model and what is said of it. Never within itself, and only around files.
+        This is for config.json, and for the model with the files about it. The lock is not reentrant, and nobody can
+        write while it is held: only read and write files under it.
 
         Raises:
             Busy: another process has held it for too long.
@@ -273,7 +274,7 @@ class RunDir:
 
 
 def check_distinct(runs: Sequence[RunDir]) -> None:
-    """Refuse a run that is named twice, by whatever path (BadInput)."""
+    """Raise BadInput if a run is named twice, by whatever paths."""
     seen = set()
     for run in runs:
         if (place := run.path.resolve()) in seen:
@@ -282,10 +283,10 @@ def check_distinct(runs: Sequence[RunDir]) -> None:
 
 
 def read_trials(path: Path) -> list[dict[str, str]]:
-    """Read trials.csv, a dictionary a trial; none if there is no such file.
+    """Read trials.csv: one dictionary for each trial, and none if there is no such file.
 
     Raises:
-        BadInput: it is damaged.
+        BadInput: the file is damaged.
     """
     try:
         rows = csv.DictReader(io.StringIO(read_bytes(path).decode("utf-8-sig"), newline=""), restval="")
@@ -299,7 +300,7 @@ def read_trials(path: Path) -> list[dict[str, str]]:
 
 
 def _identity(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """What must stay the same. The number of trials says how far a search goes, not what is searched."""
+    """Return the settings that must not change. The number of trials may: it does not change what is searched."""
     return {**settings, "search": settings["search"] and {**settings["search"], "trials": None}}
 
 

@@ -1,4 +1,4 @@
-"""Which model a run holds, by the SHA-256 of its file: what is said of another one is not shown beside it."""
+"""Identify a run's model by the SHA-256 of its file, so that no figures of another model are shown beside it."""
 
 import logging
 from collections.abc import Mapping
@@ -13,16 +13,16 @@ logger = logging.getLogger(__name__)
 
 
 def of_model(run: RunDir, *, stands_alone: bool = False) -> str:
-    """The SHA-256 of the run's model.keras, which is the one that was trained here.
+    """Return the SHA-256 of the run's model.keras, after a check that the run's training wrote this file.
 
-    The history.json of older versions does not tell that; there any model will do.
+    The history.json of older versions does not name the model; with one of those, any model is accepted.
 
     Args:
-        stands_alone: whether what is made of it will be beside nothing that is said of the one that was trained: that
-            it is another one is then a warning.
+        stands_alone: whether the result will not be shown beside figures of the trained model. Another model is then
+            accepted with a warning.
 
     Raises:
-        BadInput: there is no model, or another one.
+        BadInput: there is no model, or it is another one.
     """
     while True:
         trained = _trained(run)
@@ -32,7 +32,7 @@ def of_model(run: RunDir, *, stands_alone: bool = False) -> str:
             raise BadInput(f"{run.model} is missing; run `fmnist train` first") from error
         if trained in (None, found):
             return found
-        # Unless a training has just replaced both.
+        # If history.json has changed meanwhile, a training has just replaced both files: look again.
         if trained == _trained(run):
             said = f"{run.model} is not the model that was trained here, which {run.history.name} tells of"
             if not stands_alone:
@@ -42,7 +42,7 @@ def of_model(run: RunDir, *, stands_alone: bool = False) -> str:
 
 
 def check_unchanged(run: RunDir, model: str) -> None:
-    """Check that the run still holds the `model` that something was made from; within `RunDir.changing`.
+    """Check that the run still holds the model with this SHA-256, within `RunDir.changing` if a write depends on it.
 
     Raises:
         BadInput: it holds another one.
@@ -52,10 +52,10 @@ def check_unchanged(run: RunDir, model: str) -> None:
 
 
 def check_shown(run: RunDir, training: Mapping[str, Any], metrics: Mapping[str, Any]) -> None:
-    """Check that what history.json and metrics.json say is of one model, and of model.keras, if that is there.
+    """Check that history.json and metrics.json are about the same model, and about model.keras if it exists.
 
     Raises:
-        BadInput: it is not.
+        BadInput: they are not.
     """
     judged = metrics["model"]["sha256"]
     trained = training.get("model", {}).get("sha256", judged)

@@ -1,4 +1,4 @@
-"""What a job runs with, for the record: the software, the machine, the devices, what its numbers depend on."""
+"""Collect what a job runs with, for the record: the software, the machine, the devices and other influences."""
 
 import contextlib
 import importlib.metadata
@@ -12,12 +12,12 @@ from fmnist import __version__, environment
 from fmnist.revision import revision
 
 _PACKAGES = ("tensorflow", "tensorflow-cpu", "keras", "keras-tuner", "scikit-learn", "numpy", "tensorboard")
-# By none of these can two processes of a job round otherwise.
+# Differences in these do not change how a job's numbers are rounded.
 _INDIFFERENT = ("machine",)
 
 
 def decisive(devices: str, numerics: Mapping[str, Any]) -> dict[str, Any]:
-    """What the numbers may depend on; `numerics` as `devices.numerics` tells it. The machine's name is with it."""
+    """Return what the numbers may depend on, and the kind of machine; `numerics` is from `devices.numerics`."""
     return {
         "versions": versions(),
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors",
@@ -28,12 +28,12 @@ def decisive(devices: str, numerics: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def differences(facts: Mapping[str, Any], began: Mapping[str, Any]) -> list[str]:
-    """The names of what is decisive and other than in the record of an earlier process."""
+    """Return the names of the facts that may change the numbers and differ from an earlier process's record."""
     return [name for name in facts if name not in _INDIFFERENT and facts[name] != began.get(name)]
 
 
 def now() -> dict[str, Any]:
-    """When the job began, and which code it is of."""
+    """Return the current time as the job's start, and the revision and image of the code."""
     return {
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "revision": revision(),
@@ -42,7 +42,7 @@ def now() -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Of what computes the results, by package."""
+    """Return the versions of Python and of the packages that compute the results, by name."""
     found = {"fmnist": __version__, "python": platform.python_version()}
     for package in _PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):

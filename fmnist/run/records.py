@@ -1,6 +1,6 @@
-"""What each file of a run holds: its schema, by which it is read. Whatever does not fit it is damaged.
+"""Define the schemas of a run's files, and read files by them. A file that does not fit its schema is damaged.
 
-A file may hold more than is named here, as those of other versions do: that is kept, and never an error.
+A file may hold keys that are not named here, as files of other versions do: they are kept, and are no error.
 """
 
 import functools
@@ -23,7 +23,7 @@ _record = with_config(ConfigDict(extra="allow", strict=True, allow_inf_nan=False
 
 Count = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
-# No curve or sum of them may overflow.
+# The bounds keep sums and plots of the numbers from overflowing.
 Number = Annotated[float, Field(ge=-1e30, le=1e30)]
 Amount = Annotated[float, Field(ge=0, le=1e30)]
 Curve = Annotated[list[Number], Field(min_length=1)]
@@ -41,14 +41,14 @@ class Job(TypedDict):
 
 @_record
 class Claimed(TypedDict):
-    """A recipe, of which `config.resolve` says whether it is one."""
+    """A recipe as it was recorded; `config.recorded` checks the other keys."""
 
     name: str
 
 
 @_record
 class Config(TypedDict):
-    """config.json."""
+    """The content of config.json."""
 
     recipe: Claimed
     seed: Annotated[int, Field(ge=0, le=MOST_SEED)]
@@ -57,7 +57,7 @@ class Config(TypedDict):
 
 @_record
 class Best(TypedDict):
-    """best.json."""
+    """The content of best.json."""
 
     trial: str
     objective: str
@@ -76,7 +76,7 @@ class Settings(TypedDict):
 
 @_record
 class Curves(TypedDict):
-    """A value an epoch."""
+    """The curves of a training: one value for each epoch."""
 
     loss: Curve
     accuracy: Curve
@@ -87,14 +87,14 @@ class Curves(TypedDict):
 
 @_record
 class Trained(TypedDict):
-    """The model that a training has written."""
+    """The model that a training wrote."""
 
     sha256: str
 
 
 @_record
 class History(TypedDict):
-    """history.json."""
+    """The content of history.json."""
 
     settings: Settings
     history: Curves
@@ -106,7 +106,7 @@ class History(TypedDict):
 
 @_record
 class Model(TypedDict):
-    """A model that was judged."""
+    """A model that was evaluated."""
 
     sha256: str
     parameters: Count
@@ -114,7 +114,7 @@ class Model(TypedDict):
 
 @_record
 class Data(TypedDict):
-    """The data that it was judged on."""
+    """The data that a model was evaluated on."""
 
     is_fashion_mnist: bool
     sha256: dict[str, str]
@@ -123,7 +123,7 @@ class Data(TypedDict):
 
 @_record
 class Accuracy(TypedDict):
-    """The short figures of a split."""
+    """The basic figures of a split."""
 
     images: Annotated[int, Field(gt=0)]
     accuracy: Share
@@ -148,7 +148,7 @@ class OfClass(Averages):
 
 @_record
 class Bin(TypedDict):
-    """One of the fifteen of a calibration."""
+    """One of the 15 bins of a calibration."""
 
     bin: Annotated[int, Field(ge=0, lt=15)]
     images: Count
@@ -161,7 +161,7 @@ _Row = Annotated[list[Count], Field(min_length=CLASSES, max_length=CLASSES)]
 
 @_record
 class Figures(Accuracy):
-    """All figures, of the test images."""
+    """All figures of the test images."""
 
     accuracy_interval: Annotated[list[Share], Field(min_length=2, max_length=2)]
     macro: Averages
@@ -174,7 +174,7 @@ class Figures(Accuracy):
 
 @_record
 class Judged(TypedDict):
-    """What metrics.json, metrics-tta.json and an ensemble's file have in common."""
+    """The part that metrics.json, metrics-tta.json and an ensemble's file have in common."""
 
     data: Data
     test: Figures
@@ -185,7 +185,7 @@ class Judged(TypedDict):
 
 @_record
 class Metrics(Judged):
-    """metrics.json."""
+    """The content of metrics.json."""
 
     model: Model
     train: Accuracy
@@ -193,7 +193,7 @@ class Metrics(Judged):
 
 @_record
 class Averaged(Judged):
-    """metrics-tta.json."""
+    """The content of metrics-tta.json."""
 
     model: Model
     views: Annotated[int, Field(gt=0)]
@@ -209,7 +209,7 @@ class Member(TypedDict):
 
 @_record
 class Ensemble(Judged):
-    """ensemble.json, ensemble-tta.json, and those of `evidence`."""
+    """The content of ensemble.json and ensemble-tta.json, and of the ensembles of `evidence`."""
 
     members: Annotated[list[Member], Field(min_length=1)]
     parameters: Count
@@ -218,7 +218,7 @@ class Ensemble(Judged):
 
 @_record
 class Notice(TypedDict):
-    """search/chief.json."""
+    """The content of search/chief.json."""
 
     address: str | None
     trials: Count
@@ -228,10 +228,10 @@ def read(path: Path, kind: type[_T]) -> _T:
     """Read a JSON file of a run.
 
     Args:
-        kind: one of the classes above, or of `search.formats`.
+        kind: one of the classes above, or one of `search.formats`.
 
     Raises:
-        BadInput: no such file, it cannot be read, or it is damaged.
+        BadInput: the file does not exist, cannot be read, or is damaged.
     """
     try:
         return check(read_json(path), kind)
@@ -240,10 +240,10 @@ def read(path: Path, kind: type[_T]) -> _T:
 
 
 def check(value: Mapping[str, Any], kind: type[_T]) -> _T:
-    """Return the value, if it is of that kind.
+    """Return the value, if it fits the schema `kind`.
 
     Raises:
-        ValueError: it is not; the message says where, and in what.
+        ValueError: it does not; the message says where and why.
     """
     try:
         found: Any = _adapter(cast(Any, kind)).validate_python(value)
@@ -256,7 +256,7 @@ def check(value: Mapping[str, Any], kind: type[_T]) -> _T:
 
 
 def check_trial(row: Mapping[Any, Any]) -> dict[str, str]:
-    """Return a line of trials.csv, as the csv module reads it, if it is one.
+    """Return a line of trials.csv, as the csv module reads it, if it is valid.
 
     Raises:
         ValueError: it is not.
@@ -265,7 +265,7 @@ def check_trial(row: Mapping[Any, Any]) -> dict[str, str]:
         raise ValueError("a line is longer than the first one")
     if missing := [name for name in ("trial", "status", "score") if name not in row]:
         raise ValueError(f"it has no {', '.join(missing)}")
-    # A diverged one's score may be no number.
+    # The score of a trial that diverged may be NaN.
     float(row["score"] or "nan")
     trial = {"seconds": "", **row}
     if not 0 <= float(trial["seconds"] or 0) < math.inf:
@@ -285,5 +285,5 @@ def _is_whole(history: History) -> None:
         raise ValueError("its curves and best_epoch are of different numbers of epochs")
 
 
-# What goes beyond one field.
+# Checks of more than one field.
 _ALSO: dict[Any, Callable[[Any], None]] = {History: _is_whole}

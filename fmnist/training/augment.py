@@ -1,4 +1,4 @@
-"""Random changes of training images, on the device and inside the compiled step."""
+"""Change training images at random, on the device and inside the compiled step."""
 
 from collections.abc import Iterator
 
@@ -10,13 +10,13 @@ from fmnist.recipe.schema import AugmentConfig
 def transform(
     config: AugmentConfig, images: tf.Tensor, seed: tf.Tensor, algorithm: str, augmented: tf.Tensor
 ) -> tf.Tensor:
-    """Flip and shift each image by its own draws.
+    """Flip and shift each image at random, independently of the others.
 
     Args:
         images: uint8 [n, height, width].
         seed: int32 [2], different in every step.
-        algorithm: of the random numbers, a name that `tf.random.stateless_uniform` takes.
-        augmented: bool, false to flip alone. A value, so that the same compiled step does both.
+        algorithm: the random number generator, by a name that `tf.random.stateless_uniform` takes.
+        augmented: bool scalar; false to flip only. It is a tensor, so one compiled step serves both.
 
     Returns:
         uint8 [n, height, width].
@@ -33,14 +33,14 @@ def transform(
 
 
 def flip(images: tf.Tensor, flipped: tf.Tensor) -> tf.Tensor:
-    """Mirror the images [n, height, width] for which `flipped`, bool [n], is true, left to right."""
+    """Mirror, left to right, the images [n, height, width] for which `flipped`, bool [n], is true."""
     return tf.where(flipped[:, tf.newaxis, tf.newaxis], images[:, :, ::-1], images)
 
 
 def shift(images: tf.Tensor, down: tf.Tensor, right: tf.Tensor, most: int) -> tf.Tensor:
-    """Move each image [n, height, width] by `down` and `right`, int32 [n] within -most..most; what moves in is 0.
+    """Shift images [n, height, width] by `down` and `right`, int32 [n] in -most..most; pixels that move in are 0.
 
-    Selecting among the few shifted copies compiles to plain vector code, several times faster than a gather of pixels.
+    Selecting from a few shifted copies compiles to plain vector code, several times faster than gathering pixels.
     """
     height, width = images.shape[1:]
     padded = tf.pad(images, [[0, 0], [most, most], [most, most]])
@@ -55,7 +55,7 @@ def shift(images: tf.Tensor, down: tf.Tensor, right: tf.Tensor, most: int) -> tf
 
 
 def _draws(count: tf.Tensor, seed: tf.Tensor, algorithm: str) -> Iterator[tf.Tensor]:
-    """Uniform float32 [count] in [0, 1), independent of each other."""
+    """Yield independent uniform numbers in [0, 1), float32 [count], without end."""
     number = 0
     while True:
         yield tf.random.stateless_uniform([count], seed + [0, number], alg=algorithm)

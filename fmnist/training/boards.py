@@ -1,4 +1,4 @@
-"""What TensorBoard shows of the final training beyond Keras's curves: pictures of the validation, and speed."""
+"""Write what TensorBoard shows of a training: Keras's curves, and pictures and speed of the final training."""
 
 import time
 from collections.abc import Sequence
@@ -13,25 +13,25 @@ from fmnist.data.dataset import Images
 from fmnist.network import pictures
 
 _MISTAKES = 18
-# The pictures are drawn once an epoch, unless their drawing would take more than this share of the time.
+# Pictures are drawn after each epoch, unless drawing would take more than this share of the time.
 _PICTURES_SHARE = 0.05
 
 
 def tensorboard(directory: Path) -> keras.callbacks.Callback:
-    """Scalars per epoch, and nothing that costs time in between."""
+    """Return Keras's callback for TensorBoard, limited to scalars per epoch, since the rest costs time."""
     return keras.callbacks.TensorBoard(str(directory), write_graph=False, profile_batch=0)
 
 
 class ValidationBoard(keras.callbacks.Callback):
-    """After each epoch the time of a training step, the confusion matrix and the most confident mistakes.
+    """A callback that writes, after each epoch, the time of a step, the confusion matrix and confident mistakes.
 
-    The pictures are of the validation images, if there are any; epochs too short for them go without.
+    The pictures are of the validation images, if there are any. Epochs too short for drawing have none.
 
     Args:
-        directory: of the training's runs; this one is `pictures` there.
-        names: of the ten classes.
-        images: that an epoch trains on.
-        batch_size: of a step.
+        directory: the training's folder for TensorBoard; the callback writes into its subfolder `pictures`.
+        names: the names of the ten classes.
+        images: the number of images that an epoch trains on.
+        batch_size: the number of images in a step.
         profile: whether to profile the second epoch of this process, the first that compiles nothing.
     """
 

@@ -1,4 +1,4 @@
-"""What an interrupted training goes on from: one file, replaced whole."""
+"""Save and load the state that an interrupted training continues from: one file, replaced as a whole."""
 
 import hashlib
 import json
@@ -11,11 +11,11 @@ from fmnist import arrays
 from fmnist.errors import BadInput
 
 _TREE = "arr_0"
-_DIGEST = "sha256"  # of the tree: zip's checksums tell nothing of an archive that another program has written anew
+_DIGEST = "sha256"  # of the tree; zip's own checksums are right again when another program has rewritten the archive
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
-    """Write nested dicts and lists of plain values and NumPy arrays; `load` gives them back bit for bit."""
+    """Write nested dicts and lists of plain values and NumPy arrays; `load` returns them bit for bit."""
     leaves: list[np.ndarray] = []
 
     def reference(value: Any) -> Any:
@@ -32,11 +32,11 @@ def save(path: Path, state: dict[str, Any]) -> None:
 
 
 def load(path: Path) -> dict[str, Any] | None:
-    """The saved state, or None where there is none.
+    """Return the saved state, or None if there is no file.
 
     Raises:
         BadInput: the file is damaged.
-        OSError: it cannot be read, whatever it holds.
+        OSError: the system cannot read the file.
     """
     try:
         found = arrays.load(path)

@@ -1,4 +1,8 @@
-"""One architecture, compiled: an epoch of training and a validation are one call each."""
+"""Compile one architecture, so that an epoch of training and a validation are one call each.
+
+Shapes in docstrings: n images of a data set, steps of an epoch, replicas (one on each device), and share: the rows of a
+batch on one replica, including padding.
+"""
 
 import json
 from collections.abc import Callable, Sequence
@@ -15,21 +19,22 @@ from fmnist.recipe.schema import CLASSES, ModelConfig, TrainingConfig
 from fmnist.training import augment, optimizer
 from fmnist.training.forward import Step, forward
 
-# The rows of one step of a validation: large enough to keep the matrix units busy, small enough for any cache.
+# Rows of a validation step: enough to keep the matrix units busy, few enough for any cache.
 _VALIDATION_BATCH = 1000
-# A step's random numbers: layer by layer from 0, augmentation after them, then the next replica's.
+# What is added to a step's seed: a number from 0 up for each layer, then these for augmentation and the next replica.
 _AUGMENT_SEEDS = 500
 _SEEDS_A_REPLICA = 1000
 
 Tensor: TypeAlias = "tf.Tensor | tf.distribute.DistributedValues"
-"""One a replica under MirroredStrategy. Docstrings give the dtype and the shape."""
+"""A tensor, or under MirroredStrategy one on each replica. Docstrings give dtype and shape on one replica."""
 
 
 class Resident(NamedTuple):
-    """A data set on the devices, a copy on each replica.
+    """A data set on the devices, with a copy on each replica.
 
     images: uint8 [n, 28, 28].
     labels: int32 [n].
+    size: n.
     """
 
     images: Tensor
@@ -38,7 +43,7 @@ class Resident(NamedTuple):
 
 
 def resident(data: Images, devices: Devices) -> Resident:
-    """Put a data set on every device, once."""
+    """Copy a data set to every device."""
 
     def place(value: np.ndarray) -> Tensor:
         if devices.strategy:
@@ -49,10 +54,12 @@ def resident(data: Images, devices: Devices) -> Resident:
 
 
 def steps(rows: np.ndarray, batch_size: int, replicas: int) -> tuple[np.ndarray, np.ndarray]:
-    """Cut rows [n] into global batches, each shared out over the replicas, the last one and uneven shares padded.
+    """Cut row numbers, integer [n], into global batches, and divide each batch among the replicas.
+
+    The last batch and uneven shares are padded.
 
     Returns:
-        int32 [steps, replicas, share] row numbers and float32 weights of that shape: 1 for real rows, 0 for padding.
+        Row numbers, int32 [steps, replicas, share], and weights of that shape, float32: 1 for real rows, 0 for padding.
     """
     share = -(-batch_size // replicas)
     batches = np.array_split(rows, range(batch_size, len(rows), batch_size))
@@ -66,9 +73,9 @@ def steps(rows: np.ndarray, batch_size: int, replicas: int) -> tuple[np.ndarray,
 
 
 class Program:
-    """The model, its optimizer and the compiled functions over them.
+    """A model, its optimizer and the compiled functions over them.
 
-    Whatever a search changes between trials of one shape (`shape`) is a variable, so one program serves them all.
+    Whatever a search varies between trials of one shape (`shape`) is a variable, so one program serves them all.
     """
 
     def __init__(self, config: ModelConfig, training: TrainingConfig, devices: Devices) -> None:
@@ -90,15 +97,16 @@ class Program:
         self.model.compile(optimizer=self.optimizer)
         self._initial = [variable.numpy() for variable in self.optimizer.variables]
         self._train = tf.function(self._train_epoch, jit_compile=devices.xla)
-        # A validation is a few large steps: XLA would take longer to compile it than it takes in a whole training.
+        # A validation is a few large steps: compiling it with XLA would take longer than a training's validations do.
         self._evaluate = tf.function(self._evaluate_epoch)
 
     @staticmethod
     def shape(config: ModelConfig, training: TrainingConfig) -> str:
-        """Return what a program is compiled for, as text; configurations of equal shape share one.
+        """Return what a program is compiled for, as text; configurations of equal shape share a program.
 
-        It is all of the configuration but what is named here: what a variable holds (of some it is compiled in whether
-        they are on), and what only the loop around the program knows. So a new key is compiled in until it is named.
+        This is the whole configuration except the keys that are named here: those that variables hold (for some,
+        whether they are on is compiled in), and those that only the loop around the program uses. A new key is
+        therefore compiled in until it is named here.
         """
         layers = len(config.hidden) + 1
         variable = {
@@ -116,10 +124,10 @@ class Program:
         return json.dumps({**asdict(config), **asdict(training), **variable, **loop})
 
     def reset(self, config: ModelConfig, training: TrainingConfig, weights: list[np.ndarray], seed: int) -> None:
-        """Begin another training of this shape from what `build` makes of `config` and `seed`.
+        """Begin another training of this shape, from the model that `build` makes of `config` and `seed`.
 
         Args:
-            weights: of that model, as `keras.Model.get_weights` gives them.
+            weights: that model's weights, as from `keras.Model.get_weights`.
         """
         self.model.set_weights(weights)
         self.set_optimizer_state(self._initial)
@@ -132,10 +140,11 @@ class Program:
         self.model.stop_training = False
 
     def optimizer_state(self) -> list[np.ndarray]:
-        """The optimizer's variables: iterations, learning rate, moments."""
+        """Return the values of the optimizer's variables: iterations, learning rate, moments."""
         return [variable.numpy() for variable in self.optimizer.variables]
 
     def set_optimizer_state(self, state: list[np.ndarray]) -> None:
+        """Set the optimizer's variables to values that `optimizer_state` returned."""
         for variable, value in zip(self.optimizer.variables, state, strict=True):
             variable.assign(value)
 
@@ -148,11 +157,16 @@ class Program:
         learning_rates: np.ndarray | None = None,
         augmented: bool = True,
     ) -> dict[str, float]:
-        """Train one epoch on `rows` in their order; all that is random in it is drawn from `random`.
+        """Train one epoch on `rows`, integer [rows], in their order.
 
         Args:
-            learning_rates: float32 [steps], of each step; None for the optimizer's own throughout.
-            augmented: whether the images are shifted, as far as the configuration says.
+            batch_size: the number of images in a step, over all replicas.
+            random: the source of everything random in the epoch.
+            learning_rates: float32 [steps]; None for the optimizer's own learning rate throughout.
+            augmented: whether the images are shifted, if the configuration says so at all.
+
+        Returns:
+            The mean loss and the accuracy over the rows.
         """
         order, weights = steps(rows, batch_size, self._replicas)
         if learning_rates is None:
@@ -162,7 +176,7 @@ class Program:
         return {"loss": float(loss) / len(rows), "accuracy": float(correct) / len(rows)}
 
     def evaluate(self, data: Resident) -> dict[str, float]:
-        """Loss and accuracy over the whole data set, without dropout, by moving statistics."""
+        """Return the loss and accuracy over the whole data set, without dropout and with the moving statistics."""
         order, weights = steps(np.arange(data.size), _VALIDATION_BATCH, self._replicas)
         loss, correct = self._evaluate(data, order, weights)
         return {"loss": float(loss) / data.size, "accuracy": float(correct) / data.size}
@@ -176,6 +190,14 @@ class Program:
         learning_rates: Tensor,
         augmented: Tensor,
     ) -> tuple[Tensor, Tensor]:
+        """Train one epoch; return the sum of the losses and the number of correct predictions, float32 scalars.
+
+        Args:
+            order, weights: int32 and float32 [steps, replicas, share], from `steps`.
+            seed: int32 [2].
+            learning_rates: float32 [steps].
+            augmented: bool scalar.
+        """
         loss, correct = tf.constant(0.0), tf.constant(0.0)
         for step in tf.range(tf.shape(order)[0]):
             self.optimizer.learning_rate.assign(learning_rates[step])
@@ -188,16 +210,17 @@ class Program:
         return loss, correct
 
     def _evaluate_epoch(self, data: Resident, order: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """Evaluate the model; the arguments and results are as in `_train_epoch`."""
         loss, correct = tf.constant(0.0), tf.constant(0.0)
         for step in tf.range(tf.shape(order)[0]):
             sums = self._run(self._evaluate_step, data, order[step], weights[step])
             loss, correct = loss + sums[0], correct + sums[1]
         return loss, correct
 
-    # The loop over the steps is all that AutoGraph is needed for; a step without it is traced in half the time.
+    # AutoGraph is needed only for the loop over the steps; without it, a step is traced in half the time.
     @tf.autograph.experimental.do_not_convert  # type: ignore[untyped-decorator]
     def _run(self, function: Callable[..., tuple[Tensor, Tensor]], *arguments: Any) -> Sequence[Tensor]:
-        """One step on every replica; what they return is summed."""
+        """Run one step on every replica, and return the sums of their results."""
         strategy = self._devices.strategy
         if not strategy:
             return function(*arguments)
@@ -206,7 +229,13 @@ class Program:
     def _train_step(
         self, data: Resident, order: Tensor, weights: Tensor, seed: Tensor, augmented: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """One replica's share of a step: `order` and `weights` are [replicas, share], the other figures scalars."""
+        """Train on one replica's share of a step; return the sum of the losses and the number of correct predictions.
+
+        Args:
+            order, weights: int32 and float32 [replicas, share].
+            seed: int32 [2].
+            augmented: bool scalar.
+        """
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
         total = tf.reduce_sum(weights)
         rows, weights = order[replica], weights[replica]
@@ -219,13 +248,14 @@ class Program:
         with tf.GradientTape() as tape:
             logits = forward(self.model, inputs, step)
             loss = tf.reduce_sum(tf.nn.softmax_cross_entropy_with_logits(targets, logits) * weights)
-            # Each replica adds its share of the penalty, so that the replicas' sum is the global batch's.
+            # Each replica adds its part of the penalty, so that the sum over the replicas is the global batch's.
             loss += total * sum(self.model.losses) / self._replicas
             objective = self.optimizer.scale_loss(loss / total)
         self.optimizer.apply(tape.gradient(objective, variables), variables)
         return loss, _correct(logits, classes, weights)
 
     def _evaluate_step(self, data: Resident, order: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """Evaluate one replica's share of a step; the arguments and results are as in `_train_step`."""
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
         total = tf.reduce_sum(weights)
         rows, weights = order[replica], weights[replica]
@@ -236,6 +266,12 @@ class Program:
 
 
 def _correct(logits: tf.Tensor, classes: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
-    """The number of correct predictions among the real rows."""
+    """Count the correct predictions among the real rows, as a float32 scalar.
+
+    Args:
+        logits: float32 [share, 10].
+        classes: int32 [share].
+        weights: float32 [share], 1 for real rows, 0 for padding.
+    """
     hits = tf.equal(tf.argmax(logits, axis=1, output_type=classes.dtype), classes)
     return tf.reduce_sum(tf.cast(hits, tf.float32) * weights)

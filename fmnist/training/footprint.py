@@ -1,4 +1,4 @@
-"""Whether a training surely needs more memory than there is."""
+"""Refuse trainings that certainly need more memory than there is."""
 
 import math
 from itertools import pairwise
@@ -8,19 +8,23 @@ from fmnist.memory import available
 from fmnist.recipe.schema import CLASSES, IMAGE_SHAPE, ModelConfig, TrainingConfig
 
 _FLOAT, _HALF = 4, 2  # bytes
-# How many variables of its size each of Keras's optimizers keeps beside a weight.
+# How many variables each Keras optimizer keeps for each weight.
 _SLOTS = {"sgd": 0, "adam": 2, "adagrad": 1, "nadam": 2, "adadelta": 2, "rmsprop": 1}
 _PIXELS = math.prod(IMAGE_SHAPE)
 
 
 def check(model: ModelConfig, training: TrainingConfig, images: int, replicas: int = 1) -> None:
-    """Refuse a training on the processors that surely has not enough memory, before TensorFlow dies of it.
+    """Refuse a training on processors that certainly needs more memory than there is, before TensorFlow dies of it.
 
-    What is counted is the least that it needs: the weights as they were made, and for each replica the weights, the
-    optimizer's variables and the gradients; a batch's activations; the images.
+    The estimate is a lower bound: the initial weights; on each replica the weights, the optimizer's variables and the
+    gradients; the activations of a batch; the images.
+
+    Args:
+        images: how many images the training data holds.
+        replicas: how many devices train.
 
     Raises:
-        BadInput: it needs more than there is.
+        BadInput: the training needs more memory than there is.
     """
     widths = [_PIXELS, *model.hidden, CLASSES]
     weights = sum(below * above for below, above in pairwise(widths))
@@ -36,5 +40,5 @@ def check(model: ModelConfig, training: TrainingConfig, images: int, replicas: i
 
 
 def _layers(units: tuple[int, ...]) -> str:
-    """The units of some layers, for a person."""
+    """Return the units of the layers as text, such as 512-256-50, shortened after six layers."""
     return "-".join(map(str, units[:6])) + "-..." * (len(units) > 6)

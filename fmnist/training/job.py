@@ -1,4 +1,4 @@
-"""`train`: the search's winner, or a fixed recipe, becomes the final model."""
+"""Run `train`: train the final model of a fixed recipe, or of the best configuration that a search found."""
 
 import logging
 from collections.abc import Callable
@@ -34,14 +34,17 @@ def train(
     *,
     profile: bool = False,
 ) -> None:
-    """Write model.keras and history.json; go on with an interrupted training, and leave a finished one alone.
+    """Train the final model, and write model.keras and history.json.
+
+    An interrupted training is continued, and a finished one left as it is.
 
     Args:
-        choose: the devices to train on; asked once it is known that there is something to train.
+        data_dir: the folder of the data set's files; None to find them as `fmnist data` does.
+        choose: returns the devices to train on; called only if there is something to train.
         profile: whether TensorFlow's profiler records an epoch for TensorBoard.
 
     Raises:
-        BadInput: the search has not been done, the run folder is another run's, or the loss diverges.
+        BadInput: the search has not been done, the folder holds another run, or the loss diverges.
         Interrupted: a stop was requested; the state is saved.
     """
     run.check(recipe, seed)
@@ -53,7 +56,7 @@ def train(
             footprint.check(chosen.model, chosen.training, len(loaded.train), devices.count)
         return loaded, devices
 
-    # What cannot be begun leaves no folder; a folder that is there may hold the finished training.
+    # Prepare first, so that a training that cannot begin leaves no folder. An existing folder may hold a finished one.
     prepared = None if run.config.exists() else prepare()
     run.claim(recipe, seed)
     with run.lock("train"):
@@ -106,7 +109,7 @@ def train(
 
 
 def log_epochs(epochs: int, prefix: str = "") -> Callable[[int, dict[str, float]], None]:
-    """A line an epoch."""
+    """Return a function that logs a line for each epoch."""
 
     def log(epoch: int, logs: dict[str, float]) -> None:
         names = ("loss", "accuracy", "val_loss", "val_accuracy")
@@ -117,7 +120,7 @@ def log_epochs(epochs: int, prefix: str = "") -> Callable[[int, dict[str, float]
 
 
 def _chosen(run: RunDir, recipe: Recipe) -> Recipe:
-    """The recipe with the search's best values in place; a fixed recipe as it stands."""
+    """Return the recipe with the search's best values in place; a fixed recipe as it is."""
     if recipe.search is None:
         return recipe
     if not run.best.exists():
@@ -126,10 +129,10 @@ def _chosen(run: RunDir, recipe: Recipe) -> Recipe:
 
 
 def finished(run: RunDir, recipe: Recipe) -> bool:
-    """Tell whether the run holds a model of the resolved recipe.
+    """Return whether the run holds a model that was trained by the resolved recipe.
 
     Raises:
-        BadInput: it holds one that was not trained here, or a damaged history.json.
+        BadInput: the run's model was not trained here, or its history.json is damaged.
     """
     if not run.trained:
         return False
@@ -149,8 +152,8 @@ def save(run: RunDir, recipe: Recipe, result: "FitResult") -> None:
     with run.changing():
         with atomic_write(run.model) as file:
             inference.save(result.model, file.name)
-            # What is said of the model that is about to go, which stays if there is no room for the new one; its
-            # curves too, or a kill would leave them beside the new one.
+            # Remove the old model's figures only now: if there was no room for the new model, the old one stays. Remove
+            # its curves too, or a kill would leave them beside the new model.
             for path in (run.metrics, run.averaged_metrics, run.history):
                 path.unlink(missing_ok=True)
         write_json(

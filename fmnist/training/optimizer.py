@@ -1,4 +1,4 @@
-"""What moves the weights in a step: Keras's optimizer, then the L1 decay."""
+"""Make what changes the weights in a step: a Keras optimizer, and after it the L1 decay."""
 
 from collections.abc import Sequence
 
@@ -20,7 +20,7 @@ _OPTIMIZERS = {
 
 
 def make(training: TrainingConfig, model: keras.Model, policy: str) -> keras.optimizers.Optimizer:
-    """The optimizer of the model's variables, built; `policy` is the Keras dtype policy that the model computes in."""
+    """Make and build the optimizer of the model's variables; `policy` is the Keras dtype policy of the model."""
     optimizer = _OPTIMIZERS[training.optimizer](
         learning_rate=training.learning_rate,
         use_ema=training.ema_momentum is not None,
@@ -36,32 +36,33 @@ def make(training: TrainingConfig, model: keras.Model, policy: str) -> keras.opt
 
 
 def inner(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
-    """The one that a loss scale is around, or itself."""
+    """Return the optimizer inside a loss-scaling one; any other as it is."""
     return getattr(optimizer, "inner_optimizer", optimizer)
 
 
 def l1_decays(config: ModelConfig, training: TrainingConfig, seed: int) -> list[float | np.ndarray]:
-    """Of each dense layer that learns: one for all its weights, or float64 of the shape of its kernel."""
+    """Return each trainable dense layer's L1 decay: a float, or a float64 array shaped like its kernel."""
     first, *others = training.l1_decays(len(config.hidden) + 1)
     if not training.l1_locality:
         return [first, *others]
-    assert config.receptive_field  # as `Recipe` demands
+    assert config.receptive_field  # `Recipe` checks it
     near = receptive_fields(config.hidden[0], 2 * config.receptive_field, seed)
     return [first * (1 + training.l1_locality * (1 - near)), *others]
 
 
-# A step without AutoGraph is traced in half the time.
+# Without AutoGraph, a step is traced in half the time.
 @tf.autograph.experimental.do_not_convert  # type: ignore[untyped-decorator]
 def shrink(
     strategy: tf.distribute.Strategy, model: keras.Model, decays: Sequence[tf.Variable], learning_rate: tf.Tensor
 ) -> None:
-    """Move each kernel's weights towards 0 by `learning_rate` times their L1 decay, and no further.
+    """Move each kernel's weights towards 0 by `learning_rate` times their L1 decay, but not beyond 0.
 
     This is the proximal step of an L1 penalty, kept out of the adaptive gradients as AdamW does with weight decay.
     It lets dense layers find local features (Neyshabur 2020, who also sets small weights to 0).
 
     Args:
-        decays: as `l1_decays` says, one for each kernel.
+        decays: for each trainable kernel, a float32 scalar or an array of the kernel's shape, as from `l1_decays`.
+        learning_rate: float32 scalar.
     """
 
     def move(kernel: tf.Variable, decay: tf.Variable) -> None:

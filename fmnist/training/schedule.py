@@ -1,4 +1,4 @@
-"""What the training changes from one step, or epoch, to the next."""
+"""Compute what a training changes from step to step and from epoch to epoch."""
 
 import numpy as np
 
@@ -6,9 +6,13 @@ from fmnist.recipe.schema import TrainingConfig
 
 
 def learning_rates(training: TrainingConfig, current: float, epoch: int, steps: int) -> np.ndarray:
-    """Of each step of an epoch: float32 [steps]; `current` throughout, or the one-cycle schedule.
+    """Return the learning rate of each step of an epoch, float32 [steps]: `current`, or the one-cycle schedule.
 
-    That is Smith and Topin's (2018) in the form that is usual since: no second phase, and a cosine down to 0.
+    That is the schedule of Smith and Topin (2018) in its now usual form: no third phase, and a cosine down to 0.
+
+    Args:
+        epoch: counted from 0.
+        steps: how many steps an epoch has.
     """
     if not training.one_cycle:
         return np.full(steps, current, np.float32)
@@ -20,5 +24,5 @@ def learning_rates(training: TrainingConfig, current: float, epoch: int, steps: 
 
 
 def augments(training: TrainingConfig, epoch: int) -> bool:
-    """Whether the images of an epoch are shifted, as `training.augment.until` says."""
+    """Return whether the images of an epoch, counted from 0, are shifted, as `training.augment.until` says."""
     return epoch / training.epochs < training.augment.until

@@ -1,4 +1,4 @@
-"""The training loop: one compiled call an epoch, one for its validation, standard Keras callbacks between them."""
+"""Train models: one compiled call for each epoch, one for its validation, and Keras callbacks between them."""
 
 import functools
 import json
@@ -26,13 +26,13 @@ from fmnist.training.epoch import Program, resident
 
 logger = logging.getLogger(__name__)
 
-# Compiled programs that are kept for a later training of their shape, such as those of Hyperband's first round for its
-# promotions; each holds its weights and its executable.
+# How many compiled programs are kept for later trainings of their shape, such as Hyperband's promotions of trials. Each
+# holds its weights and its executable.
 _PROGRAMS = 16
-# A checkpoint is written once an epoch, unless its writing would take more than this share of the time.
+# A checkpoint is written after each epoch, unless writing would take more than this share of the time.
 _CHECKPOINT_SHARE = 0.05
 
-# What the stock callbacks learn in a training. The rest of a callback was given to it, or begins anew with the process.
+# The state that stock callbacks gather in a training. Their other attributes are settings, or begin anew in a process.
 _LEARNED: dict[type[keras.callbacks.Callback], tuple[str, ...]] = {
     keras.callbacks.EarlyStopping: ("best", "best_epoch", "best_weights", "stopped_epoch", "wait"),
     keras.callbacks.History: ("epoch", "history"),
@@ -42,16 +42,17 @@ _LEARNED: dict[type[keras.callbacks.Callback], tuple[str, ...]] = {
 
 
 class Diverged(RuntimeError):
-    """The loss is no longer a finite number, so no later epoch can be better."""
+    """The loss is not a finite number any more, so no later epoch can be better."""
 
 
 @dataclass(frozen=True)
 class FitResult:
-    """A finished training.
+    """The result of a training.
 
-    model: stock layers in float32, the weights of the best epoch if early stopping is configured, else of the last.
-    history: of each metric (loss, accuracy, learning_rate; val_loss, val_accuracy if held back), a value an epoch.
-    seconds: of each epoch, its validation and callbacks included; the first one compiles.
+    model: stock layers in float32, with the weights of the best epoch if early stopping is configured, else the last.
+    history: for each metric, one value per epoch: loss, accuracy, learning_rate, and if images are held back val_loss
+        and val_accuracy.
+    seconds: the time of each epoch with its validation and callbacks; the first one includes compilation.
     """
 
     model: keras.Model
@@ -60,19 +61,19 @@ class FitResult:
     images_per_epoch: int
 
     def best_epoch(self, monitor: str) -> int:
-        """The 0-based epoch at which `monitor` was best."""
+        """Return the epoch, counted from 0, in which `monitor` was best."""
         values = self.history[monitor]
         return values.index(max(values) if _mode(monitor) == "max" else min(values))
 
     @property
     def images_per_second(self) -> float:
-        """Over all epochs but the first, which compiles, if there are others."""
+        """The training speed over all epochs but the first, which compiles, if there are others."""
         seconds = self.seconds[1:] or self.seconds
         return len(seconds) * self.images_per_epoch / sum(seconds)
 
 
 class Trainer:
-    """Trains any number of models on one data set, which it keeps on the devices, with the programs it compiled."""
+    """A trainer of any number of models on one data set; it keeps the data on the devices, and compiled programs."""
 
     def __init__(self, data: TrainData, devices: Devices) -> None:
         self._devices = devices
@@ -81,7 +82,7 @@ class Trainer:
         self._validation = resident(data.validation, devices)
         self._programs: OrderedDict[str, Program] = OrderedDict()
         self.compiled = 0
-        """How many programs this trainer has compiled so far; TensorFlow keeps each for the life of the process."""
+        """How many programs this trainer has compiled; TensorFlow keeps each until the process ends."""
 
     def fit(
         self,
@@ -94,17 +95,17 @@ class Trainer:
         callbacks: Sequence[keras.callbacks.Callback] = (),
         progress: Callable[[int, dict[str, float]], None] | None = None,
     ) -> FitResult:
-        """Train a model, or go on with one from `checkpoint_path`, which is removed by the caller.
+        """Train a model, or continue the training in `checkpoint_path`, which the caller removes afterwards.
 
-        The same arguments give the same result on CPU, bit for bit, however often it was interrupted.
+        On CPUs the same arguments give the same result, bit for bit, however often the training is interrupted.
 
         Args:
-            seed: of the initial weights, the order of the images and all that is random in a step.
-            stop: asked after each epoch.
-            progress: called with each epoch and its metrics, first those that the checkpoint holds.
+            seed: random seed of the initial weights, the order of the images, and everything random in a step.
+            stop: checked after each epoch.
+            progress: called with each epoch, counted from 0, and its metrics; first for epochs that a checkpoint holds.
 
         Raises:
-            BadInput: it needs more memory than there is.
+            BadInput: the training needs more memory than there is.
             Interrupted: a stop was requested; the state is saved.
             Diverged: the loss, in training or validation, became infinite or not a number.
         """
@@ -131,7 +132,7 @@ class Trainer:
             "training": asdict(training),
         }
         if not training.one_cycle and training.augment.until == 1:
-            # How far it trains is no part of what it is: Hyperband goes on with a trial for more epochs.
+            # The number of epochs does not identify the training: Hyperband continues a trial for more epochs.
             del identity["training"]["epochs"]
         saver = _Saver(checkpoint_path, identity, program, [one for one in loop.callbacks if type(one) in _LEARNED])
         seconds = saver.restore()
@@ -191,7 +192,7 @@ class Trainer:
 
 
 class _Saver:
-    """Saves and restores all that a training is between two epochs: weights, optimizer, callbacks."""
+    """The checkpoint of a training: all its state between two epochs, of weights, optimizer and callbacks."""
 
     def __init__(
         self, path: Path, identity: dict[str, Any], program: Program, callbacks: list[keras.callbacks.Callback]
@@ -204,7 +205,7 @@ class _Saver:
         self._cost = 0.0
 
     def save(self, seconds: list[float], now: bool) -> None:
-        """Write the checkpoint, unless the last one is too recent for what it cost."""
+        """Write the checkpoint; without `now`, only if the last one is old enough for the time that writing takes."""
         begin = time.perf_counter()
         if not now and (begin - self._saved) * _CHECKPOINT_SHARE < self._cost:
             return
@@ -224,11 +225,11 @@ class _Saver:
         self._cost = self._saved - begin
 
     def restore(self) -> list[float]:
-        """Go back to the checkpoint, if there is one; return the seconds of each epoch that it holds."""
+        """Restore the checkpoint, if there is one; return the seconds of each epoch that it holds."""
         try:
             state = checkpoint.load(self._path)
         except BadInput as error:
-            # From the beginning it comes to the same result.
+            # A training from the beginning has the same result.
             logger.warning("%s; this training starts anew", error)
             return []
         if state is None:

@@ -1,7 +1,7 @@
-"""The pipeline on Kubernetes: a kustomization of the run, over an overlay of this folder, that kubectl applies.
+"""Submit the pipeline to Kubernetes: kubectl applies a kustomization of the run, on top of an overlay of this folder.
 
-kustomize has no variables. What differs from run to run is a small kustomization, written into the run's folder, which
-names its resources, and replaces some values of the overlay.
+kustomize has no variables. What differs from run to run is in a small kustomization in the run's folder, which names
+the resources and replaces some values of the overlay.
 """
 
 import json
@@ -19,7 +19,7 @@ from jobs.pipeline import Pipeline, Site, need, write_secret
 _HERE = Path(__file__).parent
 OVERLAYS = tuple(sorted(path.name for path in (_HERE / "overlays").iterdir()))
 JOBS = ("chief", "workers", "train", "eval", "report")
-"""In the order of the JobSet."""
+"""The jobs, in the order of the JobSet."""
 _CONTAINER = "/template/spec/containers/0"
 
 
@@ -27,7 +27,7 @@ def submit(pipeline: Pipeline, site: Site) -> None:
     """Apply the run's resources.
 
     Raises:
-        BadInput: it can be seen here that this would fail, or the cluster refuses it.
+        BadInput: a setting is wrong, or the cluster refuses the resources.
     """
     folder = _folder(pipeline.run)
     with pipeline.prepared():
@@ -93,7 +93,7 @@ def render(pipeline: Pipeline, site: Site, folder: Path) -> None:
 
 
 def _relative(path: Path, folder: Path) -> str:
-    """`path` as kustomize takes it, seen from `folder`."""
+    """Return `path` relative to `folder`, as kustomize requires."""
     return os.path.relpath(path, folder.resolve())
 
 
@@ -105,7 +105,7 @@ _JOBSET_LABELS = [
 
 
 def _patches(pipeline: Pipeline, site: Site) -> list[dict[str, Any]]:
-    """The run's values in place of the overlay's, as JSON patches (RFC 6902) of its JobSet."""
+    """Return JSON patches (RFC 6902) that put the run's values into the overlay's JobSet."""
     patches = [
         _patch({"kind": "JobSet"}, _values(job, pipeline, site), f"/spec/replicatedJobs/{number}/template/spec")
         for number, job in enumerate(JOBS)
@@ -126,7 +126,7 @@ def _patch(target: dict[str, str], values: dict[str, Any], below: str) -> dict[s
 
 
 def _values(job: str, pipeline: Pipeline, site: Site) -> dict[str, Any]:
-    """What a job's spec has that is the run's own, by JSON pointer; None removes it."""
+    """Return the run's own values of a job's spec, by JSON pointer; None removes the value."""
     source = pipeline.recipe_file()
     verb = "tune" if job in ("chief", "workers") else job
     recipe = f"/recipe/{source.name}" if source else pipeline.recipe
@@ -148,18 +148,18 @@ def _values(job: str, pipeline: Pipeline, site: Site) -> dict[str, Any]:
 
 
 def status(run: RunDir, site: Site) -> None:
-    """Print the state of the run's jobs and pods, and the last words of its search."""
+    """Print the state of the run's jobs and pods, and the last lines of the chief's log."""
     print(_kubectl(site, "get", "jobsets,jobs,pods", *_selector(run)).stdout, end="")
     print(_kubectl(site, "logs", *_selector(run, "chief"), "--tail=2", check=False).stdout, end="")
 
 
 def logs(run: RunDir, site: Site) -> None:
-    """Print the end of each pod's log; of one that waits for a node, that it has none."""
+    """Print the end of each pod's log; for a pod that waits for a node, that it has none."""
     print(_kubectl(site, "logs", *_selector(run), "--prefix", "--tail=20", "--ignore-errors").stdout, end="")
 
 
 def cancel(run: RunDir, site: Site) -> None:
-    """Delete what `submit` has applied, and wait until no pod of it is left. The results stay on the claim."""
+    """Delete what `submit` applied, and wait until none of its pods is left. The results stay on the claim."""
     folder = _folder(run)
     if not folder.exists():
         raise BadInput(f"{run} was not submitted to Kubernetes; `make submit` does that")

@@ -8,15 +8,15 @@
 #   FMNIST_VARIABLES  the others: the variables that may change numbers, and are meant to
 #   FMNIST_REQUEUES   how often an interrupted job is put back into the queue
 #
-# environment.py says what else they inherit from where the job was submitted.
+# environment.py decides what else the jobs inherit from the environment of the submission.
 
-# Where the job was submitted it was there.
+# The folder exists where the job was submitted, but perhaps not on this node.
 [[ -d ${XDG_RUNTIME_DIR:-/} ]] || unset XDG_RUNTIME_DIR
 
-readonly interrupted=75 # fmnist's exit code: the same command goes on from where it stopped
+readonly interrupted=75 # exit code of fmnist: the same command continues where it stopped
 
-# run ARGUMENTS...: run `fmnist ARGUMENTS...`, pass signals on to it, and end as it does. What was interrupted goes on
-# later: SIGUSR2 comes before the time limit, SIGTERM before a preemption.
+# run ARGUMENTS...: run `fmnist ARGUMENTS...`, pass signals on to it, and exit with its code. An interrupted job goes
+# back into the queue: SIGUSR2 comes before the time limit, SIGTERM before a preemption.
 run() {
     local status=0
     printf '%s: %s on %s, GPUs %s: fmnist %s\n' \
@@ -24,7 +24,7 @@ run() {
     trap 'send TERM' TERM
     trap 'send USR2' USR2
     "start_$FMNIST_RUNTIME" "$@"
-    # `wait` ends also when the trap of a signal has run.
+    # `wait` also returns when the trap of a signal has run.
     while kill -0 "$child" 2>/dev/null; do wait "$child" || true; done
     wait "$child" || status=$?
     wait # for the last lines of a container's log
@@ -35,10 +35,11 @@ run() {
     exit "$status"
 }
 
-# SIGTERM comes from scancel too.
+# scancel sends SIGTERM too, to a job that nobody wants any more.
 is_wanted() { [[ $(squeue --noheader --jobs="$SLURM_JOB_ID" --format=%T || echo RUNNING) == RUNNING ]]; }
 
-# Each start_* leaves a process in the background, so that this shell hears signals: `child`, which ends as the job does.
+# Each start_* starts a process in the background, `child`, which ends with the job's exit code, so that this shell can
+# handle signals.
 
 start_none() { step "$FMNIST_PYTHON" -m fmnist "$@"; }
 
@@ -54,7 +55,7 @@ start_pyxis() {
 
 step() {
     local options=(--export=ALL --cpus-per-task="${SLURM_CPUS_PER_TASK:-$SLURM_CPUS_ON_NODE}")
-    # Of a whole node's GPUs a step would have as many as the job asked for.
+    # On a whole node, a step would get only as many GPUs as the job asked for; request all of them.
     [[ -z ${SLURM_GPUS_ON_NODE:-} ]] || options+=(--gres="gpu:$SLURM_GPUS_ON_NODE")
     srun "${options[@]}" "$@" &
     child=$!
@@ -62,7 +63,7 @@ step() {
 
 send() { kill -s "$1" "$child"; }
 
-# A container in the foreground would outlive `scancel`, which ends the client alone.
+# A container in the foreground would outlive `scancel`, which ends only Podman's client.
 start_podman() {
     local options=() mounts gpu name
     readarray -t mounts <<<"$FMNIST_MOUNTS"
@@ -70,16 +71,16 @@ start_podman() {
     # shellcheck disable=SC2317,SC2329  # the traps call it
     send() { podman kill --signal "$1" "$container" >/dev/null; }
     trap 'podman rm --force --time 0 --ignore "$container" >/dev/null' EXIT
-    # By their numbers on the node. The container sees these GPUs alone, so it needs no CUDA_VISIBLE_DEVICES.
+    # GPUs are named by their numbers on the node. The container sees only these, so it needs no CUDA_VISIBLE_DEVICES.
     if [[ -e /etc/cdi/nvidia.yaml || -e /var/run/cdi/nvidia.yaml ]]; then
         for gpu in ${SLURM_JOB_GPUS//,/ }; do options+=(--device "nvidia.com/gpu=$gpu"); done
     elif [[ -n ${SLURM_JOB_GPUS:-} ]]; then
         echo "this node has no CDI file (nvidia-ctk cdi generate): on the CPU" >&2
     fi
     for name in $FMNIST_VARIABLES; do options+=(--env "$name"); done
-    # Without root a user is another one inside; the files must be the caller's.
+    # Without root, a container maps users to others; the files must belong to the caller.
     ((EUID == 0)) || options+=(--userns keep-id)
-    # A job that was killed before it could end its container may have left it here.
+    # A job that was killed before it could end its container may have left one of this name.
     podman run --detach --replace --name "$container" --network host --user "$(id -u):$(id -g)" \
         --read-only --tmpfs /tmp --cap-drop all --security-opt no-new-privileges \
         --http-proxy=false --env 'KERASTUNER_*' --env 'FMNIST_*' "${mounts[@]/#/--mount=}" "${options[@]}" \

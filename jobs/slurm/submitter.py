@@ -1,4 +1,4 @@
-"""The pipeline on Slurm: chief, array of workers, train, eval, report; the one place that says what each asks for."""
+"""Submit the pipeline to Slurm: chief, array of workers, train, eval, report, each with the resources it asks for."""
 
 import json
 import re
@@ -26,10 +26,10 @@ _END_SECONDS = 90.0  # Slurm's own KillWait is 30
 
 
 def submit(pipeline: Pipeline, site: Site) -> None:
-    """Submit the jobs, each to start when the one before has succeeded.
+    """Submit the jobs; each starts when the one before has succeeded.
 
     Raises:
-        BadInput: it can be seen here that this would fail, or Slurm refuses it; nothing is left in the queue.
+        BadInput: a setting is wrong, or Slurm refuses a job; nothing is left in the queue.
     """
     need("sbatch", "Slurm")
     if site.time is not None and site.time < _LEAST_MINUTES:
@@ -57,9 +57,9 @@ def submit(pipeline: Pipeline, site: Site) -> None:
 
 
 def _submit(pipeline: Pipeline, site: Site, ids: dict[str, str]) -> None:
-    """Submit job after job, and note each one's id in `ids`."""
+    """Submit the jobs one after another, and put each one's id into `ids`."""
     run = str(pipeline.run.path.absolute())
-    # Slurm would put an array's id where the path has %A.
+    # Slurm would replace, for example, %A in the path by an array's id.
     logs = str(pipeline.logs.absolute()).replace("%", "%%")
     recipe = _recipe(pipeline)
     jobs_environment = _environment(pipeline, site)
@@ -111,7 +111,7 @@ def _option(name: str, value: str | int | None) -> list[str]:
 
 
 def _recipe(pipeline: Pipeline) -> str:
-    """The recipe as the jobs are told it: a file is kept beside the run, where every node sees this version of it."""
+    """Return the recipe for the jobs' command lines; copy a file into the run folder, where every node sees it."""
     source = pipeline.recipe_file()
     if source is None:
         return pipeline.recipe
@@ -119,7 +119,7 @@ def _recipe(pipeline: Pipeline) -> str:
 
 
 def _mounts(pipeline: Pipeline, site: Site) -> str:
-    """The folders that a job in a container sees, each by its own path, as the runtime takes them."""
+    """Return the folders that a job in a container sees, under the same paths, in the runtime's notation."""
     folders = [str(folder.absolute()) for folder in (pipeline.run.path, pipeline.data) if folder]
     if site.runtime != "pyxis":
         return "\n".join(mount(folder) for folder in folders)
@@ -144,7 +144,7 @@ def _environment(pipeline: Pipeline, site: Site) -> dict[str, str]:
 
 
 def status(run: RunDir, _site: Site) -> None:
-    """Print the state of each of the run's jobs, as long as Slurm knows it."""
+    """Print the state of each of the run's jobs, as long as Slurm remembers it."""
     ids = [number for name, number in _read(run).items() if name != "end"]
     lines = _squeue(ids, "%.12i %.10j %.10T %.10M %.20R", "--states=all").splitlines()
     print("\n".join(lines) if len(lines) > 1 else "Slurm has forgotten the run's jobs: they have ended")
@@ -188,7 +188,7 @@ def _read(run: RunDir) -> Mapping[str, str]:
 
 
 def _queued(run: RunDir) -> list[str]:
-    """The ids of the run's jobs that Slurm has not seen end."""
+    """Return the ids of the run's jobs that have not ended."""
     if not _ids(run).exists():
         return []
     return sorted(set(_squeue([*_read(run).values()], "%F", "--noheader").split()))
@@ -198,7 +198,7 @@ def _squeue(ids: Sequence[str], form: str, *options: str) -> str:
     need("squeue", "Slurm")
     command = ["squeue", f"--format={form}", *options, f"--jobs={','.join(ids)}"]
     done = subprocess.run(command, env=inherited(), capture_output=True, encoding="utf-8", errors="replace")
-    # So it calls jobs that it has forgotten. Any other failure says nothing of them.
+    # Slurm calls forgotten jobs invalid. Any other failure says nothing about the jobs.
     if done.returncode and "Invalid job id" not in done.stderr:
         raise BadInput(f"Slurm does not answer: {done.stderr.strip().rpartition('squeue: ')[2]}")
     return done.stdout
