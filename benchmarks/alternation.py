@@ -54,7 +54,7 @@ class Alternation:
         return _figure(names[0], ratio, ours, seconds), _figure(names[1], ratio, ours, memory, unit="bytes")
 
     def fastest(self, runs: Sequence[Run]) -> Run:
-        """The fastest of these that can run here, by the better of two epochs; the first if none can."""
+        """Return the fastest of these that can run here, by the better of two epochs; the first if none can."""
         seconds = {}
         for index, run in enumerate(runs):
             try:

@@ -51,6 +51,6 @@ class Alternative(Protocol):
 
 
 def network(hidden: tuple[int, ...], batch_size: int, train_limit: int | None = None) -> Case:
-    """A case with batch normalisation, dropout and Adam."""
+    """Return a case with batch normalisation, dropout and Adam."""
     model = ModelConfig(hidden=hidden, batch_normalization=True, dropout=DROPOUT)
     return Case(model, TrainingConfig(batch_size=batch_size), train_limit)

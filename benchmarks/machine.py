@@ -23,7 +23,7 @@ def bfloat16_units(devices: Devices) -> bool:
 
 
 def describe() -> dict[str, Any]:
-    """The machine, versions, date and revision; `kind` as in `fmnist.devices.Devices`."""
+    """Describe the machine, versions, date and revision; `kind` is as in `fmnist.devices.Devices`."""
     # In a process of its own: one that has touched a GPU keeps memory on it.
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as executor:
         return executor.submit(_describe).result()

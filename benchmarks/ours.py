@@ -15,7 +15,7 @@ from .worker import Unavailable
 
 
 def devices_for(case: Case) -> Devices:
-    """This machine's devices, in the case's precision.
+    """Return this machine's devices, in the case's precision.
 
     Raises:
         Unavailable: bfloat16 would be emulated.

@@ -23,7 +23,7 @@ def publish(name: str, here: dict[str, Any], figures: Sequence[Figure], folder: 
 
 
 def _heading(here: dict[str, Any]) -> str:
-    """What the table was measured on, in one paragraph."""
+    """Describe what the table was measured on, in one paragraph."""
     versions = ", ".join(f"{name} {version}" for name, version in here["versions"].items())
     return (
         f"{here['date']}, revision {here['revision']}. {here['cpu']}, {here['cores']} cores "

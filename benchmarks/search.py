@@ -140,7 +140,7 @@ def _ended(run: RunDir) -> int:
 
 
 def _alone(function: Callable[..., Any], *args: Any) -> Any:
-    """The result of a call in a process of its own."""
+    """Return the result of a call in a process of its own."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as executor:
         return executor.submit(function, *args).result()
 

@@ -45,7 +45,7 @@ class Outcome:
 
 
 def simulate(folder: Path, workers: int, trials: int, epochs: int, epoch_seconds: float) -> Outcome:
-    """A search of `workers` x `trials` trials of `epochs` x `epoch_seconds`, in `folder`, which is made."""
+    """Simulate a search of `workers` x `trials` trials of `epochs` x `epoch_seconds` in `folder`, and make that."""
     of = recipe(trials=workers * trials, epochs=epochs)
     folder.mkdir(exist_ok=True)
     run = RunDir(folder / "run")
@@ -95,7 +95,7 @@ def simulate(folder: Path, workers: int, trials: int, epochs: int, epoch_seconds
 
 
 def counted_chief(path: Path, of: Recipe) -> None:
-    """A chief that counts, and leaves its counts beside the run folder."""
+    """Run a chief that counts, and leaves its counts beside the run folder."""
     counts: Counter[str] = Counter()
 
     def counting(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -119,6 +119,6 @@ def _counts(path: Path) -> Path:
 
 
 def processor_seconds(pid: int) -> float:
-    """What a process has used of all processors."""
+    """Return the processor time that a process has used, in seconds."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

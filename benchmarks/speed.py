@@ -85,7 +85,7 @@ def xla(bench: Alternation, case: Case) -> Iterator[Figure]:
 
 
 def ceiling(bench: Alternation, case: Case) -> Iterator[Figure]:
-    """The time of the step's matrix products alone over our whole step's."""
+    """Yield the time of a step's matrix products alone, relative to the time of our whole step."""
     for precision in ("float32", "mixed_bfloat16"):
         there = dataclasses.replace(case, precision=precision)
         theirs = bench.fastest([Run("products:Products", there, {"xla": xla}) for xla in (False, True)])

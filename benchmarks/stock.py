@@ -48,7 +48,7 @@ class Fit:
 
 
 def _pipeline(train: Images, pipeline: str, batch_size: int) -> dict[str, object]:
-    """The arguments of `model.fit` that name the training images."""
+    """Return the arguments of `model.fit` for the training images."""
     if pipeline == "arrays":
         return {"x": train.images, "y": train.labels, "batch_size": batch_size}
     size = len(train)

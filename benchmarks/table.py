@@ -61,7 +61,7 @@ def to_dict(figure: Figure) -> dict[str, Any]:
 
 
 def render(figures: Sequence[Figure]) -> str:
-    """A Markdown table, aligned for a terminal too."""
+    """Return a Markdown table that is aligned in a terminal too."""
     header = ("figure", "network", "goal", "median", "min to max", "n", "ours", "other", "reached")
     rows = [header, *map(_cells, figures)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

@@ -54,7 +54,7 @@ class Torch:
 
 
 def _network(case: Case) -> nn.Module:
-    """The layers of `fmnist.model.build`, with Keras's constants."""
+    """Return the layers of `fmnist.network.build.build`, with Keras's constants."""
     stack: list[nn.Module] = [nn.Flatten()]
     width = 28 * 28
     for units, rate in zip(case.model.hidden, case.model.dropout_rates, strict=True):

@@ -124,5 +124,5 @@ class _Subject:
 
 
 def cores() -> int:
-    """The processors that this process may use, as TensorFlow counts them."""
+    """Count the processors that this process may use, as TensorFlow does."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -103,7 +103,7 @@ class Chaos:
 
 
 def _members(launcher: int) -> Iterator[int]:
-    """The chief and the workers that the launcher has."""
+    """Yield the process ids of the launcher's chief and workers."""
     for pid in map(int, Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split()):
         # It may end meanwhile.
         with contextlib.suppress(OSError):

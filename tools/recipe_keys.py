@@ -1,4 +1,4 @@
-"""The reference of every key of a recipe, in Markdown, made of the schema and of the shipped recipes.
+"""Print the reference of every key of a recipe, in Markdown, from the schema and the shipped recipes.
 
 `python -m tools.recipe_keys` prints it; docs/recipes.md holds it.
 """
@@ -28,7 +28,7 @@ def reference() -> str:
 
 
 def _sections(kind: Any, prefix: str) -> Iterator[tuple[Any, str]]:
-    """Each dataclass of the schema, with what its keys begin with."""
+    """Yield each dataclass of the schema, with the prefix of its keys."""
     yield kind, prefix
     for field in dataclasses.fields(kind):
         if section := _section_of(field.type):
@@ -55,26 +55,26 @@ def _section(kind: Any, prefix: str, used: dict[str, list[str]]) -> str:
 
 
 def _section_of(kind: Any) -> Any:
-    """The dataclass that a field holds, if it does."""
+    """Return the dataclass that a field holds, if it holds one."""
     return next(
         (one for one in (kind, *get_args(kind)) if isinstance(one, type) and dataclasses.is_dataclass(one)), None
     )
 
 
 def _heading(kind: Any) -> str:
-    """The first paragraph of a docstring, as a line."""
+    """Return the first paragraph of a docstring as one line."""
     return " ".join(kind.__doc__.partition("\n\n")[0].split())
 
 
 def _meanings(kind: Any) -> dict[str, tuple[str, str]]:
-    """The unit and the meaning of each key, from the lines `key (unit): meaning` of the docstring."""
+    """Return the unit and the meaning of each key, from the lines `key (unit): meaning` of the docstring."""
     body = re.sub(r"\n {8,}", " ", kind.__doc__.partition("\n\n")[2])
     found = re.findall(r"^ *(\w+)(?: \(([^)]*)\))?: (.*)\.$", body, re.MULTILINE)
     return {key: (unit, meaning) for key, unit, meaning in found}
 
 
 def _describe(kind: Any) -> tuple[str, str]:
-    """The type and the range of a field, in words."""
+    """Return the type and the range of a field, in words."""
     parts, bounds = _parts(kind)
     return " or ".join(dict.fromkeys(parts)), "; ".join(dict.fromkeys(bounds)) or "–"
 
@@ -128,7 +128,7 @@ def _default(field: "dataclasses.Field[Any]") -> str:
 
 
 def _used() -> dict[str, list[str]]:
-    """The shipped recipes that set each key, or search it."""
+    """Return the shipped recipes that set or search each key."""
     found: dict[str, list[str]] = {}
     for name in config.names():
         settings = tomllib.loads((config.RECIPES / f"{name}.toml").read_text(encoding="utf-8"))

@@ -70,7 +70,7 @@ def resize(driver: webdriver.Chrome, width: int, height: int) -> None:
 
 
 def report(driver: webdriver.Chrome, page: Path, path: Path) -> None:
-    """The head of the page and the search."""
+    """Take a picture of the head of the page and the search."""
     resize(driver, _WIDTH, _HEIGHT)
     driver.get(page.resolve().as_uri())
     # Between the verdict and the search there is more than a picture holds.
@@ -80,7 +80,7 @@ def report(driver: webdriver.Chrome, page: Path, path: Path) -> None:
 
 
 def tensorboard(driver: webdriver.Chrome, run: Path, path: Path) -> None:
-    """The pictures and curves of the final training."""
+    """Take a picture of the pictures and curves of the final training."""
     command = [
         sys.executable,
         "-m",
@@ -112,7 +112,7 @@ def tensorboard(driver: webdriver.Chrome, run: Path, path: Path) -> None:
 
 
 def search(driver: webdriver.Chrome, path: Path) -> None:
-    """The live table of a search that is half done, below the last lines of its log."""
+    """Take a picture of the live table of a search that is half done, below the last lines of its log."""
     console = Console(record=True, width=_TERMINAL, file=io.StringIO(), force_terminal=True)
     console.print(Text.from_ansi(half_a_search()))
     html = console.export_html(theme=MONOKAI, inline_styles=True, code_format=_TERMINAL_PAGE)
@@ -124,7 +124,7 @@ def search(driver: webdriver.Chrome, path: Path) -> None:
 
 
 def half_a_search() -> str:
-    """What `fmnist tune` shows on a terminal in the middle of a real search."""
+    """Return what `fmnist tune` shows on a terminal in the middle of a real search."""
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "COLUMNS": str(_TERMINAL)}
     colored = {**environment, "FORCE_COLOR": "1"}
     fmnist = [sys.executable, "-m", "fmnist", "tune"]
