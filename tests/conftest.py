@@ -11,7 +11,9 @@ from typing import Any
 
 import forked
 import pytest
+import refusing
 from forked import Forked, Prepare
+from processes import Ended
 
 from fmnist import environment
 
@@ -28,7 +30,7 @@ READ_LATE = {"COLUMNS", "CUDA_VISIBLE_DEVICES", "FMNIST_DATA", "NO_COLOR", "TERM
 
 Process = Forked | subprocess.Popen[str]
 Start = Callable[..., Process]
-Command = Callable[..., "subprocess.CompletedProcess[str]"]
+Command = Callable[..., Ended]
 
 TINY = """
 description = "a search of two trials and a training of seconds"
@@ -112,25 +114,44 @@ def start(data_dir: Path, start_anew: Start) -> Start:
     return start
 
 
+def end(process: Process, code: int | None = None, seconds: float = 600) -> Ended:
+    """Wait for the end of a process, which must have that exit code."""
+    with process:
+        stdout, stderr = process.communicate(timeout=seconds)
+    assert code in (None, process.returncode), stderr
+    return Ended(process.args, process.returncode, stdout, stderr)
+
+
 @pytest.fixture
 def fmnist(tmp_path: Path, start: Start) -> Command:
-    """Run `fmnist ARGS` in `tmp_path`, started by `start`; does not check the exit."""
-    return _run_in(tmp_path, start)
+    """Run `fmnist ARGS` in `tmp_path`, started by `start`; it must end with the exit code `code`."""
+
+    def run(*args: str | Path, code: int = 0, **options: Any) -> Ended:
+        return end(start(tmp_path, *args, **options), code)
+
+    return run
 
 
 @pytest.fixture
-def fmnist_anew(tmp_path: Path, start_anew: Start) -> Command:
-    """As `fmnist`, started by `start_anew`."""
-    return _run_in(tmp_path, start_anew)
+def tiny(tmp_path: Path) -> Path:
+    """A folder, where `fmnist` works, with tiny.toml."""
+    (tmp_path / "tiny.toml").write_text(TINY)
+    return tmp_path
 
 
-def _run_in(folder: Path, start: Start) -> Command:
-    def run(*args: str | Path, **env: str) -> "subprocess.CompletedProcess[str]":
-        with start(folder, *args, **env) as process:
-            stdout, stderr = process.communicate(timeout=600)
-        return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
+@pytest.fixture(scope="session")
+def seccomp() -> None:
+    """Skip what needs a kernel that can refuse calls."""
+    try:
+        refusing.refusing({}, lambda: None)
+    except (OSError, ValueError):
+        pytest.skip("this system has no seccomp, or another processor")
 
-    return run
+
+@pytest.fixture
+def no_power_cuts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a process has written outlives it without waiting for the disk."""
+    monkeypatch.setattr(os, "fsync", lambda handle: None)
 
 
 @pytest.fixture(scope="session")
@@ -155,9 +176,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, train_files: Path, data_d
         ("report", run): data_dir,
     }
     for job, data in jobs.items():
-        with start(folder, *job, FMNIST_DATA=str(data)) as process:
-            _, stderr = process.communicate(timeout=600)
-        assert process.returncode == 0, stderr
+        end(start(folder, *job, FMNIST_DATA=str(data)), 0)
     return folder
 
 

@@ -2,14 +2,13 @@
 
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 from conftest import Command
+from processes import program, python
 
 from fmnist import devices
 
@@ -73,14 +72,12 @@ def test_several_devices_equal_one(fmnist: Command, tmp_path: Path) -> None:
 
 
 def test_gpus_that_tensorflow_does_not_see_are_said_aloud(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tool = tmp_path / "nvidia-smi"
-    tool.write_text("#!/bin/sh\necho 'GPU 0: NVIDIA H100 (UUID: GPU-ab)'\n")
-    tool.chmod(0o755)
+    program(tmp_path / "nvidia-smi", "#!/bin/sh\necho 'GPU 0: NVIDIA H100 (UUID: GPU-ab)'\n")
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     code = (
         "import logging; from fmnist import devices; logging.basicConfig(format='%(message)s'); print(devices.choose())"
     )
-    seen = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    seen = python(code, check=True)
     assert seen.stdout.startswith("1 CPU")
     assert "TensorFlow sees none of the 1 NVIDIA GPU(s) that this job may use" in seen.stderr

@@ -24,16 +24,10 @@ from fmnist.training import checkpoint
 from jobs.pipeline import Pipeline
 from jobs.slurm import submitter
 
+pytestmark = pytest.mark.usefixtures("seccomp")
+
 ALL = {"flock": errno.ENOLCK, "fsync": errno.EINVAL, **dict.fromkeys(refusing.CHMOD, errno.EPERM)}
 LOSSES = ("no locks (No locks available): nothing keeps a second job out", "no fsync (Invalid argument): a power cut")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _seccomp() -> None:
-    try:
-        refusing.refusing({}, lambda: None)
-    except (OSError, ValueError):
-        pytest.skip("this system has no seccomp, or another processor")
 
 
 @pytest.fixture(autouse=True)

@@ -2,12 +2,11 @@
 
 import ast
 import graphlib
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from processes import python
 
 import fmnist
 
@@ -15,16 +14,7 @@ PACKAGE = Path(fmnist.__file__).parent
 FLOORS = [
     {"__init__"},
     {
-        "arrays",
-        "chatter",
-        "devices",
-        "environment",
-        "errors",
-        "files",
-        "memory",
-        "progress",
-        "revision",
-        "signals",
+        "arrays", "chatter", "devices", "environment", "errors", "files", "memory", "progress", "revision", "signals",
         "text",
     },
     {"recipe"},
@@ -38,7 +28,7 @@ FLOORS = [
     {"study"},
     {"cli"},
     {"__main__"},
-]
+]  # fmt: skip
 """From the ground up. A room is a package, or a module beside them."""
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 HEAVY = {"numpy", "scipy", "sklearn", "tensorflow", "keras", "keras_tuner"}
@@ -104,5 +94,4 @@ def test_only_what_judges_a_finished_model_reads_the_test_set() -> None:
 
 def test_the_command_line_imports_nothing_heavy() -> None:
     script = "import sys, fmnist.cli.app; print(*{name.split('.')[0] for name in sys.modules})"
-    loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
-    assert HEAVY & set(loaded) == set()
+    assert HEAVY & set(python(script, check=True).stdout.split()) == set()

@@ -15,7 +15,8 @@ import pytest
 import typer
 from conftest import Command
 from PIL import Image
-from test_repository import ROOT, jobs, tracked
+from processes import ROOT
+from test_repository import jobs, tracked
 
 from fmnist import environment
 from fmnist.cli.app import app

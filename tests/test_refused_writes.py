@@ -29,6 +29,8 @@ from fmnist.training import checkpoint
 from fmnist.training import job as train
 from fmnist.training.trainer import FitResult
 
+pytestmark = pytest.mark.usefixtures("seccomp")
+
 CODES = (
     errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.ESTALE, errno.EBUSY,
     errno.ENXIO, errno.ETIMEDOUT, errno.EMFILE, errno.ENOMEM,
@@ -93,14 +95,6 @@ def refuse(run: RunDir, writer: Callable[[], object], calls: tuple[str, ...], co
     assert {name for name, digest in before.items() if after.get(name) != digest} <= set(map(str, going))
     assert not [path for path in run.path.rglob(".*") if path.is_file()]
     return "refused"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _seccomp() -> None:
-    try:
-        refusing.refusing({}, lambda: None)
-    except (OSError, ValueError):
-        pytest.skip("this system has no seccomp, or another processor")
 
 
 @pytest.mark.parametrize(

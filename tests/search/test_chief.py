@@ -1,16 +1,14 @@
 import contextlib
 import csv
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
 import threading
 from pathlib import Path
 
 import keras_tuner
 import pytest
+from processes import python
 from searching import SMALL_SPACE, Runner, recipe, search, table
 
 from fmnist.errors import Interrupted, SearchFailed
@@ -22,11 +20,7 @@ from fmnist.search.chief import Chief, NotYours
 from fmnist.search.worker import Report, TrialRequest, work
 from fmnist.signals import Stop
 
-
-@pytest.fixture(autouse=True)
-def _no_power_cuts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a process has written outlives it without waiting for the disk."""
-    monkeypatch.setattr(os, "fsync", lambda handle: None)
+pytestmark = pytest.mark.usefixtures("no_power_cuts")
 
 
 @pytest.mark.parametrize("oracle", ["random", "bayesian", "hyperband"])
@@ -225,7 +219,7 @@ def test_a_finished_search_is_told_from_its_files_alone(tmp_path: Path) -> None:
 
 def test_how_a_search_ended_is_told_without_keras_tuner_and_tensorflow() -> None:
     script = "import sys, fmnist.search.status; print(*{name.split('.')[0] for name in sys.modules})"
-    loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
+    loaded = python(script, check=True).stdout.split()
     assert {"keras_tuner", "tensorflow", "keras", "numpy"} & set(loaded) == set()
 
 

@@ -11,11 +11,7 @@ from fmnist.search.chief import Chief
 from fmnist.search.worker import Report, TrialRequest, work
 from fmnist.signals import Stop
 
-
-@pytest.fixture(autouse=True)
-def _no_power_cuts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a process has written outlives it without waiting for the disk."""
-    monkeypatch.setattr(os, "fsync", lambda handle: None)
+pytestmark = pytest.mark.usefixtures("no_power_cuts")
 
 
 class Unlucky(Runner):

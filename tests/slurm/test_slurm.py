@@ -17,7 +17,8 @@ from typing import Any
 import clusters
 import numpy as np
 import pytest
-from clusters import IMAGE, ROOT, need_image, podman
+from clusters import IMAGE, need_image, podman
+from processes import ROOT
 
 pytestmark = pytest.mark.slurm
 
