@@ -122,6 +122,5 @@ def test_a_missing_package_and_an_unknown_format_are_named(
 
 def test_the_command_prints_the_agreement(run: Path, fmnist: Command) -> None:
     result = fmnist("export", run, "--format", "savedmodel")
-    assert result.returncode == 0, result.stderr
     assert result.stdout.startswith(f"{run}/export/saved_model: the same class as Keras on 100.00% of the test images")
-    assert fmnist("export", "nowhere", "--format", "savedmodel").returncode == 64
+    fmnist("export", "nowhere", "--format", "savedmodel", code=64)
