@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Command, Process, Start
+from processes import python
 
 TERMINAL = {"TERM": "xterm", "COLUMNS": "80", "NO_COLOR": "1"}
 BAR = """
@@ -66,9 +67,7 @@ def test_a_quiet_terminal_shows_nothing(tmp_path: Path) -> None:
 
 
 def test_a_log_has_plain_lines_alone(tmp_path: Path) -> None:
-    result = subprocess.run(
-        [sys.executable, "-c", BAR, "INFO", str(tmp_path)], capture_output=True, text=True, check=True
-    )
+    result = python(BAR, "INFO", tmp_path, check=True)
     assert result.stderr.splitlines() == [*(f"epoch {epoch}" for epoch in range(4)), "afterwards"]
 
 

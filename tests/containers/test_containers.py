@@ -12,8 +12,9 @@ from typing import Any
 
 import keras
 import pytest
-from conftest import TINY, Process, Start
-from hosts import ROOT, STRANGER, Host, checkout, docker, podman, public_folder, run
+from conftest import TINY, Start, end
+from hosts import STRANGER, Host, checkout, docker, podman, public_folder, run
+from processes import ROOT
 from searching import table, until
 
 pytestmark = pytest.mark.containers
@@ -52,14 +53,9 @@ def local(tmp_path_factory: pytest.TempPathFactory, start: Start) -> Path:
     """The run folder of a whole run with ENGINE=local and WORKERS=2."""
     folder = tmp_path_factory.mktemp("local")
     for job in (["tune", "--workers", "2"], ["train"]):
-        assert done(start(folder, *job, "--recipe", "smoke", "--run", "run")) == 0
-    assert done(start(folder, "eval", "run")) == 0
+        end(start(folder, *job, "--recipe", "smoke", "--run", "run"), 0)
+    end(start(folder, "eval", "run"), 0)
     return folder / "run"
-
-
-def done(process: Process) -> int:
-    process.communicate(timeout=600)
-    return process.returncode
 
 
 def numbers(folder: Path) -> dict[str, Any]:

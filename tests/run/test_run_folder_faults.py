@@ -8,7 +8,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from conftest import TINY, Start
+from conftest import TINY, Start, end
 from places import KINDS, at_once, put
 
 from fmnist import files
@@ -51,8 +51,7 @@ def write_idx(path: Path, array: np.ndarray) -> None:
 
 def model_of(start: Start, folder: Path, seed: int) -> list[np.ndarray]:
     """What `train` makes of a seed, undisturbed."""
-    with start(folder, "train", *FIXED, "--seed", str(seed)) as process:
-        process.communicate(timeout=600)
+    end(start(folder, "train", *FIXED, "--seed", str(seed)), 0)
     return keras.saving.load_model(folder / f"results/baseline-mlp-seed{seed}" / "model.keras").get_weights()
 
 
@@ -63,13 +62,10 @@ def test_two_trainings_in_one_new_folder(tmp_path: Path, start: Start) -> None:
     for number in range(ROUNDS):
         run = RunDir(tmp_path / f"run{number}")
         jobs = [start(tmp_path, "train", *FIXED, "--seed", str(seed), "--run", run.path) for seed in (0, 1)]
-        lines = []
-        for job in jobs:
-            with job:
-                lines.append(job.communicate(timeout=600)[1])
+        ended = list(map(end, jobs))
         _, seed = run.recipe()
-        assert (jobs[seed].returncode, jobs[1 - seed].returncode) == (0, 64), lines
-        assert f"holds another run (recipe baseline-mlp, seed {seed}" in lines[1 - seed]
+        assert (ended[seed].returncode, ended[1 - seed].returncode) == (0, 64), ended
+        assert f"holds another run (recipe baseline-mlp, seed {seed}" in ended[1 - seed].stderr
         weights = keras.saving.load_model(run.model).get_weights()
         assert all(np.array_equal(one, other) for one, other in zip(weights, expected[seed], strict=True))
 
@@ -83,11 +79,8 @@ def test_two_evaluations_of_one_run(finished: Path, tmp_path: Path, start: Start
         recorded = files.read_json(run.config)
         del recorded["jobs"]["eval"]
         files.write_json(run.config, recorded)
-        jobs = [start(folder, "eval", RUN), start(folder, "eval", RUN, "--tta")]
-        for job in jobs:
-            with job:
-                _, stderr = job.communicate(timeout=600)
-            assert job.returncode == 0, stderr
+        for job in [start(folder, "eval", RUN), start(folder, "eval", RUN, "--tta")]:
+            end(job, 0)
         assert {"train", "tune", "eval", "eval-tta"} <= files.read_json(run.config)["jobs"].keys()
 
 
@@ -101,15 +94,11 @@ def test_a_training_anew_while_the_model_before_is_judged(finished: Path, tmp_pa
         run.metrics.unlink()
         best = files.read_json(run.best)
         files.write_json(run.best, best | {"values": best["values"] | {"training.learning_rate": 0.004}})
-        jobs = [start(folder, "train", "--recipe", "tiny.toml"), start(folder, "eval", RUN)]
-        codes = []
-        for job in jobs:
-            with job:
-                _, stderr = job.communicate(timeout=600)
-            codes.append(job.returncode)
-            assert job.returncode == 0 or "replaced meanwhile" in stderr
-        assert codes[0] == 0
-        ends.add(codes[1])
+        training, judging = start(folder, "train", "--recipe", "tiny.toml"), start(folder, "eval", RUN)
+        end(training, 0)
+        judged = end(judging)
+        assert judged.returncode == 0 or "replaced meanwhile" in judged.stderr
+        ends.add(judged.returncode)
         trained = files.read_json(run.history)["model"]["sha256"]
         assert trained == files.sha256(run.model)
         assert not run.metrics.exists() or files.read_json(run.metrics)["model"]["sha256"] == trained

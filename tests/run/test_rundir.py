@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO
 
 import pytest
+from processes import python
 
 import fmnist.files
 from fmnist.errors import BadInput, Busy
@@ -51,7 +52,7 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
 
 def test_a_result_is_as_public_as_the_umask_says(tmp_path: Path) -> None:
     code = "from pathlib import Path; from fmnist.files import write_json; write_json(Path('result.json'), {})"
-    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, umask=0o027, check=True)
+    python(code, cwd=tmp_path, umask=0o027, check=True)
     assert (tmp_path / "result.json").stat().st_mode & 0o777 == 0o640
 
 
