@@ -5,9 +5,9 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import forked
 import pytest
@@ -16,6 +16,9 @@ from forked import Forked, Prepare
 from processes import Ended
 
 from fmnist import environment
+
+if TYPE_CHECKING:
+    from searching import Search
 
 # As in the jobs, before anything imports TensorFlow. CUDA_VISIBLE_DEVICES=0 in the environment puts the tests on a GPU.
 environment.settle()
@@ -137,6 +140,17 @@ def tiny(tmp_path: Path) -> Path:
     """A folder, where `fmnist` works, with tiny.toml."""
     (tmp_path / "tiny.toml").write_text(TINY)
     return tmp_path
+
+
+@pytest.fixture
+def search(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator["Search"]:
+    """A search of the size that the module's SEARCH tells; what is left of its processes is killed."""
+    from searching import Search, recipe
+
+    found = Search(tmp_path, recipe(**request.module.SEARCH))
+    yield found
+    for left in found.running:
+        left.kill()
 
 
 @pytest.fixture(scope="session")

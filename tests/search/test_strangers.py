@@ -3,7 +3,6 @@
 import shutil
 import socket
 import subprocess
-from collections.abc import Iterator
 from concurrent import futures
 from pathlib import Path
 from typing import Any
@@ -11,24 +10,16 @@ from typing import Any
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from searching import log, recipe, until
+from searching import Search, log, until
 from strangers import CREATE, PROBE, silent_calls
-from test_search_processes import Search
 
 from fmnist.errors import EXIT_BAD_INPUT, BadInput
 from fmnist.search import peers, proof
 from fmnist.search.roles import Role, from_environment
 
+SEARCH = {"trials": 4, "epochs": 3}
 TOKEN = "a-secret-of-some-length"
 CHIEF, WORKER = Role("chief", token=TOKEN), Role("worker-0", token=TOKEN)
-
-
-@pytest.fixture
-def search(tmp_path: Path) -> Iterator[Search]:
-    found = Search(tmp_path, recipe(trials=4, epochs=3))
-    yield found
-    for left in found.running:
-        left.kill()
 
 
 @pytest.mark.parametrize("token", [TOKEN, None], ids=["token", "no token"])
@@ -193,10 +184,8 @@ def test_tls_and_those_who_do_not_speak_it(search: Search, pairs: list[tuple[byt
     search.chief(role=Role("chief", "localhost", None, TOKEN, certificate, key))
     for trusted, reason in (None, "it speaks TLS; set FMNIST_TLS_CERTIFICATE"), (other, "its certificate is not the"):
         refused = search.worker(role=Role("worker-1", token=TOKEN, certificate=trusted))
-        refused.join(20)
-        assert refused.exitcode == EXIT_BAD_INPUT
+        search.ends_alone(refused, EXIT_BAD_INPUT)
         assert reason in log(search.path)
-        search.running.remove(refused)
     search.worker(role=Role("worker-0", token=TOKEN, certificate=certificate))
     search.ends()
     search.is_whole()
@@ -207,17 +196,14 @@ def test_a_worker_with_tls_ends_at_once_before_a_chief_without(
 ) -> None:
     search.chief(role=CHIEF)
     refused = search.worker(role=Role("worker-0", token=TOKEN, certificate=pairs[0][0]))
-    refused.join(20)
-    assert refused.exitcode == EXIT_BAD_INPUT
+    search.ends_alone(refused, EXIT_BAD_INPUT)
     assert "it speaks no TLS" in log(search.path)
 
 
 @pytest.mark.parametrize("token", [None, "another"])
 def test_a_worker_with_another_token_than_the_chiefs_ends_at_once(search: Search, token: str | None) -> None:
     search.chief(role=Role("chief", token=token))
-    refused = search.worker(role=WORKER)
-    refused.join(20)
-    assert refused.exitcode == EXIT_BAD_INPUT
+    search.ends_alone(search.worker(role=WORKER), EXIT_BAD_INPUT)
     assert "does not know this worker's token; give both the same FMNIST_TOKEN_FILE" in log(search.path)
 
 
