@@ -9,13 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import damaging
-import numpy as np
 import pytest
 import refusing
+from images import images
 from searching import Runner, recipe, search
 
 from fmnist import errors, files
-from fmnist.data.dataset import Images
 from fmnist.errors import BadInput
 from fmnist.evaluation import averaging
 from fmnist.evaluation import job as evaluate
@@ -48,10 +47,9 @@ BEFORE = (CALLS["write"], CALLS["make"], CALLS["mkdir"])
 def writers(run: RunDir) -> dict[str, Callable[[], object]]:
     """All that writes into a run folder, by what it writes."""
     claimed, seed = run.recipe()
-    random = np.random.default_rng(0)
-    images = Images(random.integers(0, 256, (20, 28, 28), np.uint8), (np.arange(20) % 10).astype(np.uint8))
+    shown = images(20)
     network = build(claimed.model)
-    said = averaging.probabilities([network], images.images)
+    said = averaging.probabilities([network], shown.images)
     history = {"loss": [1.0], "accuracy": [0.5], "learning_rate": [0.1], "val_accuracy": [0.5]}
     more = config.replace(claimed, {"search.trials": 99})
     state = {"weights": network.get_weights(), "seconds": [1.0]}
@@ -68,7 +66,7 @@ def writers(run: RunDir) -> dict[str, Callable[[], object]]:
         "metrics.json": lambda: files.write_json(run.metrics, {}),
         "evidence.md": lambda: files.write_text(run.path / "evidence.md", "# evidence"),
         "predictions.npz": lambda: evaluate._write_predictions(
-            evaluate._Member(run, claimed, seed, sha256), images, said
+            evaluate._Member(run, claimed, seed, sha256), shown, said
         ),
         # The last one: with the new model the figures of the old one go.
         "model.keras": lambda: train.save(run, claimed, FitResult(network, history, [1.0], 20)),

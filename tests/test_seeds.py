@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import typer
+from images import images
 from searching import SMALL_SPACE, Runner, recipe, search
 
 from fmnist.cli.app import app
 from fmnist.data import dataset
-from fmnist.data.dataset import Images
 from fmnist.devices import choose
 from fmnist.errors import BadInput
 from fmnist.recipe import config
@@ -46,10 +46,8 @@ def test_a_training_and_its_retries(tmp_path: Path, data_dir: Path) -> None:
 
 @pytest.mark.parametrize("name", references.NAMES)
 def test_the_references(name: str) -> None:
-    random = np.random.default_rng(0)
-    images = Images(random.integers(0, 256, (200, 28, 28), np.uint8), np.arange(200, dtype=np.uint8) % 10)
     short = config.replace(references.recipe(name, DataConfig()), {"training.epochs": 300})
-    assert references.fit(short, LARGEST, images, Stop()).n_iter_
+    assert references.fit(short, LARGEST, images(200), Stop()).n_iter_
 
 
 def test_a_larger_one_is_refused(tmp_path: Path) -> None:

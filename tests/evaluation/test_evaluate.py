@@ -2,7 +2,6 @@
 
 import re
 import shutil
-import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,8 @@ import keras
 import numpy as np
 import pytest
 from conftest import Command
+from images import PLAIN, lay
+from test_averaging import by_hand
 
 from fmnist import files
 from fmnist.data import dataset
@@ -33,19 +34,10 @@ def start_run(path: Path, **sections: object) -> RunDir:
     return run
 
 
-def write_idx(path: Path, array: np.ndarray) -> None:
-    path.write_bytes(struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape) + array.tobytes())
-
-
 @pytest.fixture(scope="module")
 def other_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data set of MNIST's layout that is not Fashion-MNIST."""
-    directory = tmp_path_factory.mktemp("other")
-    random = np.random.default_rng(0)
-    for part, n in (("train", 6100), ("t10k", 50)):
-        write_idx(directory / f"{part}-images-idx3-ubyte", random.integers(0, 256, (n, 28, 28), np.uint8))
-        write_idx(directory / f"{part}-labels-idx1-ubyte", np.arange(n, dtype=np.uint8) % 10)
-    return directory
+    return lay(tmp_path_factory.mktemp("other"), PLAIN, train=6100, t10k=50)
 
 
 @pytest.fixture
@@ -88,9 +80,7 @@ def test_evaluate_on_the_real_data(tmp_path: Path, data_dir: Path) -> None:
 
     # The same network in NumPy.
     images, _ = dataset.load_test(data_dir)
-    hidden_kernel, hidden_bias, kernel, bias = network.get_weights()
-    hidden = np.maximum(images.images.reshape(-1, 784) / 255 @ hidden_kernel + hidden_bias, 0)
-    predicted = (hidden @ kernel + bias).argmax(axis=1)
+    predicted = by_hand(network.get_weights(), images.images).argmax(axis=1)
     assert metrics["test"]["accuracy"] == pytest.approx((predicted == images.labels).mean(), abs=2e-4)
 
     with np.load(run.predictions) as arrays:

@@ -16,6 +16,7 @@ import tensorflow as tf
 from damaging import damaged, hashes, outcome
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
+from images import images
 from searching import table
 
 from fmnist import arrays, devices
@@ -140,12 +141,6 @@ class Training:
     """A training of a second, stopped after its first epoch."""
 
     def __init__(self, path: Path) -> None:
-        random = np.random.default_rng(0)
-
-        def images(count: int) -> dataset.Images:
-            pixels = random.integers(0, 256, (count, 28, 28), np.uint8)
-            return dataset.Images(pixels, (np.arange(count) % 10).astype(np.uint8))
-
         self.path = path
         source = dataset.Source(path.parent, {}, False)
         self.trainer = Trainer(dataset.TrainData(images(200), images(50), source), devices.choose("cpu"))

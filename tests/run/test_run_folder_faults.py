@@ -2,13 +2,13 @@
 
 import hashlib
 import shutil
-import struct
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 from conftest import TINY, Start, end
+from images import PLAIN, lay
 from places import KINDS, at_once, put
 
 from fmnist import files
@@ -42,11 +42,6 @@ JOBS = {
     "tune more": "tune --recipe tiny.toml --trials 3",
 }
 RESULTS = ("best.json", "trials.csv", "history.json", "model.keras", "metrics.json", "predictions.npz")
-
-
-def write_idx(path: Path, array: np.ndarray) -> None:
-    path.parent.mkdir(exist_ok=True)
-    path.write_bytes(struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape) + array.tobytes())
 
 
 def model_of(start: Start, folder: Path, seed: int) -> list[np.ndarray]:
@@ -130,10 +125,7 @@ def end_of(command: str) -> str | None:
 def judged(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run of a small data set, and a copy of it, with the figures of every `eval`."""
     folder = tmp_path_factory.mktemp("judged")
-    random = np.random.default_rng(0)
-    for part, size in (("train", 7000), ("t10k", 100)):
-        write_idx(folder / f"data/{part}-images-idx3-ubyte", random.integers(0, 256, (size, 28, 28), np.uint8))
-        write_idx(folder / f"data/{part}-labels-idx1-ubyte", (np.arange(size) % 10).astype(np.uint8))
+    lay(folder / "data", PLAIN, train=7000, t10k=100)
     np.save(folder / "shoe.npy", np.eye(28, dtype=np.uint8) * 255)
     (folder / "tiny.toml").write_text(TINY)
     with pytest.MonkeyPatch.context() as patch:
