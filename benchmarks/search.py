@@ -1,6 +1,5 @@
 """The search's figures: what a chief costs, how busy it keeps its workers, and the loop around the training."""
 
-import argparse
 import logging
 import multiprocessing
 import os
@@ -22,7 +21,7 @@ from fmnist.run.folder import RunDir
 from fmnist.signals import Stop
 
 from . import machine
-from .output import publish
+from .output import options, publish
 from .simulation import simulate
 from .table import Figure, speedup
 
@@ -182,22 +181,15 @@ def _case(of: Recipe) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks search", description=__doc__)
+    parser = options("search", __doc__, pairs=5)
     measurements = {function.__name__: function for function in (chief, stock, workers)}
     parser.add_argument("--only", nargs="+", choices=measurements, default=list(measurements), help="what to measure")
-    parser.add_argument("--pairs", type=int, default=5, help="samples of each alternative [%(default)s]")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a key of tuned-mlp")
-    parser.add_argument("--out", type=Path, default=Path("results"), help="folder of the JSON file [%(default)s]")
     arguments = parser.parse_args()
     of = config.load("tuned-mlp", arguments.set)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     here = machine.describe()
     figures: list[Figure] = []
     with tempfile.TemporaryDirectory() as folder:
         for name in arguments.only:
             figures += measurements[name](Path(folder), of, arguments.pairs)
     publish("search", here, figures, arguments.out)
-
-
-if __name__ == "__main__":
-    main()

@@ -181,12 +181,12 @@ def diary(path: Path) -> list[tuple[str, int, str]]:
     return [(trial, int(epoch), name) for trial, epoch, name in map(str.split, lines)]
 
 
-def until(condition: Callable[[], object], seconds: float = 30.0) -> None:
-    """Wait for a condition."""
+def until(condition: Callable[[], object], seconds: float = 30.0, pause: float = 0.005) -> None:
+    """Wait for a condition, and ask for it at such intervals."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.005)
+        time.sleep(pause)
 
 
 class Search:
@@ -199,12 +199,13 @@ class Search:
         self.addresses: set[str] = set()
         search(path / "whole", of, Runner())
 
-    def chief(self, **kwargs: Any) -> BaseProcess:
+    def chief(self, wait: bool = True, **kwargs: Any) -> BaseProcess:
         # What an earlier chief wrote must not be taken for the word of this one.
         RunDir(self.path).chief.unlink(missing_ok=True)
         started = self._start(chief, **kwargs)
-        until(self.address)
-        self.addresses.add(self.address())
+        if wait:
+            until(self.address)
+            self.addresses.add(self.address())
         return started
 
     def worker(self, name: str = "worker-0", role: Role | None = None, **kwargs: Any) -> BaseProcess:

@@ -56,16 +56,8 @@ class Node:
         # On a machine without a GPU.
         assert set(container["resources"]["limits"]) <= {"memory", "nvidia.com/gpu"}
         entrypoint, *command = container["command"]
-        podman(
-            "run",
-            "--detach",
-            f"--name={name}",
-            f"--entrypoint={entrypoint}",
-            *options,
-            IMAGE,
-            *command,
-            *container["args"],
-        )
+        options += ["--detach", f"--name={name}", f"--entrypoint={entrypoint}"]
+        podman("run", *options, IMAGE, *command, *container["args"])
         self.containers.append(name)
         return name
 

@@ -44,29 +44,9 @@ def test_a_saved_model_says_the_same_and_names_nothing_that_older_versions_of_ke
     with zipfile.ZipFile(tmp_path / "model.keras") as file:
         written = json.loads(file.read("config.json"))
     known = {
-        "name",
-        "trainable",
-        "dtype",
-        "units",
-        "activation",
-        "use_bias",
-        "rate",
-        "seed",
-        "noise_shape",
-        "data_format",
-    }
-    known |= {
-        "batch_shape",
-        "sparse",
-        "ragged",
-        "scale",
-        "offset",
-        "axis",
-        "momentum",
-        "epsilon",
-        "center",
-        "synchronized",
-    }
+        "name", "trainable", "dtype", "units", "activation", "use_bias", "rate", "seed", "noise_shape", "data_format",
+        "batch_shape", "sparse", "ragged", "scale", "offset", "axis", "momentum", "epsilon", "center", "synchronized",
+    }  # fmt: skip
     for layer in written["config"]["layers"]:
         others = {key for key in layer["config"] if not key.endswith(("_regularizer", "_constraint"))}
         assert others <= known

@@ -4,6 +4,8 @@ import json
 import re
 import shutil
 import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import keras_tuner
@@ -82,24 +84,27 @@ def test_one_seed_gives_one_search_and_another_seed_another(tmp_path: Path) -> N
     assert table(tmp_path / "a") != table(tmp_path / "c")
 
 
+def together_at_work(chief: Chief, runners: Sequence[Runner]) -> None:
+    """Workers w0, w1, ..., each in a thread of its own, to the end of the search."""
+    with ThreadPoolExecutor(len(runners)) as pool:
+        ends = [pool.submit(work, chief, f"w{n}", runner, Stop()) for n, runner in enumerate(runners)]
+        for end in ends:
+            end.result(timeout=60)
+
+
 @pytest.mark.parametrize("oracle", ["random", "hyperband"])
 def test_several_workers_share_one_search(tmp_path: Path, oracle: str) -> None:
     of = recipe(oracle, trials=12, epochs=4)
     chief = Chief(RunDir(tmp_path / "four"), of, 0)
-    together = threading.Barrier(4)
+    meeting = threading.Barrier(4)
 
     class Meeting(Runner):
         def __call__(self, trial: TrialRequest, report: Report) -> None:
             if int(trial.trial_id) < 4:
-                together.wait(timeout=30)  # all four workers have a trial at once
+                meeting.wait(timeout=30)  # all four workers have a trial at once
             super().__call__(trial, report)
 
-    threads = [threading.Thread(target=work, args=(chief, f"w{n}", Meeting(), Stop())) for n in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(timeout=60)
-    assert not any(thread.is_alive() for thread in threads)
+    together_at_work(chief, [Meeting() for _ in range(4)])
     assert chief.finished
     assert {row["worker"] for row in chief.rows()} == {"w0", "w1", "w2", "w3"}
     if oracle == "random":
@@ -173,11 +178,7 @@ def test_hyperband_trains_the_winners_of_a_space_that_is_used_up(tmp_path: Path,
     of = recipe("hyperband", SIX, trials=50, epochs=15)
     runner = Scoring(failed)
     chief = Chief(RunDir(tmp_path), of, 0)
-    threads = [threading.Thread(target=work, args=(chief, f"w{n}", runner, Stop())) for n in range(workers)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(timeout=60)
+    together_at_work(chief, [runner] * workers)
     assert chief.finished
     assert status.search_finished(RunDir(tmp_path), of)
     rounds: dict[int, list[TrialRequest]] = {}

@@ -1,6 +1,7 @@
 """`make submit CLUSTER=slurm` on a real cluster of two nodes, from the submission to the report."""
 
 import contextlib
+import functools
 import json
 import os
 import re
@@ -9,14 +10,14 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import clusters
 import numpy as np
 import pytest
+import searching
 from clusters import IMAGE, need_image, podman
 from processes import ROOT
 
@@ -24,6 +25,7 @@ pytestmark = pytest.mark.slurm
 
 SHORT = "data.train_limit=2000 search.epochs=1 training.epochs=1"
 ENDLESS = "data.train_limit=2000 search.epochs=100000 training.early_stopping.patience=100000"
+until = functools.partial(searching.until, seconds=120, pause=0.1)
 SEARCHED = {"trials.csv", "best.json"}
 TRAINED = {"config.json", "model.keras", "history.json", "metrics.json", "report.html"}
 
@@ -48,7 +50,7 @@ def results(tmp_path: Path) -> Iterator[Path]:
     yield tmp_path
     for run in tmp_path.glob("*/jobs/slurm.json"):
         subprocess.run(["scancel", "--quiet", *json.loads(run.read_bytes()).values()], check=True)
-    until(lambda: not slurm("squeue", "--noheader"))
+    until_idle()
 
 
 def make(verb: str, results: Path, *variables: str, **options: Any) -> "subprocess.CompletedProcess[str]":
@@ -84,11 +86,8 @@ def start_soon(job: str, *changes: str) -> None:
     slurm("scontrol", "update", f"JobId={job}", *changes, "StartTime=now+3")
 
 
-def until(condition: Callable[[], object], seconds: float = 120.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"waited in vain\n{slurm('squeue')}"
-        time.sleep(0.1)
+def until_idle(seconds: float = 120) -> None:
+    until(lambda: not slurm("squeue", "--noheader"), seconds=seconds)
 
 
 def log(results: Path, name: str) -> str:
@@ -122,7 +121,7 @@ def environments(results: Path) -> dict[str, dict[str, str]]:
 
 
 def assert_complete(results: Path, files: set[str] = SEARCHED | TRAINED) -> None:
-    until(lambda: not slurm("squeue", "--noheader"), 300)
+    until_idle(300)
     ids = json.loads((results / "run" / "jobs" / "slurm.json").read_bytes())
     assert {path.name for path in (results / "run").iterdir()} >= files, "\n".join(map(facts, ids.values()))
     assert processes(results) == []
@@ -177,7 +176,7 @@ def test_without_its_chief_the_pipeline_ends(results: Path) -> None:
     assert len({(worker["SLURMD_NODENAME"], worker["CUDA_VISIBLE_DEVICES"]) for worker in workers}) == 2
     assert {worker["CUDA_VISIBLE_DEVICES"] for worker in workers} <= {"0", "1"}
     slurm("scancel", ids["chief"])
-    until(lambda: not slurm("squeue", "--noheader"))
+    until_idle()
     assert state(ids["workers"]) == "CANCELLED"
     assert state(ids["train"]) == state(ids["eval"]) == "CANCELLED"
     assert processes(results) == []
@@ -369,7 +368,7 @@ trials = 1
 def test_a_search_that_fails_stops_the_pipeline(results: Path, tmp_path: Path) -> None:
     (tmp_path / "own.toml").write_text(DIVERGING)
     ids = submit(results, f"RECIPE={tmp_path}/own.toml")
-    until(lambda: not slurm("squeue", "--noheader"))
+    until_idle()
     assert "ExitCode=1:0" in facts(ids["chief"])
     assert [state(ids[name]) for name in ("train", "eval", "report")] == ["CANCELLED"] * 3
     assert not (results / "run" / "model.keras").exists()
@@ -382,7 +381,7 @@ def test_workers_with_bad_input_are_not_requeued_and_end_the_search(
     ids = submit(results, "WORKERS=2", f"SET={SHORT}", f"DATA={tmp_path}/data")
     # Long before a worker has imported what it reads the data with.
     shutil.rmtree(tmp_path / "data")
-    until(lambda: not slurm("squeue", "--noheader"))
+    until_idle()
     assert set(re.findall(r"ExitCode=(\S+)", facts(ids["workers"]))) == {"64:0"}, logs(results)
     assert set(re.findall(r"Restarts=(\d)", facts(ids["workers"]))) == {"0"}
     assert state(ids["chief"]) == state(ids["train"]) == "CANCELLED"
