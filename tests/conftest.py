@@ -80,6 +80,14 @@ def data_dir() -> Path:
 
 
 @pytest.fixture(scope="session")
+def other_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data set of MNIST's layout that is not Fashion-MNIST."""
+    from images import PLAIN, lay
+
+    return lay(tmp_path_factory.mktemp("other"), PLAIN, train=8100, t10k=50)
+
+
+@pytest.fixture(scope="session")
 def start_anew(data_dir: Path) -> Start:
     """As `start`, by an interpreter of its own: for what a process does from its first line on."""
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import copy
-import hashlib
 import io
 import json
 import random
@@ -180,7 +179,3 @@ def outcome(reader: Reader) -> str:
     assert len(line) < MOST_CHARACTERS
     assert time.monotonic() - begin < MOST_SECONDS
     return said
-
-
-def hashes(folder: Path) -> dict[str, str]:
-    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.rglob("*") if path.is_file()}

@@ -48,6 +48,11 @@ def program(path: Path, text: str) -> Path:
     return path
 
 
+def contents(folder: Path) -> dict[str, bytes]:
+    """Return what each file below holds, by its path from there."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
 def is_gone(pid: int) -> bool:
     """Tell whether the process has ended, also where nobody has asked how."""
     try:

@@ -1,8 +1,6 @@
 """The jobs as real processes on the real data, from the search to the report."""
 
 import functools
-import gzip
-import hashlib
 import json
 import os
 import re
@@ -12,9 +10,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from conftest import Command
+from processes import contents
 
 from fmnist.run.folder import read_trials
 from fmnist.search import trial
@@ -23,24 +21,9 @@ from fmnist.training import epoch as program
 TINY = ("--recipe", "tiny.toml")
 
 
-def hashes(run: Path) -> dict[str, str]:
-    """Of every result; `search` and `checkpoint` are the jobs' own business."""
-    results = (path for path in run.rglob("*") if path.is_file() and path.relative_to(run).parts[0] != "search")
-    return {str(path.relative_to(run)): hashlib.sha256(path.read_bytes()).hexdigest() for path in results}
-
-
-@pytest.fixture(scope="module")
-def other_data(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> Path:
-    """The images of Fashion-MNIST, rolled by half their width: a data set of that layout, and another one."""
-    folder = tmp_path_factory.mktemp("other")
-    for part in ("train", "t10k"):
-        name = f"{part}-images-idx3-ubyte"
-        with gzip.open(data_dir / f"{name}.gz") as file:
-            header, pixels = file.read(16), np.frombuffer(file.read(), np.uint8)
-        (folder / name).write_bytes(header + np.roll(pixels.reshape(-1, 28, 28), 14, axis=2).tobytes())
-        labels = f"{part}-labels-idx1-ubyte.gz"
-        (folder / labels).symlink_to(data_dir / labels)
-    return folder
+def results(run: Path) -> dict[str, bytes]:
+    """What every file holds, but for those of `search`, which are the jobs' own business."""
+    return {name: content for name, content in contents(run).items() if not name.startswith("search/")}
 
 
 def test_the_run_folder_holds_what_the_design_lists(finished: Path) -> None:
@@ -61,13 +44,13 @@ def test_the_run_folder_holds_what_the_design_lists(finished: Path) -> None:
 
 
 def test_finished_jobs_say_so_and_change_nothing(run: Path, tmp_path: Path, fmnist: Command) -> None:
-    before = hashes(tmp_path / run)
+    before = results(tmp_path / run)
     for job in (["tune", *TINY], ["train", *TINY], ["eval", run]):
         assert "finished" in fmnist(*job).stderr
     result = fmnist("report", run)
     assert "test images are classified correctly" in result.stdout
     assert "tiny, seed 0" in result.stdout
-    assert hashes(tmp_path / run) == before
+    assert results(tmp_path / run) == before
 
 
 def test_more_trials_go_on_with_the_search(run: Path, tmp_path: Path, fmnist: Command) -> None:
@@ -101,10 +84,10 @@ def test_the_model_loads_with_stock_keras_alone(finished: Path) -> None:
 def test_eval_alone_reads_the_test_set(run: Path, tmp_path: Path, train_files: Path, fmnist: Command) -> None:
     """The fixture `finished` has searched and trained without it."""
     (tmp_path / run / "metrics.json").unlink()
-    before = hashes(tmp_path / run)
+    before = results(tmp_path / run)
     result = fmnist("eval", run, "--data", train_files, code=64)
     assert f"no t10k-images-idx3-ubyte.gz in {train_files}" in result.stderr
-    assert hashes(tmp_path / run) == before
+    assert results(tmp_path / run) == before
 
 
 def test_a_fixed_recipe_and_another_data_set_which_is_told_apart(
@@ -118,19 +101,19 @@ def test_a_fixed_recipe_and_another_data_set_which_is_told_apart(
     assert report.startswith("*** NOT FASHION-MNIST")
     assert "0.8100" not in report
 
-    before = hashes(tmp_path / "own")
+    before = results(tmp_path / "own")
     result = fmnist("eval", "own", code=64)
     assert "train-images-idx3-ubyte is not the file that `train` of the run in own read" in result.stderr
-    assert hashes(tmp_path / "own") == before
+    assert results(tmp_path / "own") == before
 
 
 def test_a_training_takes_the_data_of_its_search(run: Path, tmp_path: Path, other_data: Path, fmnist: Command) -> None:
     (tmp_path / run / "model.keras").unlink()
-    before = hashes(tmp_path / run)
+    before = results(tmp_path / run)
     result = fmnist("train", *TINY, "--data", other_data, code=64)
     assert "train-images-idx3-ubyte is not the file that `tune`" in result.stderr
     assert len(result.stderr.splitlines()) == 1
-    assert hashes(tmp_path / run) == before
+    assert results(tmp_path / run) == before
 
 
 COMMANDS = ["data", "tune", "train", "eval", "report", "predict", "export", "evidence", "devices"]

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 from conftest import Command
-from processes import Ended, python
-from test_bad_input import hashes, refused
+from processes import Ended, contents, python
+from test_bad_input import refused
 
 SLOW = {"tensorflow", "keras", "keras_tuner"}
 # As `python -m fmnist`; at the end stderr names what it imported.
@@ -62,7 +62,12 @@ def test_the_evidence_that_is_there(run: Path, tmp_path: Path, fmnist: Command) 
         ("tune --recipe typo.toml", ["typo.toml", "'training.epoch'; did you mean 'training.epochs'?"]),
         ("train --set training.batchsize=2", ["'training.batchsize'; did you mean 'training.batch_size'?"]),
         ("train --set training.epochs=0", ["training.epochs", "greater than 0, not 0"]),
-        ("train --recipe tiny.toml --seed 1 --run results/tiny-seed0", ["holds another run"]),
+        (
+            "train --recipe tiny.toml --seed 1 --run results/tiny-seed0",
+            ["tiny-seed0 holds another run (recipe tiny, seed 0; it differs in seed); choose another with --run"],
+        ),
+        ("tune --recipe tiny.toml --set training.batch_size=64", ["it differs in training.batch_size"]),
+        ("tune --status nowhere", ["nowhere holds no run"]),
         ("train --recipe tiny.toml --run new", ["best.json is missing"]),
         ("train --recipe baseline-mlp --data nowhere", ["nowhere"]),
         ("train --recipe baseline-mlp --devices gpus", ["--devices gpus: write auto, cpu, gpu"]),
@@ -71,13 +76,15 @@ def test_the_evidence_that_is_there(run: Path, tmp_path: Path, fmnist: Command) 
         ("tune --recipe tiny.toml --run new --set search.space.x.values=[1]", ["x"]),
         ("tune --recipe baseline-mlp --trials 3", ["recipe baseline-mlp is fixed: it has no [search]"]),
         ("data --data nowhere", ["no train-images-idx3-ubyte.gz in nowhere", "--data"]),
-        ("eval nowhere", ["nowhere holds no run"]),
+        ("eval nowhere", ["nowhere holds no run; start one with `fmnist tune` or `fmnist train`"]),
         ("eval results/tiny-seed0 --data nowhere", ["nowhere"]),
         ("eval results/tiny-seed0 results/tiny-seed0 --ensemble", ["is named twice"]),
+        ("eval results/tiny-seed0 other", ["several runs: add --ensemble"]),
+        ("eval results/tiny-seed0 --output here.json", ["--output goes with --ensemble"]),
         ("report nowhere", ["nowhere holds no run; start one with `fmnist tune` or `fmnist train`"]),
         (f"report {'a' * 300}", ["File name too long"]),
         ("predict none.png --run results/tiny-seed0", ["none.png"]),
-        ("predict none.png --run nowhere", ["holds no trained model"]),
+        ("predict none.png --run nowhere", ["nowhere holds no trained model; run `fmnist train` first"]),
         ("export results/tiny-seed0 --format torch", ["--format torch: choose one of"]),
         ("export nowhere --format onnx", ["nowhere holds no run"]),
         ("evidence --recipe tuned_mlp", ["unknown recipe 'tuned_mlp'; did you mean 'tuned-mlp'?"]),
@@ -89,7 +96,7 @@ def test_the_evidence_that_is_there(run: Path, tmp_path: Path, fmnist: Command) 
 def test_what_cannot_be_obeyed(run: Path, tmp_path: Path, arguments: str, parts: list[str]) -> None:
     (tmp_path / "broken.toml").write_text("[training")
     (tmp_path / "typo.toml").write_text('description = "typo"\ntraining.epoch = 3')
-    before = hashes(tmp_path)
+    before = contents(tmp_path)
     refused(answer(tmp_path, *arguments.split()), *parts)
-    assert hashes(tmp_path) == before
+    assert contents(tmp_path) == before
     assert not (tmp_path / "new").exists()

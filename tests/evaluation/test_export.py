@@ -123,4 +123,3 @@ def test_a_missing_package_and_an_unknown_format_are_named(
 def test_the_command_prints_the_agreement(run: Path, fmnist: Command) -> None:
     result = fmnist("export", run, "--format", "savedmodel")
     assert result.stdout.startswith(f"{run}/export/saved_model: the same class as Keras on 100.00% of the test images")
-    fmnist("export", "nowhere", "--format", "savedmodel", code=64)

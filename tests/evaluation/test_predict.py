@@ -216,5 +216,3 @@ def test_the_command_prints_three_classes_or_json_and_refuses_in_one_line(
     result = fmnist("predict", "shoe.png", "tiny.toml", "--run", run, code=64)
     assert result.stdout == ""
     assert result.stderr == "fmnist: tiny.toml is no image that can be read; give PNG, JPEG, IDX or NPY\n"
-    result = fmnist("predict", "shoe.png", "--run", "nowhere", code=64)
-    assert result.stderr.startswith("fmnist: nowhere holds no trained model; run `fmnist train` first")

@@ -16,7 +16,7 @@ import pytest
 import searching
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from keras_tuner.src import protos
-from processes import python
+from processes import contents, python
 from searching import Search, diary, log, process, recipe, table, until
 
 from fmnist.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED
@@ -303,7 +303,7 @@ def test_garbage_on_the_port_ends_nothing(search: Search) -> None:
 
 def test_a_stranger_changes_nothing(search: Search) -> None:
     search.chief(role=Role("chief", token="secret"))
-    before = {path: path.read_bytes() for path in search.path.rglob("*") if path.is_file()}
+    before = contents(search.path)
     with search.call() as channel:
         stub, of = protos.get_service_grpc().OracleStub(channel), protos.get_service()
         for metadata in ((), (("authorization", "Bearer wrong"),), (("authorization", "Bearer "),)):
@@ -312,7 +312,7 @@ def test_a_stranger_changes_nothing(search: Search) -> None:
             assert refusal.value.code() == grpc.StatusCode.UNAUTHENTICATED
             with pytest.raises(grpc.RpcError):
                 channel.unary_unary("/keras_tuner.Oracle/CreateTrial")(bytes(2**19), metadata=metadata, timeout=10)
-    assert {path: path.read_bytes() for path in search.path.rglob("*") if path.is_file()} == before
+    assert contents(search.path) == before
     assert log(search.path).count("wrong or no token") == 1
     search.ends_alone(search.worker(role=Role("worker-9", token="guess")), EXIT_BAD_INPUT)
     search.worker(role=Role("worker-0", token="secret"))

@@ -49,7 +49,3 @@ def test_a_search_whose_every_trial_fails_ends_with_one_line(tiny: Path, fmnist:
     ended = fmnist("tune", "--recipe", "tiny.toml", "--workers", workers, *hopeless, code=1)
     assert ended.stderr.splitlines()[-1].startswith("fmnist: all 1 trials of the search failed; the last one: ")
     assert "Traceback" not in ended.stderr
-
-
-def test_there_is_no_status_without_a_search(fmnist: Command) -> None:
-    fmnist("tune", "--status", "nothing", code=64)
