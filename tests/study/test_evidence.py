@@ -27,7 +27,7 @@ from fmnist.signals import Stop
 from fmnist.study import baselines as references
 from fmnist.study import job as evidence
 from fmnist.study import table as evidence_table
-from fmnist.study.table import Row
+from fmnist.study.table import Judged, Row
 
 OWN = """
 description = "trainings of seconds"
@@ -242,6 +242,6 @@ def test_the_commit_of_the_trainings(
         recorded = files.read_json(run.config)
         recorded["jobs"]["train"]["revision"] = revision
         files.write_json(run.config, recorded)
-    rows = [Row(run.path.name, [files.read_json(run.metrics)], [[run]]) for run in runs]
+    rows = [Row(run.path.name, [Judged(files.read_json(run.metrics), [run])]) for run in runs]
     assert evidence_table.provenance(rows) == expected
     assert all(line in evidence_table.markdown(rows) for line in expected)

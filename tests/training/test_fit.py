@@ -87,7 +87,7 @@ def stock(config: ModelConfig, optimizer: Any, small: TrainData, **hooks: Any) -
     optimizer.exclude_from_weight_decay(excluded)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(optimizer, loss, metrics=["accuracy"])
-    calls = {name: lambda batch, _logs, hook=hook: hook(model, batch) for name, hook in hooks.items()}
+    calls = {name: lambda batch, logs, hook=hook: hook(model, batch) for name, hook in hooks.items()}
     callback = keras.callbacks.LambdaCallback(**calls)
     images, labels = small.train.images, small.train.labels
     model.fit(images, labels, batch_size=128, shuffle=False, verbose=0, callbacks=[callback])
