@@ -1,14 +1,12 @@
 """The search's figures: what a chief costs, how busy it keeps its workers, and the loop around the training."""
 
 import logging
-import multiprocessing
 import os
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -17,7 +15,7 @@ from searching import until
 
 from fmnist.recipe import config
 from fmnist.recipe.schema import Recipe
-from fmnist.run.folder import RunDir
+from fmnist.run.folder import RunDir, read_trials
 from fmnist.signals import Stop
 
 from . import machine
@@ -128,20 +126,10 @@ def seconds_a_trial(folder: Path, of: Recipe, workers: int) -> float:
     ) as job:
         until(run.trials.exists, 300)
         begin = time.perf_counter()
-        until(lambda: "RUNNING" not in run.trials.read_text() and _ended(run) == settings.trials, 3600)
+        until(lambda: [row["status"] for row in read_trials(run.trials)] == ["COMPLETED"] * settings.trials, 3600)
         end = time.perf_counter()
     assert job.returncode == 0
     return (end - begin) / settings.trials
-
-
-def _ended(run: RunDir) -> int:
-    return sum("COMPLETED" in line for line in run.trials.read_text().splitlines())
-
-
-def _alone(function: Callable[..., Any], *args: Any) -> Any:
-    """The result of a call in a process of its own."""
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as executor:
-        return executor.submit(function, *args).result()
 
 
 def chief(folder: Path, of: Recipe, count: int) -> Iterator[Figure]:
@@ -155,10 +143,10 @@ def chief(folder: Path, of: Recipe, count: int) -> Iterator[Figure]:
 def stock(folder: Path, of: Recipe, count: int) -> Iterator[Figure]:
     ours, epochs, theirs = [], [], []
     for n in range(count):
-        seconds, trained = _alone(our_search, folder / f"{n}-ours", of)
+        seconds, trained = machine.alone(our_search, folder / f"{n}-ours", of)
         ours.append(seconds)
         epochs.append(trained)
-        theirs.append(_alone(stock_search, folder / f"{n}-stock", of))
+        theirs.append(machine.alone(stock_search, folder / f"{n}-stock", of))
         logger.info("search: %.1f s, its epochs %.1f s, stock %.1f s", ours[-1], epochs[-1], theirs[-1])
     around = tuple(a / b - 1 for a, b in zip(ours, epochs, strict=True))
     yield Figure("time around the training, of it", _case(of), "<= 0.05", tuple(ours), tuple(epochs), around)

@@ -35,6 +35,9 @@ Process = Forked | subprocess.Popen[str]
 Start = Callable[..., Process]
 Command = Callable[..., Ended]
 
+FIXED = ("--recipe", "baseline-mlp", "--set", "data.train_limit=2000", "--set", "training.epochs=1")
+RUN = Path("results", "tiny-seed0")
+"""Of the recipe that is next, in the folder of the tests or of the fixture `finished`."""
 TINY = """
 description = "a search of two trials and a training of seconds"
 
@@ -190,12 +193,11 @@ def finished(tmp_path_factory: pytest.TempPathFactory, train_files: Path, data_d
     """A folder with tiny.toml and its run, in results/tiny-seed0, after each job; `eval` alone had the test set."""
     folder = tmp_path_factory.mktemp("finished")
     (folder / "tiny.toml").write_text(TINY)
-    run = "results/tiny-seed0"
     jobs = {
         ("tune", "--recipe", "tiny.toml"): train_files,
         ("train", "--recipe", "tiny.toml"): train_files,
-        ("eval", run): data_dir,
-        ("report", run): data_dir,
+        ("eval", str(RUN)): data_dir,
+        ("report", str(RUN)): data_dir,
     }
     for job, data in jobs.items():
         end(start(folder, *job, FMNIST_DATA=str(data)), 0)
@@ -206,4 +208,4 @@ def finished(tmp_path_factory: pytest.TempPathFactory, train_files: Path, data_d
 def run(finished: Path, tmp_path: Path) -> Path:
     """A copy of the finished run, with tiny.toml, where `fmnist` works; the path is relative to there."""
     shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
-    return Path("results", "tiny-seed0")
+    return RUN

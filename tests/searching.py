@@ -149,21 +149,17 @@ def worker(
         with open(f"/var/run/netns/{network}") as namespace:
             assert ctypes.CDLL(None).setns(namespace.fileno(), 0) == 0
     stop = stop_on_signals()
-    client.join(RunDir(path), of, role, Stopping(Paced(path, role.id, seconds, fail), stop), stop, patience)
+    runner = Paced(path, role.id, seconds, fail)
 
-
-class Stopping:
-    """As the real training: a stop ends a trial at the end of an epoch."""
-
-    def __init__(self, runner: Paced, stop: Stop) -> None:
-        self.runner, self.stop = runner, stop
-
-    def __call__(self, trial: TrialRequest, report: Report) -> None:
+    def run(trial: TrialRequest, report: Report) -> None:
         def then_stop(epoch: int, metrics: Mapping[str, float]) -> None:
             report(epoch, metrics)
-            self.stop.check()
+            # As the real training: a stop ends a trial at the end of an epoch.
+            stop.check()
 
-        self.runner(trial, then_stop)
+        runner(trial, then_stop)
+
+    client.join(RunDir(path), of, role, run, stop, patience)
 
 
 def _beside(path: Path, name: str) -> Path:
@@ -210,6 +206,9 @@ class Search:
 
     def worker(self, name: str = "worker-0", role: Role | None = None, **kwargs: Any) -> BaseProcess:
         return self._start(worker, role=role or Role(name), **kwargs)
+
+    def workers(self, **kwargs: Any) -> list[BaseProcess]:
+        return [self.worker(f"worker-{number}", **kwargs) for number in range(2)]
 
     def ends_alone(self, process: BaseProcess, code: int) -> None:
         """Check that this process ends by itself, whatever the others do."""

@@ -10,11 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import Command
+from conftest import FIXED, Command
 from processes import Ended, contents
 
 OWN = ("--recipe", "tiny.toml")
-FIXED = ("--recipe", "baseline-mlp", "--set", "data.train_limit=2000", "--set", "training.epochs=1")
 
 
 def refused(result: Ended, *parts: str) -> None:
@@ -34,7 +33,8 @@ def mounted(folder: Path, options: str) -> Iterator[None]:
     try:
         yield
     finally:
-        subprocess.run(["umount", folder], check=True)
+        # Lazily: where a test fails, its processes are still there.
+        subprocess.run(["umount", "--lazy", folder], check=True)
 
 
 @pytest.mark.parametrize("where", ["in the place of a file", "read-only"])

@@ -12,17 +12,8 @@ from processes import program, python
 
 from fmnist import devices
 
-RECIPE = """
-description = "small, with batch normalisation and an uneven last batch"
-[data]
-train_limit = 2000
-[model]
-hidden = [64, 32]
-batch_normalization = true
-[training]
-epochs = 2
-batch_size = 96
-"""
+# Batch normalisation, and an uneven last batch.
+SETTINGS = "data.train_limit=2000 training.epochs=2 training.batch_size=96 model.batch_normalization=true"
 
 
 @pytest.mark.parametrize(
@@ -51,11 +42,11 @@ def test_devices_that_are_not_there_leave_no_folder(tiny: Path, fmnist: Command,
 
 
 def test_several_devices_equal_one(fmnist: Command, tmp_path: Path) -> None:
-    (tmp_path / "small.toml").write_text(RECIPE)
+    options = [f"--set={setting}" for setting in SETTINGS.split()]
     weights = []
     for choice in ("cpu", "cpu:2", "cpu:4"):
         run = tmp_path / choice.replace(":", "")
-        fmnist("train", "--recipe", "small.toml", "--run", run, "--devices", choice)
+        fmnist("train", "--recipe", "baseline-mlp", *options, "--run", run, "--devices", choice)
         weights.append(keras.models.load_model(run / "model.keras").get_weights())
     for several in weights[1:]:
         for one, other in zip(weights[0], several, strict=True):

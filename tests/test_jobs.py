@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Command
+from conftest import FIXED, RUN, Command
 from processes import contents
 
 from fmnist.run.folder import read_trials
@@ -27,7 +27,7 @@ def results(run: Path) -> dict[str, bytes]:
 
 
 def test_the_run_folder_holds_what_the_design_lists(finished: Path) -> None:
-    run = finished / "results" / "tiny-seed0"
+    run = finished / RUN
     names = {path.name for path in run.iterdir()}
     listed = "config.json search trials.csv best.json tb checkpoint history.json model.keras metrics.json "
     listed += "predictions.npz report.html"
@@ -75,7 +75,7 @@ def test_the_model_loads_with_stock_keras_alone(finished: Path) -> None:
         "logits = keras.models.load_model(sys.argv[1])(numpy.zeros((3, 28, 28), numpy.uint8))\n"
         "print(logits.shape, logits.dtype.name)"
     )
-    model = finished / "results" / "tiny-seed0" / "model.keras"
+    model = finished / RUN / "model.keras"
     command = [sys.executable, "-I", "-c", script, str(model)]
     result = subprocess.run(command, cwd="/", capture_output=True, text=True)
     assert result.stdout == "(3, 10) float32\n", result.stderr
@@ -93,7 +93,7 @@ def test_eval_alone_reads_the_test_set(run: Path, tmp_path: Path, train_files: P
 def test_a_fixed_recipe_and_another_data_set_which_is_told_apart(
     tmp_path: Path, other_data: Path, fmnist: Command
 ) -> None:
-    own = ["--recipe", "baseline-mlp", "--set", "data.train_limit=2000", "--set", "training.epochs=1", "--run", "own"]
+    own = (*FIXED, "--run", "own")
     assert fmnist("tune", *own).stderr == "recipe baseline-mlp is fixed: there is nothing to search\n"
     fmnist("train", *own, FMNIST_DATA=str(other_data))
     fmnist("eval", "own", "--data", other_data)
@@ -157,25 +157,10 @@ def test_the_version_is_the_packages(fmnist: Command) -> None:
     assert fmnist("--version").stdout == f"{package.__version__}\n"
 
 
-def test_a_trial_whose_loss_is_no_number_has_failed_and_the_search_goes_on(tmp_path: Path, fmnist: Command) -> None:
-    (tmp_path / "steep.toml").write_text(
-        """
-description = "one learning rate that learns and one that diverges"
-[data]
-train_limit = 2000
-[model]
-hidden = [16]
-[training]
-optimizer = "sgd"
-[search]
-trials = 2
-epochs = 1
-[search.space]
-"training.learning_rate" = { values = [0.01, 1e30] }
-"""
-    )
-    fmnist("tune", "--recipe", "steep.toml", "--run", "run")
-    outcome = {float(trial["training.learning_rate"]): trial for trial in read_trials(tmp_path / "run" / "trials.csv")}
+def test_a_trial_whose_loss_is_no_number_has_failed_and_the_search_goes_on(tiny: Path, fmnist: Command) -> None:
+    space = 'search.space={"training.learning_rate"={values=[0.01, 1e30]}}'
+    fmnist("tune", *TINY, "--set", "training.optimizer=sgd", "--set", space, "--run", "run")
+    outcome = {float(trial["training.learning_rate"]): trial for trial in read_trials(tiny / "run" / "trials.csv")}
     assert outcome[0.01]["status"] == "COMPLETED"
     assert outcome[1e30]["status"] == "FAILED"
     assert outcome[1e30]["score"] == ""

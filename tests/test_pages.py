@@ -6,7 +6,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -130,13 +129,11 @@ def test_the_commands_do_what_they_say(run: Path, tmp_path: Path, fmnist: Comman
     garment[20:40, 10:50] = 90
     Image.fromarray(garment).save(tmp_path / "shoe.jpg")
     for command in HERE:
-        words = [word for part in shlex.split(command)[1:] for word in _expand(part, tmp_path)]
+        words: list[str] = []
+        for word in shlex.split(command)[1:]:
+            # As a shell does it.
+            words += sorted(str(path.relative_to(tmp_path)) for path in tmp_path.glob(word)) if "*" in word else [word]
         assert fmnist(*words).stdout, command
-
-
-def _expand(word: str, folder: Path) -> Iterator[str]:
-    """As a shell does it in `folder`."""
-    yield from sorted(str(path.relative_to(folder)) for path in folder.glob(word)) if "*" in word else [word]
 
 
 def test_the_tour_of_python_runs(tmp_path: Path, data_dir: Path) -> None:

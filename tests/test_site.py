@@ -5,12 +5,14 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import processes
 import pytest
 from processes import ROOT, program, python
 
 from fmnist import revision
+from fmnist.errors import BadInput
 from fmnist.run.folder import RunDir
 from jobs.pipeline import Pipeline
 from jobs.slurm.environment import inherited
@@ -19,7 +21,7 @@ MAKEFILE = (ROOT / "Makefile").read_text()
 NAMES = sorted({*re.findall(r"^([A-Z][A-Z0-9_]*) [:?]?=", MAKEFILE, re.MULTILINE), "VPATH"} - {"MAKEFLAGS"})
 
 
-def make(*args: str | Path, **environment: str) -> str:
+def make(*args: str | Path, **environment: Any) -> str:
     """Return what make prints."""
     done = processes.make(*args, **environment)
     assert done.returncode == 0, done.stderr
@@ -154,6 +156,12 @@ KEPT = """
 def test_slurms_jobs_see_nothing_of_the_job_around_them() -> None:
     kept = {name: f"of {name}" for name in KEPT.split()}
     assert inherited(dict.fromkeys(OUTER.split(), "1") | kept) == kept
+
+
+def test_a_seed_that_is_too_large_is_not_submitted(tmp_path: Path) -> None:
+    pipeline = Pipeline(RunDir(tmp_path / "run"), "smoke", 2**32)
+    with pytest.raises(BadInput, match="SEED from 0 to 4294967295"), pipeline.prepared():
+        pass
 
 
 def test_the_jobs_of_a_cluster_are_told_the_data_by_an_option(tmp_path: Path) -> None:

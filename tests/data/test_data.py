@@ -6,7 +6,6 @@ import os
 import shutil
 import struct
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 import pytest
 from images import PLAIN, idx, labels, lay, pixels
 from places import put
+from processes import python
 
 from fmnist import environment
 from fmnist.data import dataset
@@ -278,10 +278,6 @@ def test_the_train_files_are_read_without_the_test_files(tmp_path: Path) -> None
     assert len(dataset.load_train(tmp_path, DataConfig(split="none")).train) == 20
 
 
-def a_file(path: Path) -> None:
-    np.savez(path, pixels(2))
-
-
 def a_folder_of_archives(path: Path) -> None:
     path.mkdir()
     for name in "archive.zip", "b.csv", "c.csv", "d.csv", "e\n.csv", "f.csv", "g.csv":
@@ -294,7 +290,7 @@ def in_place_of_a_file(kind: str) -> Callable[[Path], None]:
 
 
 REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
-    "a file": (a_file, r"set.npz is a file, not a folder: unpack it"),
+    "a file": (lambda path: np.savez(path, pixels(2)), r"set.npz is a file, not a folder: unpack it"),
     "archives": (
         a_folder_of_archives,
         r"no t10k-.* in .*set.npz, which holds archive.zip, b.csv, c.csv, d.csv and 4 more;",
@@ -350,8 +346,7 @@ def test_a_user_without_a_home_has_a_cache_all_the_same(data_dir: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         os.chmod(folder, 0o777)
         shutil.copytree(data_dir, Path(folder, "system"))
-        command = [sys.executable, "-c", program, f"{folder}/system"]
-        found = subprocess.run(command, env=environ | {"TMPDIR": folder}, capture_output=True, text=True)
+        found = python(program, f"{folder}/system", env=environ | {"TMPDIR": folder})
     assert found.stdout.splitlines() == [f"{folder}/fmnist-12345"] * 2, found.stderr
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from conftest import Command
+from conftest import RUN, Command
 
 from fmnist.data import dataset
 from fmnist.devices import choose
@@ -20,8 +20,6 @@ from fmnist.recipe import config
 from fmnist.run.folder import RunDir
 from fmnist.signals import Stop
 from fmnist.training.job import train
-
-RUN = Path("results", "tiny-seed0")
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Command
+from conftest import RUN, Command
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
@@ -17,8 +17,6 @@ from fmnist.data import dataset
 from fmnist.errors import BadInput
 from fmnist.evaluation import predict
 from fmnist.run.folder import RunDir
-
-RUN = Path("results", "tiny-seed0")
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from conftest import TINY, Start, end
+from conftest import FIXED, RUN, TINY, Start, end
 from images import PLAIN, lay
 from places import KINDS, at_once, put
 
@@ -16,8 +16,6 @@ from fmnist.errors import BadInput, Failed, explain
 from fmnist.run.folder import RunDir
 
 ROUNDS = 20
-FIXED = ("--recipe", "baseline-mlp", "--set", "data.train_limit=1000", "--set", "training.epochs=1")
-RUN = Path("results", "tiny-seed0")
 
 # The files of a run that jobs read or write, and what is beside them.
 PLACES = [

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from searching import SMALL_SPACE, SPACE, Runner, recipe, search, table
+from test_chief import Failing
 
 from fmnist.run.folder import RunDir
 from fmnist.search.chief import Chief
@@ -14,14 +15,9 @@ from fmnist.signals import Stop
 pytestmark = pytest.mark.usefixtures("no_power_cuts")
 
 
-class Unlucky(Runner):
+def unlucky() -> Failing:
     """Fails the first attempt of trial 1."""
-
-    def __call__(self, trial: TrialRequest, report: Report) -> None:
-        if int(trial.trial_id) == 1 and trial.attempt == 0:
-            self.requests.append(trial)
-            raise RuntimeError("bad luck")
-        super().__call__(trial, report)
+    return Failing(RuntimeError("bad luck"), range(1, 2), attempts=1)
 
 
 def ended(path: Path) -> set[str]:
@@ -55,10 +51,10 @@ def test_killed_after_any_write_the_search_ends_as_if_it_had_not_been(
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", replace_and_keep)
-        search(whole, of, Unlucky())
+        search(whole, of, unlucky())
     for snapshot in filter(Path.exists, snapshots):
         done = ended(snapshot)
-        search(snapshot, of, runner := Unlucky())
+        search(snapshot, of, runner := unlucky())
         assert table(snapshot) == table(whole), snapshot.name
         assert RunDir(snapshot).best.read_bytes() == RunDir(whole).best.read_bytes()
         assert done.isdisjoint(f"trial_{request.trial_id}" for request in runner.requests)

@@ -18,6 +18,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from keras_tuner.src import protos
 from processes import contents, python
 from searching import Search, diary, log, process, recipe, table, until
+from test_bad_input import mounted
 
 from fmnist.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED
 from fmnist.recipe.schema import Recipe
@@ -104,7 +105,7 @@ def test_a_killed_chief_is_restarted_and_the_workers_notice_nothing(search: Sear
 def test_chief_and_workers_are_killed_and_restarted(search: Search, at: int) -> None:
     for round_ in range(2):
         chief = search.chief()
-        workers = [search.worker(f"worker-{n}") for n in range(2)]
+        workers = search.workers()
         if round_ == 0:
             until(lambda: len(diary(search.path)) > at)
             search.kill(chief, *workers)
@@ -115,15 +116,13 @@ def test_chief_and_workers_are_killed_and_restarted(search: Search, at: int) -> 
 
 def test_a_stop_of_all_ends_with_75_and_the_search_goes_on(search: Search) -> None:
     search.chief()
-    for n in range(2):
-        search.worker(f"worker-{n}", seconds=0.1)
+    search.workers(seconds=0.1)
     until(lambda: len(diary(search.path)) > 5)
     for one in search.running:
         one.terminate()
     search.ends(EXIT_INTERRUPTED, seconds=5)
     search.chief()
-    for n in range(2):
-        search.worker(f"worker-{n}")
+    search.workers()
     search.ends()
     search.is_whole()
 
@@ -211,8 +210,7 @@ def test_of_two_workers_under_one_id_the_later_works(search: Search) -> None:
 @pytest.mark.parametrize(("fault", "reason"), [("memory", "out of memory"), ("error", "no luck"), ("nan", "NaN")])
 def test_three_failures_in_a_row_end_nothing(search: Search, fault: str, reason: str) -> None:
     search.chief()
-    for n in range(2):
-        search.worker(f"worker-{n}", fail=f"{fault}:3")
+    search.workers(fail=f"{fault}:3")
     search.ends()
     found = table(search.path)
     assert [row["status"] for row in found] == ["FAILED"] * 3 + ["COMPLETED"] * (TRIALS - 3)
@@ -229,14 +227,9 @@ def test_a_search_whose_every_trial_fails_ends(search: Search) -> None:
 
 @pytest.mark.faults
 def test_a_full_disk_at_the_chief_costs_time_and_nothing_else(search: Search) -> None:
-    search.path.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", search.path], capture_output=True)
-    if mounted.returncode:
-        pytest.skip("no small disk can be mounted here")
-    try:
+    with mounted(search.path, "size=1m"):
         search.chief()
-        for n in range(2):
-            search.worker(f"worker-{n}", seconds=0.1)
+        search.workers(seconds=0.1)
         until(lambda: len(diary(search.path)) > 5)
         filler = search.path / "filler"
         filler.touch()
@@ -248,11 +241,6 @@ def test_a_full_disk_at_the_chief_costs_time_and_nothing_else(search: Search) ->
         filler.unlink()
         search.ends()
         search.is_whole()
-    finally:
-        for left in search.running:
-            left.kill()
-            left.join()
-        subprocess.run(["umount", search.path], check=True)
 
 
 @pytest.mark.parametrize("name", ["oracle.json", pytest.param("trial_1/trial.json", marks=pytest.mark.faults)])

@@ -91,8 +91,7 @@ def test_a_space_has_one_reading_each_value_of_its_keys_type(tmp_path: Path) -> 
     from fmnist.search import job as tune
     from fmnist.search import trial as trials
 
-    (tmp_path / "mixed.toml").write_text(toml(MIXED))
-    of = config.load(str(tmp_path / "mixed.toml"))
+    of = recipe(space=MIXED)
     read = config.space(of)
     assert read["training.l1_decay"].values == (0.0, 0.5)
     assert read["training.batch_size"].values == (16, 32, 64)
@@ -161,25 +160,8 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("bad", "message"), REFUSED.values(), ids=REFUSED)
-def test_a_bad_space_is_refused_in_one_line_as_the_recipe_is_loaded(
-    tmp_path: Path, bad: dict[str, Any], message: str
-) -> None:
-    (tmp_path / "bad.toml").write_text(toml(bad))
+def test_a_bad_space_is_refused_in_one_line_as_the_recipe_is_loaded(bad: dict[str, Any], message: str) -> None:
     with pytest.raises(BadInput, match=message) as caught:
-        config.load(str(tmp_path / "bad.toml"))
-    assert str(caught.value).startswith(f"recipe {tmp_path / 'bad.toml'}: ")
+        recipe(space=bad)
+    assert str(caught.value).startswith("test: ")
     assert "\n" not in str(caught.value)
-
-
-def test_the_packages_recipes_have_spaces_that_can_be_searched() -> None:
-    assert {name for name in config.names() if config.load(name).search} >= {"tuned-mlp", "smoke"}
-
-
-def toml(space: dict[str, Any]) -> str:
-    lines = ['description = ""', "[search.space]"]
-    for key, choices in space.items():
-        inline = ", ".join(
-            f"{name} = {json.dumps(value).replace('Infinity', 'inf')}" for name, value in choices.items()
-        )
-        lines.append(f'"{key}" = {{ {inline} }}')
-    return "\n".join(lines)

@@ -18,7 +18,7 @@ import clusters
 import numpy as np
 import pytest
 import searching
-from clusters import IMAGE, need_image, podman
+from clusters import COMPLETE, IMAGE, need_image, podman
 from processes import ROOT
 
 pytestmark = pytest.mark.slurm
@@ -26,8 +26,7 @@ pytestmark = pytest.mark.slurm
 SHORT = "data.train_limit=2000 search.epochs=1 training.epochs=1"
 ENDLESS = "data.train_limit=2000 search.epochs=100000 training.early_stopping.patience=100000"
 until = functools.partial(searching.until, seconds=120, pause=0.1)
-SEARCHED = {"trials.csv", "best.json"}
-TRAINED = {"config.json", "model.keras", "history.json", "metrics.json", "report.html"}
+TRAINED = COMPLETE - {"trials.csv", "best.json"}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -120,7 +119,7 @@ def environments(results: Path) -> dict[str, dict[str, str]]:
     return found
 
 
-def assert_complete(results: Path, files: set[str] = SEARCHED | TRAINED) -> None:
+def assert_complete(results: Path, files: set[str] = COMPLETE) -> None:
     until_idle(300)
     ids = json.loads((results / "run" / "jobs" / "slurm.json").read_bytes())
     assert {path.name for path in (results / "run").iterdir()} >= files, "\n".join(map(facts, ids.values()))
@@ -233,20 +232,14 @@ def test_a_job_submits(results: Path) -> None:
     assert processes(results) == []
 
 
-OWN = """
-description = "a training of a minute"
-[data]
-train_limit = 2000
-[training]
-epochs = 600
-"""
+# A training of a minute.
+FIXED = ("RECIPE=baseline-mlp", "SET=data.train_limit=2000 training.epochs=600")
 
 
 def test_a_training_that_its_time_limit_ends_goes_on_to_the_same_weights(results: Path, tmp_path: Path) -> None:
     import keras
 
-    (tmp_path / "own.toml").write_text(OWN)
-    ids = submit(results, f"RECIPE={tmp_path}/own.toml", "TIME=30")
+    ids = submit(results, *FIXED, "TIME=30")
     until(lambda: re.search(r"epoch +20/", log(results, "train")))
     # The signal comes two minutes before the limit: soon, if less is left.
     minutes = int(re.findall(r" RunTime=00:(\d\d)", facts(ids["train"]))[0]) + 2
@@ -258,15 +251,15 @@ def test_a_training_that_its_time_limit_ends_goes_on_to_the_same_weights(results
     assert state(ids["train"]) == "COMPLETED"
     text = log(results, "train")
     assert text.count("interrupted; back into the queue") == 1
-    options = ["--recipe", f"{tmp_path}/own.toml", "--run", f"{tmp_path}/whole"]
-    subprocess.run([sys.executable, "-m", "fmnist", "train", *options], check=True, capture_output=True)
+    options = ["--recipe=baseline-mlp", "--set=data.train_limit=2000", "--set=training.epochs=600"]
+    command = [sys.executable, "-m", "fmnist", "train", *options, f"--run={tmp_path}/whole"]
+    subprocess.run(command, check=True, capture_output=True)
     weights, whole = (keras.models.load_model(tmp_path / run / "model.keras").get_weights() for run in ("run", "whole"))
     assert all(np.array_equal(one, other) for one, other in zip(weights, whole, strict=True))
 
 
-def test_a_training_that_is_preempted_goes_on_later(results: Path, tmp_path: Path) -> None:
-    (tmp_path / "own.toml").write_text(OWN.replace("600", "200"))
-    ids = submit(results, f"RECIPE={tmp_path}/own.toml", "PARTITION=debug")
+def test_a_training_that_is_preempted_goes_on_later(results: Path) -> None:
+    ids = submit(results, *FIXED, "SET=data.train_limit=2000 training.epochs=200", "PARTITION=debug")
     until(lambda: re.search(r"epoch +20/", log(results, "train")))
     urgent = ["--partition=urgent", "--nodes=2", "--exclusive", "--output=/dev/null", "--wrap=sleep 1"]
     preemptor = slurm("sbatch", "--parsable", *urgent)
@@ -277,9 +270,8 @@ def test_a_training_that_is_preempted_goes_on_later(results: Path, tmp_path: Pat
     assert "SIGTERM: stopping" in log(results, "train")
 
 
-def test_the_way_back_into_the_queue_is_bounded(results: Path, tmp_path: Path) -> None:
-    (tmp_path / "own.toml").write_text(OWN)
-    ids = submit(results, f"RECIPE={tmp_path}/own.toml", "REQUEUES=0")
+def test_the_way_back_into_the_queue_is_bounded(results: Path) -> None:
+    ids = submit(results, *FIXED, "REQUEUES=0")
     until(lambda: re.search(r"epoch +20/", log(results, "train")))
     # All GPUs of its node, though it asks for a node with one.
     assert environments(results)["train"]["CUDA_VISIBLE_DEVICES"] == "0,1"
@@ -354,20 +346,8 @@ def test_an_ordinary_user_submits(public: Path, data_dir: Path) -> None:
     assert {path.owner() for path in results.rglob("*")} == {"nobody"}
 
 
-DIVERGING = """
-description = "a search whose only trial fails"
-[data]
-train_limit = 2000
-[search]
-trials = 1
-[search.space]
-"training.learning_rate" = { values = [1e30] }
-"""
-
-
-def test_a_search_that_fails_stops_the_pipeline(results: Path, tmp_path: Path) -> None:
-    (tmp_path / "own.toml").write_text(DIVERGING)
-    ids = submit(results, f"RECIPE={tmp_path}/own.toml")
+def test_a_search_that_fails_stops_the_pipeline(results: Path) -> None:
+    ids = submit(results, 'SET=search.trials=1 search.space={"training.learning_rate"={values=[1e30]}}')
     until_idle()
     assert "ExitCode=1:0" in facts(ids["chief"])
     assert [state(ids[name]) for name in ("train", "eval", "report")] == ["CANCELLED"] * 3

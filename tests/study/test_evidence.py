@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Command, Start, end
+from conftest import TINY, Command, Start, end
+from images import images
 from runs import Page, make_run
 from test_signals import wait_for
 
@@ -19,7 +20,7 @@ from fmnist.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, Interrupted
 from fmnist.evaluation.job import evaluate
 from fmnist.network.inference import load, logits
 from fmnist.recipe import config
-from fmnist.recipe.schema import DataConfig
+from fmnist.recipe.schema import MOST_SEED, DataConfig
 from fmnist.report import one as report
 from fmnist.report import several as report_several
 from fmnist.run.folder import RunDir
@@ -29,18 +30,8 @@ from fmnist.study import job as evidence
 from fmnist.study import table as evidence_table
 from fmnist.study.table import Judged, Row
 
-OWN = """
-description = "trainings of seconds"
-
-[data]
-train_limit = 3000
-
-[model]
-hidden = [32]
-
-[training]
-epochs = 12
-"""
+# A training of seconds.
+OWN = TINY.partition("[search]")[0].replace("epochs = 3", "epochs = 12")
 EVIDENCE = ("evidence", "--recipe", "own.toml", "--seeds", "2", "--reference-seeds", "0")
 
 
@@ -164,10 +155,10 @@ def test_a_references_model_is_what_scikit_learn_fitted(name: str, tmp_path: Pat
     run = RunDir(tmp_path / name)
     references.train(run, recipe, 0, data_dir, Stop())
     loaded = dataset.load_train(data_dir, recipe.data)
-    images, labels = loaded.validation.images, loaded.validation.labels
+    shown, labels = loaded.validation.images, loaded.validation.labels
     estimator = references.fit(recipe, 0, loaded.train, Stop())
-    classes = estimator.predict(images.reshape(-1, 784) / np.float32(255))
-    np.testing.assert_array_equal(logits(load(run.model), images).argmax(axis=1), classes)
+    classes = estimator.predict(shown.reshape(-1, 784) / np.float32(255))
+    np.testing.assert_array_equal(logits(load(run.model), shown).argmax(axis=1), classes)
 
     metrics = evaluate(run, data_dir)
     assert metrics["validation"]["accuracy"] == pytest.approx(np.mean(classes == labels))
@@ -177,6 +168,13 @@ def test_a_references_model_is_what_scikit_learn_fitted(name: str, tmp_path: Pat
     written = run.model.stat().st_mtime_ns
     references.train(run, recipe, 0, data_dir, Stop())
     assert run.model.stat().st_mtime_ns == written
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("name", references.NAMES)
+def test_a_reference_takes_the_largest_seed(name: str) -> None:
+    short = config.replace(references.recipe(name, DataConfig()), {"training.epochs": 300})
+    assert references.fit(short, MOST_SEED, images(200), Stop()).n_iter_
 
 
 def test_a_reference_can_be_stopped(tmp_path: Path, data_dir: Path) -> None:

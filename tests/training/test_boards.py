@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import Command
+from conftest import RUN, Command
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from fmnist.data import dataset
@@ -15,8 +15,6 @@ from fmnist.recipe.schema import DataConfig, ModelConfig, TrainingConfig
 from fmnist.signals import Stop
 from fmnist.training import boards
 from fmnist.training.trainer import Trainer
-
-RUN = Path("results", "tiny-seed0")
 
 
 def events(folder: Path) -> EventAccumulator:

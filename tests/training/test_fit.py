@@ -17,6 +17,7 @@ from fmnist.errors import BadInput, Interrupted
 from fmnist.network.build import build, receptive_fields
 from fmnist.recipe import config
 from fmnist.recipe.schema import (
+    MOST_SEED,
     AugmentConfig,
     DataConfig,
     EarlyStoppingConfig,
@@ -427,6 +428,14 @@ def test_a_loss_that_is_no_number_stops_at_once(trainer: Trainer, tmp_path: Path
             progress=lambda epoch, _: seen.append(epoch),
         )
     assert seen == []
+
+
+@pytest.mark.parametrize("attempt", [0, 3])
+def test_the_largest_seed_and_its_retries(data_dir: Path, tmp_path: Path, attempt: int) -> None:
+    loaded = dataset.load_train(data_dir, DataConfig(train_limit=1000, split_seed=MOST_SEED))
+    seed = MOST_SEED + 1_000_000 * attempt
+    result = fit(Trainer(loaded, ONE), tmp_path / "c.npz", (), TrainingConfig(epochs=1), seed=seed)
+    assert np.isfinite(result.history["loss"]).all()
 
 
 def test_weights_average_towards_the_trained_ones(trainer: Trainer, tmp_path: Path) -> None:
