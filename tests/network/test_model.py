@@ -15,7 +15,7 @@ from fmnist.network.inference import load, save
 from fmnist.recipe.schema import ModelConfig
 
 EVERY_KEY = ModelConfig(
-    (16, 8), "gelu", "he_normal", True, dropout=0.1, l2=0.1, square_root=True, whitening=0.5, receptive_field=2
+    (16, 8), "gelu", batch_normalization=True, dropout=0.1, l2=0.1, square_root=True, whitening=0.5, receptive_field=2
 )
 IMAGES = np.random.default_rng(0).integers(256, size=(50, 28, 28), dtype=np.uint8)
 

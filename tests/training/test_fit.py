@@ -180,9 +180,9 @@ def test_one_cycle_rises_and_falls_over_all_epochs() -> None:
 
 
 def test_the_last_epochs_only_mirror_the_images(small: TrainData, trainer: Trainer, tmp_path: Path) -> None:
-    everything = AugmentConfig(shift=3, flip=True, until=0.5)
+    config, everything = ModelConfig(hidden=(64,)), AugmentConfig(shift=3, flip=True, until=0.5)
     late, mirrored = (
-        epoch(ModelConfig(hidden=(64,)), TrainingConfig(augment=augment), ONE, small, augmented=augment.until == 1)
+        epoch(config, TrainingConfig(augment=augment), ONE, small, augmented=augment.until == 1)
         for augment in (everything, AugmentConfig(flip=True))
     )
     assert_close(late.model, mirrored.model)
@@ -191,11 +191,12 @@ def test_the_last_epochs_only_mirror_the_images(small: TrainData, trainer: Train
     assert [schedule.augments(training, epoch) for epoch in range(3)] == [True, True, False]
     always = dataclasses.replace(training, augment=dataclasses.replace(everything, until=1.0))
     loss, throughout = (
-        fit(trainer, tmp_path / f"{each.augment.until}.npz", training=each).history["loss"]
+        fit(trainer, tmp_path / f"{each.augment.until}.npz", (), each, config).history["loss"]
         for each in (training, always)
     )
     assert loss[:2] == throughout[:2]
-    assert loss[2] != throughout[2]
+    # Images where they belong are the easier ones: over four seeds the loss was 0.83 to 0.86 of the other.
+    assert loss[2] < 0.92 * throughout[2]
 
 
 def test_two_replicas_equal_one_device_and_each_other(small: TrainData) -> None:
