@@ -9,7 +9,6 @@ from typing import Any
 import processes
 from processes import Ended
 
-COMPLETE = {"config.json", "trials.csv", "best.json", "model.keras", "history.json", "metrics.json", "report.html"}
 IMAGE = os.environ.get("FMNIST_TEST_IMAGE", "localhost/fmnist:cpu")
 
 

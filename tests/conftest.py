@@ -35,9 +35,11 @@ Process = Forked | subprocess.Popen[str]
 Start = Callable[..., Process]
 Command = Callable[..., Ended]
 
+COMPLETE = {"config.json", "trials.csv", "best.json", "model.keras", "history.json", "metrics.json", "report.html"}
+"""Of the files of a whole run with a search, those that people read."""
 FIXED = ("--recipe", "baseline-mlp", "--set", "data.train_limit=2000", "--set", "training.epochs=1")
 RUN = Path("results", "tiny-seed0")
-"""Of the recipe that is next, in the folder of the tests or of the fixture `finished`."""
+"""The run folder of TINY, below the folder where `fmnist` works or the fixture `finished`."""
 TINY = """
 description = "a search of two trials and a training of seconds"
 

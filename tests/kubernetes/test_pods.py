@@ -12,7 +12,8 @@ from typing import Any
 
 import grpc
 import pytest
-from clusters import COMPLETE, IMAGE, need_image, podman
+from clusters import IMAGE, need_image, podman
+from conftest import COMPLETE
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from rendering import documents, jobs, rendered
 

@@ -18,7 +18,8 @@ import clusters
 import numpy as np
 import pytest
 import searching
-from clusters import COMPLETE, IMAGE, need_image, podman
+from clusters import IMAGE, need_image, podman
+from conftest import COMPLETE
 from processes import ROOT
 
 pytestmark = pytest.mark.slurm

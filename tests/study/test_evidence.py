@@ -30,6 +30,8 @@ from fmnist.study import job as evidence
 from fmnist.study import table as evidence_table
 from fmnist.study.table import Judged, Row
 
+pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+
 # A training of seconds.
 OWN = TINY.partition("[search]")[0].replace("epochs = 3", "epochs = 12")
 EVIDENCE = ("evidence", "--recipe", "own.toml", "--seeds", "2", "--reference-seeds", "0")
@@ -148,7 +150,6 @@ def test_without_validation_images_all_else_is_said(tmp_path: Path, fmnist: Comm
     assert "Training accuracy" in Page(report_several.write(runs).read_text()).text
 
 
-@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.parametrize("name", references.NAMES)
 def test_a_references_model_is_what_scikit_learn_fitted(name: str, tmp_path: Path, data_dir: Path) -> None:
     recipe = config.replace(references.recipe(name, DataConfig(train_limit=2000)), {"training.epochs": 20})
@@ -170,7 +171,6 @@ def test_a_references_model_is_what_scikit_learn_fitted(name: str, tmp_path: Pat
     assert run.model.stat().st_mtime_ns == written
 
 
-@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.parametrize("name", references.NAMES)
 def test_a_reference_takes_the_largest_seed(name: str) -> None:
     short = config.replace(references.recipe(name, DataConfig()), {"training.epochs": 300})
