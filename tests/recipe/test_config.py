@@ -139,6 +139,7 @@ def test_an_unknown_key_is_named_with_the_nearest(tmp_path: Path, text: str, key
             '[search.space]\n"model.hidden" = { layers = [3, 1], units = [8] }',
             r"layers \[3, 1\] is not \[fewest, most\]",
         ),
+        ('[search.space]\n"model.l2" = { values = [0.1, -1] }', "search.space: model.l2: .* not -1"),
         ('[search.space]\n"data.split" = { values = [1] }', "search.space names an unknown key 'data.split'"),
         ("[training", "is not valid TOML"),
     ],
