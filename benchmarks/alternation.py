@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from types import TracebackType
 
 from .cases import Run
 from .table import Figure
@@ -29,9 +28,7 @@ class Alternation:
     def __enter__(self) -> "Alternation":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._stack.close()
 
     def epochs(self, name: str, ratio: Ratio, ours: Run, theirs: Run, note: str = "") -> Figure:

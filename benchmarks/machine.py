@@ -5,6 +5,7 @@ import importlib.metadata
 import multiprocessing
 import os
 import time
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
@@ -24,9 +25,14 @@ def bfloat16_units(devices: Devices) -> bool:
 
 def describe() -> dict[str, Any]:
     """Describe the machine, versions, date and revision; `kind` is as in `fmnist.devices.Devices`."""
-    # In a process of its own: one that has touched a GPU keeps memory on it.
+    # One that has touched a GPU keeps memory on it.
+    return alone(_describe)
+
+
+def alone(function: Callable[..., Any], *args: Any) -> Any:
+    """Return the result of a call in a process of its own."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as executor:
-        return executor.submit(_describe).result()
+        return executor.submit(function, *args).result()
 
 
 def _describe() -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """What a benchmark leaves: a table for people, a JSON file with every sample."""
 
+import argparse
 import logging
 import time
 from collections.abc import Sequence
@@ -11,6 +12,16 @@ from fmnist.files import write_json
 from .table import Figure, render, to_dict
 
 logger = logging.getLogger(__name__)
+
+
+def options(name: str, description: str | None, pairs: int | None = None) -> argparse.ArgumentParser:
+    """A benchmark's options, which it may add to, and its log."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    parser = argparse.ArgumentParser(prog=f"python -m benchmarks {name}", description=description)
+    parser.add_argument("--out", type=Path, default=Path("results"), help="folder of the JSON file [%(default)s]")
+    if pairs:
+        parser.add_argument("--pairs", type=int, default=pairs, help="samples of each alternative [%(default)s]")
+    return parser
 
 
 def publish(name: str, here: dict[str, Any], figures: Sequence[Figure], folder: Path, **more: Any) -> None:

@@ -1,6 +1,5 @@
 """The speed run: how soon `quick-mlp` has 91% of the validation images right, and how soon stock Keras has."""
 
-import argparse
 import logging
 import re
 import statistics
@@ -9,13 +8,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 from fmnist.files import read_json
 from fmnist.run.folder import RunDir
 
 from . import machine
-from .output import publish
+from .output import options, publish
 from .table import Figure, speedup
 
 logger = logging.getLogger(__name__)
@@ -40,14 +38,10 @@ def seconds_to_goal(command: Sequence[str]) -> tuple[float | None, float]:
 
 
 def main() -> None:
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pairs", type=int, default=3)
-    parser.add_argument("--out", type=Path, default=Path("results"))
-    options = parser.parse_args()
+    arguments = options("quick", __doc__, pairs=3).parse_args()
     here = machine.describe()
     ours, stock, whole, test_accuracy = [], [], [], []
-    for seed in range(options.pairs):
+    for seed in range(arguments.pairs):
         with tempfile.TemporaryDirectory() as folder:
             fmnist = [sys.executable, "-m", "fmnist"]
             train = [*fmnist, "train", "--recipe", RECIPE, "--seed", str(seed), "--run", folder + "/run"]
@@ -67,13 +61,6 @@ def main() -> None:
         f"train and eval took {statistics.median(whole):.0f} s, test accuracy "
         f"{', '.join(f'{value:.4f}' for value in test_accuracy)}"
     )
-    figure = Figure(
-        f"time to {GOAL:.0%} of the validation images, stock Keras over ours",
-        RECIPE,
-        "",
-        tuple(ours),
-        tuple(stock),
-        speedup(ours, stock),
-        note=note,
-    )
-    publish("quick", here, [figure], options.out, whole=whole, test_accuracy=test_accuracy)
+    name = f"time to {GOAL:.0%} of the validation images, stock Keras over ours"
+    figure = Figure(name, RECIPE, "", tuple(ours), tuple(stock), speedup(ours, stock), note=note)
+    publish("quick", here, [figure], arguments.out, whole=whole, test_accuracy=test_accuracy)

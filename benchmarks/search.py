@@ -1,15 +1,12 @@
 """The search's figures: what a chief costs, how busy it keeps its workers, and the loop around the training."""
 
-import argparse
 import logging
-import multiprocessing
 import os
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -18,11 +15,11 @@ from searching import until
 
 from fmnist.recipe import config
 from fmnist.recipe.schema import Recipe
-from fmnist.run.folder import RunDir
+from fmnist.run.folder import RunDir, read_trials
 from fmnist.signals import Stop
 
 from . import machine
-from .output import publish
+from .output import options, publish
 from .simulation import simulate
 from .table import Figure, speedup
 
@@ -129,20 +126,10 @@ def seconds_a_trial(folder: Path, of: Recipe, workers: int) -> float:
     ) as job:
         until(run.trials.exists, 300)
         begin = time.perf_counter()
-        until(lambda: "RUNNING" not in run.trials.read_text() and _ended(run) == settings.trials, 3600)
+        until(lambda: [row["status"] for row in read_trials(run.trials)] == ["COMPLETED"] * settings.trials, 3600)
         end = time.perf_counter()
     assert job.returncode == 0
     return (end - begin) / settings.trials
-
-
-def _ended(run: RunDir) -> int:
-    return sum("COMPLETED" in line for line in run.trials.read_text().splitlines())
-
-
-def _alone(function: Callable[..., Any], *args: Any) -> Any:
-    """Return the result of a call in a process of its own."""
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as executor:
-        return executor.submit(function, *args).result()
 
 
 def chief(folder: Path, of: Recipe, count: int) -> Iterator[Figure]:
@@ -156,10 +143,10 @@ def chief(folder: Path, of: Recipe, count: int) -> Iterator[Figure]:
 def stock(folder: Path, of: Recipe, count: int) -> Iterator[Figure]:
     ours, epochs, theirs = [], [], []
     for n in range(count):
-        seconds, trained = _alone(our_search, folder / f"{n}-ours", of)
+        seconds, trained = machine.alone(our_search, folder / f"{n}-ours", of)
         ours.append(seconds)
         epochs.append(trained)
-        theirs.append(_alone(stock_search, folder / f"{n}-stock", of))
+        theirs.append(machine.alone(stock_search, folder / f"{n}-stock", of))
         logger.info("search: %.1f s, its epochs %.1f s, stock %.1f s", ours[-1], epochs[-1], theirs[-1])
     around = tuple(a / b - 1 for a, b in zip(ours, epochs, strict=True))
     yield Figure("time around the training, of it", _case(of), "<= 0.05", tuple(ours), tuple(epochs), around)
@@ -182,22 +169,15 @@ def _case(of: Recipe) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks search", description=__doc__)
+    parser = options("search", __doc__, pairs=5)
     measurements = {function.__name__: function for function in (chief, stock, workers)}
     parser.add_argument("--only", nargs="+", choices=measurements, default=list(measurements), help="what to measure")
-    parser.add_argument("--pairs", type=int, default=5, help="samples of each alternative [%(default)s]")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a key of tuned-mlp")
-    parser.add_argument("--out", type=Path, default=Path("results"), help="folder of the JSON file [%(default)s]")
     arguments = parser.parse_args()
     of = config.load("tuned-mlp", arguments.set)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     here = machine.describe()
     figures: list[Figure] = []
     with tempfile.TemporaryDirectory() as folder:
         for name in arguments.only:
             figures += measurements[name](Path(folder), of, arguments.pairs)
     publish("search", here, figures, arguments.out)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,20 +1,15 @@
 """The speed of a training against its alternatives, on this machine."""
 
-import argparse
 import dataclasses
-import logging
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 from fmnist.recipe.schema import AugmentConfig
 
 from . import machine
 from .alternation import Alternation
 from .cases import Case, Run, network
-from .output import publish
+from .output import options, publish
 from .table import Figure, cost, speedup
-
-logger = logging.getLogger(__name__)
 
 _HIDDEN = (512, 256, 50)
 _BATCH_SIZES = {"cpu": (128,), "gpu": (128, 512, 4096)}
@@ -69,8 +64,8 @@ def first(bench: Alternation, case: Case) -> Iterator[Figure]:
 
 
 def torch(bench: Alternation, case: Case) -> Iterator[Figure]:
-    for name, options in {"eager": {}, "torch.compile": {"compiled": True}}.items():
-        theirs = Run("torch_loop:Torch", case, options)
+    for name, compiled in {"eager": False, "torch.compile": True}.items():
+        theirs = Run("torch_loop:Torch", case, {"compiled": compiled})
         yield bench.epochs(f"images/s over PyTorch, {name}", speedup, ours(case), theirs)
 
 
@@ -108,15 +103,11 @@ _MATRICES: tuple[Measurement, ...] = (ceiling, bfloat16)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks speed", description=__doc__)
+    parser = options("speed", __doc__, pairs=5)
     measurements = {function.__name__: function for function in _NETWORK + _MATRICES}
     parser.add_argument("--only", nargs="+", choices=measurements, default=list(measurements), help="what to measure")
-    parser.add_argument("--pairs", type=int, default=5, help="samples of each alternative [%(default)s]")
     parser.add_argument("--images", type=int, help="train on so many images only, for a quick look")
-    parser.add_argument("--out", type=Path, default=Path("results"), help="folder of the JSON file [%(default)s]")
     arguments = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-
     here = machine.describe()
     plan = [(network(_HIDDEN, size, arguments.images), _NETWORK) for size in _BATCH_SIZES[here["kind"]]]
     plan.append((network(_WIDE, _WIDE_BATCH_SIZE, arguments.images or _WIDE_IMAGES), _MATRICES))

@@ -3,10 +3,12 @@
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-ROOT = Path(__file__).parent.parent
+import processes
+from processes import Ended
+
 IMAGE = os.environ.get("FMNIST_TEST_IMAGE", "localhost/fmnist:cpu")
 
 
@@ -28,20 +30,7 @@ def need_image() -> None:
     assert exists, f"there is no image {IMAGE}; `make image ACCELERATOR=cpu` builds it"
 
 
-def make(
-    verb: str, results: Path, *variables: str, become: Sequence[str] = (), tree: Path = ROOT, **environment: str
-) -> "subprocess.CompletedProcess[str]":
-    """`make VERB` for the run `run` in `results`, with the environment that the tests run in.
-
-    Args:
-        become: a command that runs make as somebody else, or somewhere else.
-        tree: the work tree.
-        environment: further variables of it.
-    """
+def make(verb: str, results: Path, *variables: str, **options: Any) -> Ended:
+    """`make VERB` for the run `run` in `results`, with the environment that the tests run in."""
     here = [f"BIN={Path(sys.executable).parent}", "ENVIRONMENT=", f"RESULTS={results}", "RECIPE=smoke", "RUN=run"]
-    command = [*become, "make", verb, *here, *variables]
-    # Not the variables of a make that runs the tests.
-    whole = {**os.environ, "MAKELEVEL": "", "MAKEFLAGS": "", **environment}
-    return subprocess.run(
-        command, cwd=tree, env=whole, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=180
-    )
+    return processes.make(verb, *here, *variables, **options)

@@ -5,15 +5,20 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import forked
 import pytest
+import refusing
 from forked import Forked, Prepare
+from processes import Ended
 
 from fmnist import environment
+
+if TYPE_CHECKING:
+    from searching import Search
 
 # As in the jobs, before anything imports TensorFlow. CUDA_VISIBLE_DEVICES=0 in the environment puts the tests on a GPU.
 environment.settle()
@@ -28,8 +33,13 @@ READ_LATE = {"COLUMNS", "CUDA_VISIBLE_DEVICES", "FMNIST_DATA", "NO_COLOR", "TERM
 
 Process = Forked | subprocess.Popen[str]
 Start = Callable[..., Process]
-Command = Callable[..., "subprocess.CompletedProcess[str]"]
+Command = Callable[..., Ended]
 
+COMPLETE = {"config.json", "trials.csv", "best.json", "model.keras", "history.json", "metrics.json", "report.html"}
+"""Of the files of a whole run with a search, those that people read."""
+FIXED = ("--recipe", "baseline-mlp", "--set", "data.train_limit=2000", "--set", "training.epochs=1")
+RUN = Path("results", "tiny-seed0")
+"""The run folder of TINY, below the folder where `fmnist` works or the fixture `finished`."""
 TINY = """
 description = "a search of two trials and a training of seconds"
 
@@ -75,6 +85,14 @@ def data_dir() -> Path:
 
 
 @pytest.fixture(scope="session")
+def other_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data set of MNIST's layout that is not Fashion-MNIST."""
+    from images import PLAIN, lay
+
+    return lay(tmp_path_factory.mktemp("other"), PLAIN, train=8100, t10k=50)
+
+
+@pytest.fixture(scope="session")
 def start_anew(data_dir: Path) -> Start:
     """As `start`, by an interpreter of its own: for what a process does from its first line on."""
 
@@ -112,25 +130,55 @@ def start(data_dir: Path, start_anew: Start) -> Start:
     return start
 
 
+def end(process: Process, code: int | None = None, seconds: float = 600) -> Ended:
+    """Wait for the end of a process, which must have that exit code."""
+    with process:
+        stdout, stderr = process.communicate(timeout=seconds)
+    assert code in (None, process.returncode), stderr
+    return Ended(process.args, process.returncode, stdout, stderr)
+
+
 @pytest.fixture
 def fmnist(tmp_path: Path, start: Start) -> Command:
-    """Run `fmnist ARGS` in `tmp_path`, started by `start`; does not check the exit."""
-    return _run_in(tmp_path, start)
+    """Run `fmnist ARGS` in `tmp_path`, started by `start`; it must end with the exit code `code`."""
+
+    def run(*args: str | Path, code: int = 0, **options: Any) -> Ended:
+        return end(start(tmp_path, *args, **options), code)
+
+    return run
 
 
 @pytest.fixture
-def fmnist_anew(tmp_path: Path, start_anew: Start) -> Command:
-    """As `fmnist`, started by `start_anew`."""
-    return _run_in(tmp_path, start_anew)
+def tiny(tmp_path: Path) -> Path:
+    """A folder, where `fmnist` works, with tiny.toml."""
+    (tmp_path / "tiny.toml").write_text(TINY)
+    return tmp_path
 
 
-def _run_in(folder: Path, start: Start) -> Command:
-    def run(*args: str | Path, **env: str) -> "subprocess.CompletedProcess[str]":
-        with start(folder, *args, **env) as process:
-            stdout, stderr = process.communicate(timeout=600)
-        return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
+@pytest.fixture
+def search(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator["Search"]:
+    """A search of the size that the module's SEARCH tells; what is left of its processes is killed."""
+    from searching import Search, recipe
 
-    return run
+    found = Search(tmp_path, recipe(**request.module.SEARCH))
+    yield found
+    for left in found.running:
+        left.kill()
+
+
+@pytest.fixture(scope="session")
+def seccomp() -> None:
+    """Skip what needs a kernel that can refuse calls."""
+    try:
+        refusing.refusing({}, lambda: None)
+    except (OSError, ValueError):
+        pytest.skip("this system has no seccomp, or another processor")
+
+
+@pytest.fixture
+def no_power_cuts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a process has written outlives it without waiting for the disk."""
+    monkeypatch.setattr(os, "fsync", lambda handle: None)
 
 
 @pytest.fixture(scope="session")
@@ -147,17 +195,14 @@ def finished(tmp_path_factory: pytest.TempPathFactory, train_files: Path, data_d
     """A folder with tiny.toml and its run, in results/tiny-seed0, after each job; `eval` alone had the test set."""
     folder = tmp_path_factory.mktemp("finished")
     (folder / "tiny.toml").write_text(TINY)
-    run = "results/tiny-seed0"
     jobs = {
         ("tune", "--recipe", "tiny.toml"): train_files,
         ("train", "--recipe", "tiny.toml"): train_files,
-        ("eval", run): data_dir,
-        ("report", run): data_dir,
+        ("eval", str(RUN)): data_dir,
+        ("report", str(RUN)): data_dir,
     }
     for job, data in jobs.items():
-        with start(folder, *job, FMNIST_DATA=str(data)) as process:
-            _, stderr = process.communicate(timeout=600)
-        assert process.returncode == 0, stderr
+        end(start(folder, *job, FMNIST_DATA=str(data)), 0)
     return folder
 
 
@@ -165,4 +210,4 @@ def finished(tmp_path_factory: pytest.TempPathFactory, train_files: Path, data_d
 def run(finished: Path, tmp_path: Path) -> Path:
     """A copy of the finished run, with tiny.toml, where `fmnist` works; the path is relative to there."""
     shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
-    return Path("results", "tiny-seed0")
+    return RUN

@@ -2,7 +2,6 @@
 
 import contextlib
 import copy
-import hashlib
 import io
 import json
 import random
@@ -24,7 +23,7 @@ from fmnist.run import provenance, records
 from fmnist.run.folder import RunDir
 from fmnist.search import roles, status
 from fmnist.study import table as evidence_table
-from fmnist.study.table import Row
+from fmnist.study.table import Judged, Row
 from fmnist.training import job as train
 
 MOST_SECONDS = 10.0
@@ -73,8 +72,8 @@ def readers(run: RunDir, output: Path) -> dict[str, Reader]:
 
     def evidence() -> object:
         read = [records.read(run.metrics, records.Metrics), records.read(run.averaged_metrics, records.Averaged)]
-        rows = [Row("a", [one], [[run]]) for one in read]
-        rows.append(Row("b", [records.read(ensemble, records.Ensemble)], [[run, other]]))
+        rows = [Row("a", [Judged(one, [run])]) for one in read]
+        rows.append(Row("b", [Judged(records.read(ensemble, records.Ensemble), [run, other])]))
         return evidence_table.markdown(rows), json.dumps(evidence_table.to_dict(rows))
 
     def trained() -> object:
@@ -180,7 +179,3 @@ def outcome(reader: Reader) -> str:
     assert len(line) < MOST_CHARACTERS
     assert time.monotonic() - begin < MOST_SECONDS
     return said
-
-
-def hashes(folder: Path) -> dict[str, str]:
-    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.rglob("*") if path.is_file()}

@@ -3,6 +3,7 @@
 import csv
 import ctypes
 import logging
+import socket
 import sys
 import threading
 import time
@@ -11,16 +12,17 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+import grpc
 from forked import CONTEXT
 
 from fmnist.errors import EXIT_BAD_INPUT, BadInput
-from fmnist.files import atomic_write
+from fmnist.files import atomic_write, read_json
 from fmnist.recipe import config
 from fmnist.recipe.schema import Recipe
 from fmnist.run.folder import RunDir
 from fmnist.search import client, service
 from fmnist.search.chief import Chief
-from fmnist.search.roles import Role
+from fmnist.search.roles import Role, read_notice
 from fmnist.search.worker import Report, TrialRequest, work
 from fmnist.signals import Stop, stop_on_signals
 
@@ -147,21 +149,17 @@ def worker(
         with open(f"/var/run/netns/{network}") as namespace:
             assert ctypes.CDLL(None).setns(namespace.fileno(), 0) == 0
     stop = stop_on_signals()
-    client.join(RunDir(path), of, role, Stopping(Paced(path, role.id, seconds, fail), stop), stop, patience)
+    runner = Paced(path, role.id, seconds, fail)
 
-
-class Stopping:
-    """As the real training: a stop ends a trial at the end of an epoch."""
-
-    def __init__(self, runner: Paced, stop: Stop) -> None:
-        self.runner, self.stop = runner, stop
-
-    def __call__(self, trial: TrialRequest, report: Report) -> None:
+    def run(trial: TrialRequest, report: Report) -> None:
         def then_stop(epoch: int, metrics: Mapping[str, float]) -> None:
             report(epoch, metrics)
-            self.stop.check()
+            # As the real training: a stop ends a trial at the end of an epoch.
+            stop.check()
 
-        self.runner(trial, then_stop)
+        runner(trial, then_stop)
+
+    client.join(RunDir(path), of, role, run, stop, patience)
 
 
 def _beside(path: Path, name: str) -> Path:
@@ -179,9 +177,84 @@ def diary(path: Path) -> list[tuple[str, int, str]]:
     return [(trial, int(epoch), name) for trial, epoch, name in map(str.split, lines)]
 
 
-def until(condition: Callable[[], object], seconds: float = 30.0) -> None:
-    """Wait for a condition."""
+def until(condition: Callable[[], object], seconds: float = 30.0, pause: float = 0.005) -> None:
+    """Wait for a condition, and ask for it at such intervals."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.005)
+        time.sleep(pause)
+
+
+class Search:
+    """A search by processes, and the same search undisturbed, in this process."""
+
+    def __init__(self, path: Path, of: Recipe) -> None:
+        self.path = path / "run"
+        self.of = of
+        self.running: list[BaseProcess] = []
+        self.addresses: set[str] = set()
+        search(path / "whole", of, Runner())
+
+    def chief(self, wait: bool = True, **kwargs: Any) -> BaseProcess:
+        # What an earlier chief wrote must not be taken for the word of this one.
+        RunDir(self.path).chief.unlink(missing_ok=True)
+        started = self._start(chief, **kwargs)
+        if wait:
+            until(self.address)
+            self.addresses.add(self.address())
+        return started
+
+    def worker(self, name: str = "worker-0", role: Role | None = None, **kwargs: Any) -> BaseProcess:
+        return self._start(worker, role=role or Role(name), **kwargs)
+
+    def workers(self, **kwargs: Any) -> list[BaseProcess]:
+        return [self.worker(f"worker-{number}", **kwargs) for number in range(2)]
+
+    def ends_alone(self, process: BaseProcess, code: int) -> None:
+        """Check that this process ends by itself, whatever the others do."""
+        process.join(20)
+        assert process.exitcode == code, log(self.path)
+        self.running.remove(process)
+
+    def _start(self, target: Callable[..., object], **kwargs: Any) -> BaseProcess:
+        self.running.append(process(target, self.path, self.of, **kwargs))
+        return self.running[-1]
+
+    def connect(self) -> socket.socket:
+        host, _, port = self.address().rpartition(":")
+        return socket.create_connection((host, int(port)), timeout=10)
+
+    def call(self) -> grpc.Channel:
+        """A connection to the chief, whatever proxy the site has."""
+        return grpc.insecure_channel(self.address(), (("grpc.enable_http_proxy", 0),))
+
+    def address(self) -> str:
+        notice = read_notice(RunDir(self.path))
+        return notice.address or "" if notice else ""
+
+    def epochs(self, worker: str) -> list[tuple[str, int]]:
+        return [(trial, epoch) for trial, epoch, name in diary(self.path) if name == worker]
+
+    def kill(self, *processes: BaseProcess) -> None:
+        for one in processes:
+            one.kill()
+            one.join()
+            self.running.remove(one)
+
+    def ends(self, exits: int = 0, seconds: float = 40) -> None:
+        """All processes end by themselves, in bounded time."""
+        for one in self.running:
+            one.join(seconds)
+            assert one.exitcode == exits, log(self.path)
+        self.running.clear()
+
+    def is_whole(self) -> None:
+        """Every trial counted exactly once, the best is the best, nobody listens any more."""
+        whole = self.path.with_name("whole")
+        assert table(self.path) == table(whole)
+        assert read_json(RunDir(self.path).best) == read_json(RunDir(whole).best)
+        for address in self.addresses:
+            host, _, port = address.rpartition(":")
+            with socket.socket() as connection:
+                assert connection.connect_ex((host, int(port))) != 0
+        assert "Traceback" not in log(self.path).replace("ended by\nTraceback", "")

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from processes import is_gone, python
 from searching import until
 
 PREAMBLE = """
@@ -42,32 +43,18 @@ TOLD = [
 ]
 
 
-def is_gone(pid: int) -> bool:
-    """Whether the process has ended, also where nobody has asked how."""
-    try:
-        return Path("/proc", str(pid), "stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return True
-
-
-def run(code: str, **options: object) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [sys.executable, "-c", PREAMBLE + code], capture_output=True, text=True, timeout=60, **options
-    )  # type: ignore[call-overload]
-
-
 @pytest.mark.parametrize("end", ["\\n", ""], ids=["whole lines", "no end of the last line"])
 def test_idle_talk_is_dropped_and_all_else_told_in_order(end: str) -> None:
     lines = [line for pair in zip(IDLE, TOLD + IDLE, strict=False) for line in pair]
-    ended = run(f"say('\\n'.join({lines!r}) + '{end}'); print('done')")
+    ended = python(PREAMBLE + f"say('\\n'.join({lines!r}) + '{end}'); print('done')")
     assert ended.stdout == "done\n"
     assert ended.stderr.splitlines() == TOLD
     assert ended.returncode == 0
 
 
 def test_a_line_that_comes_in_pieces_is_judged_whole_and_one_without_an_end_is_told() -> None:
-    ended = run(
-        "import select\n"
+    ended = python(
+        PREAMBLE + "import select\n"
         f"for piece in ({IDLE[1][:60]!r}, {IDLE[1][60:]!r} + chr(10)): say(piece); select.select([], [], [], 0.3)\n"
         "say('a prompt: '); select.select([], [], [], 0.3); say('answered')\n"
     )
@@ -75,13 +62,13 @@ def test_a_line_that_comes_in_pieces_is_judged_whole_and_one_without_an_end_is_t
 
 
 def test_own_words_go_around_the_filter() -> None:
-    ended = run(f"print({IDLE[1]!r}, file=sys.stderr); import warnings; warnings.warn('of a library')")
+    ended = python(PREAMBLE + f"print({IDLE[1]!r}, file=sys.stderr); import warnings; warnings.warn('of a library')")
     assert ended.stderr == IDLE[1] + "\n"
 
 
 @pytest.mark.parametrize("number", [signal.SIGABRT, signal.SIGSEGV])
 def test_a_crash_still_shows_why(number: signal.Signals) -> None:
-    ended = run(f"say({TOLD[1]!r} + chr(10)); getattr(ctypes.CDLL(None), 'raise')({int(number)})")
+    ended = python(PREAMBLE + f"say({TOLD[1]!r} + chr(10)); getattr(ctypes.CDLL(None), 'raise')({int(number)})")
     assert ended.returncode == -number
     assert TOLD[1] in ended.stderr.splitlines()
     assert "Fatal Python error" in ended.stderr
@@ -91,7 +78,7 @@ def test_a_crash_still_shows_why(number: signal.Signals) -> None:
 def test_tensorflow_that_dies_still_shows_why() -> None:
     # A check within TensorFlow, which ends the process.
     code = "import tensorflow as tf; tf.raw_ops.Fill(dims=[2**40], value=1.0)"
-    ended = run(f"import resource; resource.setrlimit(resource.RLIMIT_AS, (2**33, 2**33)); {code}")
+    ended = python(PREAMBLE + f"import resource; resource.setrlimit(resource.RLIMIT_AS, (2**33, 2**33)); {code}")
     assert ended.returncode != 0
     assert any(word in ended.stderr for word in ("OOM", "bad_alloc", "ResourceExhausted", "Fatal", "allocat"))
 
@@ -104,13 +91,13 @@ os.killpg(0, signal.SIGTERM)
 say({TOLD[0]!r} + chr(10)); say({IDLE[0]!r} + chr(10))
 print(chatter._child)
 """
-    ended = run(code, start_new_session=True)
+    ended = python(PREAMBLE + code, start_new_session=True)
     assert ended.stderr.splitlines() == TOLD[:1]
     until(lambda: is_gone(int(ended.stdout)))
 
 
 def test_a_killed_job_leaves_no_filter() -> None:
-    ended = run("print(chatter._child, flush=True); os.kill(os.getpid(), 9)")
+    ended = python(PREAMBLE + "print(chatter._child, flush=True); os.kill(os.getpid(), 9)")
     assert ended.returncode == -9
     until(lambda: is_gone(int(ended.stdout)))
 

@@ -1,21 +1,20 @@
 """What a site or a user's other work has set does not change a result: one list, settled before anything else."""
 
-import csv
 import hashlib
 import json
 import os
 import re
-import subprocess
 import sys
 import zipfile
 from pathlib import Path
 
 import pytest
-from conftest import Start
+from conftest import Start, end
+from processes import program, python
 
 from fmnist import environment
 from fmnist.recipe import config
-from fmnist.run.folder import RunDir
+from fmnist.run.folder import RunDir, read_trials
 
 
 @pytest.fixture
@@ -52,11 +51,8 @@ def test_the_gpus_that_may_be_used(
     if not Path("/proc/driver/nvidia/gpus").exists():
         assert environment.gpus() == []
     environment._gpus_of_the_machine.cache_clear()
-    tool = tmp_path / "nvidia-smi"
-    tool.write_text(
-        "#!/bin/sh\necho 'GPU 0: H100 (UUID: GPU-ab12)'; echo '  MIG 1g'; echo 'GPU 1: H100 (UUID: GPU-cd)'\n"
-    )
-    tool.chmod(0o755)
+    gpus = "echo 'GPU 0: H100 (UUID: GPU-ab12)'; echo '  MIG 1g'; echo 'GPU 1: H100 (UUID: GPU-cd)'"
+    program(tmp_path / "nvidia-smi", f"#!/bin/sh\n{gpus}\n")
     assert environment.gpus() == expected
     environment._gpus_of_the_machine.cache_clear()
 
@@ -81,15 +77,8 @@ def test_a_sites_packages_come_after_those_that_are_installed(tmp_path: Path) ->
     (tmp_path / "of_the_site.py").write_text("print('found')")
     code = "from fmnist import environment; environment.settle(); import numpy, of_the_site"
     for path in (str(tmp_path), os.pathsep.join([str(tmp_path), *filter(None, sys.path)])):
-        ended = subprocess.run(
-            [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True
-        )
+        ended = python(code, env={**os.environ, "PYTHONPATH": path})
         assert (ended.stdout, ended.returncode) == ("found\n", 0), ended.stderr
-
-
-def test_the_docs_hold_the_list() -> None:
-    page = Path(__file__).parent.parent / "docs" / "environment.md"
-    assert environment.table() in page.read_text(encoding="utf-8"), "python -m fmnist.environment prints it"
 
 
 SEARCHED = """
@@ -140,9 +129,8 @@ def train_here(folder: Path, start_anew: Start, **env: str) -> tuple[object, ...
     """What a training comes to: the hash of its weights, its scores; each line of stderr is fmnist's."""
     folder.mkdir(exist_ok=True)
     (folder / "fixed.toml").write_text(SEARCHED.partition("[search]")[0])
-    with start_anew(folder, "train", "--recipe", "fixed.toml", "--run", "run", "--quiet", **env) as process:
-        stdout, stderr = process.communicate(timeout=300)
-    assert (process.returncode, stdout, stderr) == (0, "", "")
+    ended = end(start_anew(folder, "train", "--recipe", "fixed.toml", "--run", "run", "--quiet", **env), 0)
+    assert (ended.stdout, ended.stderr) == ("", "")
     return outcome(folder / "run")
 
 
@@ -181,14 +169,13 @@ def test_all_of_them_at_once_change_no_search_and_no_training(tmp_path: Path, st
         folder.mkdir()
         (folder / "searched.toml").write_text(SEARCHED)
         for job in (("tune", "--workers", "2"), ("train",)):
-            with start_anew(folder, *job, "--recipe", "searched.toml", "--run", "run", **env) as process:
-                stdout, stderr = process.communicate(timeout=300)
-            assert (process.returncode, stdout) == (0, ""), stderr
+            ended = end(start_anew(folder, *job, "--recipe", "searched.toml", "--run", "run", **env), 0)
             own = r"tune|train|trial|best|epoch|the chief|waiting|not used|going on"
-            assert all(re.match(own, line) for line in stderr.splitlines()), stderr
-        with (folder / "run" / "trials.csv").open(newline="") as file:
-            table = [(row["score"], row["training.learning_rate"]) for row in csv.DictReader(file)]
-        found.append((sorted(table), outcome(folder / "run")))
+            assert [line for line in ended.stderr.splitlines() if not re.match(own, line)] == []
+            assert ended.stdout == ""
+        trials = read_trials(folder / "run" / "trials.csv")
+        table = sorted((row["score"], row["training.learning_rate"]) for row in trials)
+        found.append((table, outcome(folder / "run")))
     assert found[0] == found[1]
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import refusing
 import tensorflow as tf
-from conftest import TINY
+from conftest import FIXED, TINY
 from searching import Runner, recipe, search
 
 from fmnist import errors, files
@@ -24,16 +24,10 @@ from fmnist.training import checkpoint
 from jobs.pipeline import Pipeline
 from jobs.slurm import submitter
 
+pytestmark = pytest.mark.usefixtures("seccomp")
+
 ALL = {"flock": errno.ENOLCK, "fsync": errno.EINVAL, **dict.fromkeys(refusing.CHMOD, errno.EPERM)}
 LOSSES = ("no locks (No locks available): nothing keeps a second job out", "no fsync (Invalid argument): a power cut")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _seccomp() -> None:
-    try:
-        refusing.refusing({}, lambda: None)
-    except (OSError, ValueError):
-        pytest.skip("this system has no seccomp, or another processor")
 
 
 @pytest.fixture(autouse=True)
@@ -199,13 +193,12 @@ def test_tensorflow_s_refusals_are_explained_too(tmp_path: Path) -> None:
     assert line == f"{tmp_path / 'tb'} is not a directory; remove what has its name, or choose another place"
 
 
-TRAIN = "train --recipe baseline-mlp --set data.train_limit=2000 --set training.epochs=1"
 # One process, for one import of TensorFlow.
 JOBS = f"""
 from fmnist.cli.app import app, logging
 logging.basicConfig(level=logging.INFO, format="%(message)s")
-for job in ("{TRAIN}", "eval results/baseline-mlp-seed0", "report results/baseline-mlp-seed0"):
-    app(job.split(), standalone_mode=False)
+for job in ({("train", *FIXED)}, ("eval", "results/baseline-mlp-seed0"), ("report", "results/baseline-mlp-seed0")):
+    app(job, standalone_mode=False)
 """
 
 

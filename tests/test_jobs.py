@@ -1,9 +1,6 @@
 """The jobs as real processes on the real data, from the search to the report."""
 
-import csv
 import functools
-import gzip
-import hashlib
 import json
 import os
 import re
@@ -13,50 +10,28 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import conftest
-import numpy as np
 import pytest
-from conftest import Command, Start
+from conftest import COMPLETE, FIXED, RUN, Command
+from processes import contents
 
+from fmnist.run.folder import read_trials
 from fmnist.search import trial
 from fmnist.training import epoch as program
 
 TINY = ("--recipe", "tiny.toml")
 
 
-def hashes(run: Path) -> dict[str, str]:
-    """Of every result; `search` and `checkpoint` are the jobs' own business."""
-    results = (path for path in run.rglob("*") if path.is_file() and path.relative_to(run).parts[0] != "search")
-    return {str(path.relative_to(run)): hashlib.sha256(path.read_bytes()).hexdigest() for path in results}
-
-
-def trials(run: Path) -> list[dict[str, str]]:
-    with (run / "trials.csv").open() as file:
-        return list(csv.DictReader(file))
-
-
-@pytest.fixture(scope="module")
-def other_data(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> Path:
-    """The images of Fashion-MNIST, rolled by half their width: a data set of that layout, and another one."""
-    folder = tmp_path_factory.mktemp("other")
-    for part in ("train", "t10k"):
-        name = f"{part}-images-idx3-ubyte"
-        with gzip.open(data_dir / f"{name}.gz") as file:
-            header, pixels = file.read(16), np.frombuffer(file.read(), np.uint8)
-        (folder / name).write_bytes(header + np.roll(pixels.reshape(-1, 28, 28), 14, axis=2).tobytes())
-        labels = f"{part}-labels-idx1-ubyte.gz"
-        (folder / labels).symlink_to(data_dir / labels)
-    return folder
+def results(run: Path) -> dict[str, bytes]:
+    """What every file holds, but for those of `search`, which are the jobs' own business."""
+    return {name: content for name, content in contents(run).items() if not name.startswith("search/")}
 
 
 def test_the_run_folder_holds_what_the_design_lists(finished: Path) -> None:
-    run = finished / "results" / "tiny-seed0"
-    names = {path.name for path in run.iterdir()}
-    listed = "config.json search trials.csv best.json tb checkpoint history.json model.keras metrics.json "
-    listed += "predictions.npz report.html"
-    assert names == set(listed.split())
-    assert [trial["status"] for trial in trials(run)] == ["COMPLETED"] * 2
-    assert max(float(trial["score"]) for trial in trials(run)) == json.loads((run / "best.json").read_text())["score"]
+    run = finished / RUN
+    assert {path.name for path in run.iterdir()} == COMPLETE | {"search", "tb", "checkpoint", "predictions.npz"}
+    trials = read_trials(run / "trials.csv")
+    assert [trial["status"] for trial in trials] == ["COMPLETED"] * 2
+    assert max(float(trial["score"]) for trial in trials) == json.loads((run / "best.json").read_text())["score"]
     assert json.loads((run / "metrics.json").read_text())["test"]["accuracy"] > 0.6
     config = json.loads((run / "config.json").read_text())
     assert config["jobs"].keys() == {"tune", "train", "eval"}
@@ -66,28 +41,25 @@ def test_the_run_folder_holds_what_the_design_lists(finished: Path) -> None:
 
 
 def test_finished_jobs_say_so_and_change_nothing(run: Path, tmp_path: Path, fmnist: Command) -> None:
-    before = hashes(tmp_path / run)
+    before = results(tmp_path / run)
     for job in (["tune", *TINY], ["train", *TINY], ["eval", run]):
-        result = fmnist(*job)
-        assert result.returncode == 0, result.stderr
-        assert "finished" in result.stderr
+        assert "finished" in fmnist(*job).stderr
     result = fmnist("report", run)
     assert "test images are classified correctly" in result.stdout
     assert "tiny, seed 0" in result.stdout
-    assert hashes(tmp_path / run) == before
+    assert results(tmp_path / run) == before
 
 
 def test_more_trials_go_on_with_the_search(run: Path, tmp_path: Path, fmnist: Command) -> None:
-    before = trials(tmp_path / run)
-    result = fmnist("tune", *TINY, "--trials", 3)
-    assert result.returncode == 0, result.stderr
-    after = trials(tmp_path / run)
+    before = read_trials(tmp_path / run / "trials.csv")
+    fmnist("tune", *TINY, "--trials", 3)
+    after = read_trials(tmp_path / run / "trials.csv")
     assert after[:2] == before
     assert len(after) == 3
     # A new model makes the figures of the one before it void.
     (tmp_path / run / "model.keras").unlink()
     (tmp_path / run / "metrics-tta.json").touch()
-    assert fmnist("train", *TINY).returncode == 0
+    fmnist("train", *TINY)
     assert not list((tmp_path / run).glob("metrics*.json"))
     # It was asked for without the number of trials; the record still tells how many were searched.
     assert json.loads((tmp_path / run / "config.json").read_text())["recipe"]["search"]["trials"] == 3
@@ -100,7 +72,7 @@ def test_the_model_loads_with_stock_keras_alone(finished: Path) -> None:
         "logits = keras.models.load_model(sys.argv[1])(numpy.zeros((3, 28, 28), numpy.uint8))\n"
         "print(logits.shape, logits.dtype.name)"
     )
-    model = finished / "results" / "tiny-seed0" / "model.keras"
+    model = finished / RUN / "model.keras"
     command = [sys.executable, "-I", "-c", script, str(model)]
     result = subprocess.run(command, cwd="/", capture_output=True, text=True)
     assert result.stdout == "(3, 10) float32\n", result.stderr
@@ -109,41 +81,36 @@ def test_the_model_loads_with_stock_keras_alone(finished: Path) -> None:
 def test_eval_alone_reads_the_test_set(run: Path, tmp_path: Path, train_files: Path, fmnist: Command) -> None:
     """The fixture `finished` has searched and trained without it."""
     (tmp_path / run / "metrics.json").unlink()
-    before = hashes(tmp_path / run)
-    result = fmnist("eval", run, "--data", train_files)
-    assert result.returncode == 64
+    before = results(tmp_path / run)
+    result = fmnist("eval", run, "--data", train_files, code=64)
     assert f"no t10k-images-idx3-ubyte.gz in {train_files}" in result.stderr
-    assert hashes(tmp_path / run) == before
+    assert results(tmp_path / run) == before
 
 
 def test_a_fixed_recipe_and_another_data_set_which_is_told_apart(
     tmp_path: Path, other_data: Path, fmnist: Command
 ) -> None:
-    own = ["--recipe", "baseline-mlp", "--set", "data.train_limit=2000", "--set", "training.epochs=1", "--run", "own"]
-    result = fmnist("tune", *own)
-    assert (result.returncode, result.stderr) == (0, "recipe baseline-mlp is fixed: there is nothing to search\n")
-    result = fmnist("train", *own, FMNIST_DATA=str(other_data))
-    assert result.returncode == 0, result.stderr
-    assert fmnist("eval", "own", "--data", other_data).returncode == 0
+    own = (*FIXED, "--run", "own")
+    assert fmnist("tune", *own).stderr == "recipe baseline-mlp is fixed: there is nothing to search\n"
+    fmnist("train", *own, FMNIST_DATA=str(other_data))
+    fmnist("eval", "own", "--data", other_data)
     report = fmnist("report", "own").stdout
     assert report.startswith("*** NOT FASHION-MNIST")
     assert "0.8100" not in report
 
-    before = hashes(tmp_path / "own")
-    result = fmnist("eval", "own")
-    assert result.returncode == 64
+    before = results(tmp_path / "own")
+    result = fmnist("eval", "own", code=64)
     assert "train-images-idx3-ubyte is not the file that `train` of the run in own read" in result.stderr
-    assert hashes(tmp_path / "own") == before
+    assert results(tmp_path / "own") == before
 
 
 def test_a_training_takes_the_data_of_its_search(run: Path, tmp_path: Path, other_data: Path, fmnist: Command) -> None:
     (tmp_path / run / "model.keras").unlink()
-    before = hashes(tmp_path / run)
-    result = fmnist("train", *TINY, "--data", other_data)
-    assert result.returncode == 64
+    before = results(tmp_path / run)
+    result = fmnist("train", *TINY, "--data", other_data, code=64)
     assert "train-images-idx3-ubyte is not the file that `tune`" in result.stderr
     assert len(result.stderr.splitlines()) == 1
-    assert hashes(tmp_path / run) == before
+    assert results(tmp_path / run) == before
 
 
 COMMANDS = ["data", "tune", "train", "eval", "report", "predict", "export", "evidence", "devices"]
@@ -152,7 +119,6 @@ COMMANDS = ["data", "tune", "train", "eval", "report", "predict", "export", "evi
 @pytest.mark.parametrize("command", ["", *COMMANDS])
 def test_help_fits_a_screen(command: str, fmnist: Command) -> None:
     result = fmnist(*filter(None, [command]), "--help", COLUMNS="80", TERM="dumb")
-    assert result.returncode == 0
     lines = result.stdout.splitlines()
     assert 5 < len(lines) <= 24
     assert max(map(len, lines)) <= 80
@@ -162,8 +128,7 @@ def test_help_fits_a_screen(command: str, fmnist: Command) -> None:
 
 
 def test_alone_it_prints_its_help(fmnist: Command) -> None:
-    assert (alone := fmnist()).returncode == 0
-    assert alone.stdout == fmnist("--help").stdout
+    assert fmnist().stdout == fmnist("--help").stdout
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
@@ -189,25 +154,10 @@ def test_the_version_is_the_packages(fmnist: Command) -> None:
     assert fmnist("--version").stdout == f"{package.__version__}\n"
 
 
-def test_a_trial_whose_loss_is_no_number_has_failed_and_the_search_goes_on(tmp_path: Path, fmnist: Command) -> None:
-    (tmp_path / "steep.toml").write_text(
-        """
-description = "one learning rate that learns and one that diverges"
-[data]
-train_limit = 2000
-[model]
-hidden = [16]
-[training]
-optimizer = "sgd"
-[search]
-trials = 2
-epochs = 1
-[search.space]
-"training.learning_rate" = { values = [0.01, 1e30] }
-"""
-    )
-    assert fmnist("tune", "--recipe", "steep.toml", "--run", "run").returncode == 0
-    outcome = {float(trial["training.learning_rate"]): trial for trial in trials(tmp_path / "run")}
+def test_a_trial_whose_loss_is_no_number_has_failed_and_the_search_goes_on(tiny: Path, fmnist: Command) -> None:
+    space = 'search.space={"training.learning_rate"={values=[0.01, 1e30]}}'
+    fmnist("tune", *TINY, "--set", "training.optimizer=sgd", "--set", space, "--run", "run")
+    outcome = {float(trial["training.learning_rate"]): trial for trial in read_trials(tiny / "run" / "trials.csv")}
     assert outcome[0.01]["status"] == "COMPLETED"
     assert outcome[1e30]["status"] == "FAILED"
     assert outcome[1e30]["score"] == ""
@@ -224,16 +174,13 @@ def few_programs() -> None:
 
 
 @pytest.mark.parametrize("count", [2, pytest.param(4, marks=pytest.mark.faults)])
-def test_a_long_search_starts_its_process_anew_and_loses_nothing(count: int, tmp_path: Path, start: Start) -> None:
-    (tmp_path / "tiny.toml").write_text(conftest.TINY)
+def test_a_long_search_starts_its_process_anew_and_loses_nothing(count: int, tiny: Path, fmnist: Command) -> None:
     tables = []
     for prepare, anew in ((None, 0), (few_programs, count - 1)):
         run = f"anew-{anew}"
-        with start(tmp_path, "tune", *TINY, "--trials", count, "--run", run, prepare=prepare) as process:
-            _, stderr = process.communicate(timeout=600)
-        assert process.returncode == 0, stderr
-        assert stderr.count("starting this process anew") == anew
-        tables.append([{**trial, "seconds": ""} for trial in trials(tmp_path / run)])
+        ended = fmnist("tune", *TINY, "--trials", count, "--run", run, prepare=prepare)
+        assert ended.stderr.count("starting this process anew") == anew
+        tables.append([{**trial, "seconds": ""} for trial in read_trials(tiny / run / "trials.csv")])
     assert tables[0] == tables[1]
 
 
@@ -250,17 +197,11 @@ def die_in_trial_0(since: str) -> None:
 
 
 @pytest.mark.parametrize("since", ["run/search/trial_0", "run/checkpoint/trial_0_0.npz"])
-def test_a_trial_that_takes_its_process_with_it_fails_in_the_end(since: str, tmp_path: Path, start: Start) -> None:
+def test_a_trial_that_takes_its_process_with_it_fails_in_the_end(since: str, tiny: Path, fmnist: Command) -> None:
     """In its first epoch or in a later one."""
-    (tmp_path / "tiny.toml").write_text(conftest.TINY)
-    ends = []
-    prepare = functools.partial(die_in_trial_0, since)
-    for _ in range(4):
-        with start(tmp_path, "tune", *TINY, "--run", "run", prepare=prepare) as process:
-            process.communicate(timeout=600)
-        ends.append(process.returncode)
-    assert ends == [-signal.SIGABRT] * 3 + [0]
-    first, second = trials(tmp_path / "run")
+    for code in [-signal.SIGABRT] * 3 + [0]:
+        fmnist("tune", *TINY, "--run", "run", prepare=functools.partial(die_in_trial_0, since), code=code)
+    first, second = read_trials(tiny / "run" / "trials.csv")
     assert first["status"] == "FAILED"
     assert "its process died 3 times" in first["message"]
     assert second["status"] == "COMPLETED"

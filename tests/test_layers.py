@@ -2,12 +2,11 @@
 
 import ast
 import graphlib
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from processes import python
 
 import fmnist
 
@@ -15,16 +14,7 @@ PACKAGE = Path(fmnist.__file__).parent
 FLOORS = [
     {"__init__"},
     {
-        "arrays",
-        "chatter",
-        "devices",
-        "environment",
-        "errors",
-        "files",
-        "memory",
-        "progress",
-        "revision",
-        "signals",
+        "arrays", "chatter", "devices", "environment", "errors", "files", "memory", "progress", "revision", "signals",
         "text",
     },
     {"recipe"},
@@ -38,7 +28,7 @@ FLOORS = [
     {"study"},
     {"cli"},
     {"__main__"},
-]
+]  # fmt: skip
 """From the ground up. A room is a package, or a module beside them."""
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 HEAVY = {"numpy", "scipy", "sklearn", "tensorflow", "keras", "keras_tuner"}
@@ -60,11 +50,6 @@ def imported(module: Path) -> Iterator[str]:
             yield from (".".join([*base, *filter(None, [node.module]), alias.name]) for alias in node.names)
 
 
-def rooms_imported(module: Path) -> set[str]:
-    names = (name.split(".") for name in imported(module))
-    return {rest[0] for top, *rest in names if top == "fmnist" and rest and rest[0] in FLOOR}
-
-
 def mentions(module: Path, name: str) -> bool:
     for node in ast.walk(ast.parse(module.read_bytes())):
         if name in (getattr(node, "id", None), getattr(node, "attr", None)):
@@ -78,7 +63,8 @@ def mentions(module: Path, name: str) -> bool:
 def test_no_lower_room_imports_an_upper_one(module: Path) -> None:
     room = room_of(module)
     assert room in FLOOR, f"{module} has no place in the order of rooms"
-    assert {upper for upper in rooms_imported(module) if FLOOR[upper] > FLOOR[room]} == set()
+    names = [name.split(".") for name in imported(module) if name.startswith("fmnist.")]
+    assert {upper for _, upper, *_ in names if FLOOR.get(upper, 0) > FLOOR[room]} == set()
 
 
 def test_no_modules_import_each_other_in_a_circle() -> None:
@@ -102,7 +88,7 @@ def test_only_what_judges_a_finished_model_reads_the_test_set() -> None:
     assert readers == {"evaluation"}
 
 
-def test_the_command_line_imports_nothing_heavy() -> None:
-    script = "import sys, fmnist.cli.app; print(*{name.split('.')[0] for name in sys.modules})"
-    loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
-    assert HEAVY & set(loaded) == set()
+@pytest.mark.parametrize("module", ["fmnist.cli.app", "fmnist.search.status"])
+def test_what_answers_at_once_imports_nothing_heavy(module: str) -> None:
+    script = f"import sys, {module}; print(*{{name.split('.')[0] for name in sys.modules}})"
+    assert HEAVY & set(python(script, check=True).stdout.split()) == set()

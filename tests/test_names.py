@@ -10,7 +10,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import processes
 import pytest
+from processes import ROOT, Ended, program
 from rich.console import Console
 
 from fmnist.errors import BadInput
@@ -21,9 +23,7 @@ from jobs.kubernetes import submitter as kubernetes
 from jobs.pipeline import Pipeline, Site
 from jobs.slurm import submitter
 
-ROOT = Path(__file__).parent.parent
 PUBLIC = re.findall(r"^([A-Z0-9_]+) \?=", (ROOT / "Makefile").read_text(), re.MULTILINE)
-CLEAN = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
 
 HOSTILE = [
     "it's",
@@ -52,15 +52,12 @@ HOSTILE = [
 ARGUMENTS = "import json, sys; print(json.dumps(sys.argv[1:]))"
 
 
-def make(tmp_path: Path, goal: str, *variables: str) -> "subprocess.CompletedProcess[str]":
+def make(tmp_path: Path, goal: str, *variables: str) -> Ended:
     """With programs that print their arguments in place of fmnist, of the clusters' commands and of TensorBoard."""
-    show = tmp_path / "show"
-    show.write_text(f"#!{sys.executable} -IS\n{ARGUMENTS}\n")
-    show.chmod(0o755)
+    show = program(tmp_path / "show", f"#!{sys.executable} -IS\n{ARGUMENTS}\n")
     programs = [f"{name}={show}" for name in ("FMNIST", "ON_CLUSTER", "TENSORBOARD")]
     own = ["READY=", "ENVIRONMENT=", "TENSORFLOW=cpu", *programs]
-    command = ["make", "-f", f"{ROOT}/Makefile", goal, *own, *variables]
-    return subprocess.run(command, cwd=tmp_path, env=CLEAN, capture_output=True, text=True)
+    return processes.make("-f", f"{ROOT}/Makefile", goal, *own, *variables, tree=tmp_path)
 
 
 def arguments(tmp_path: Path, goal: str, *variables: str) -> list[str]:
@@ -104,11 +101,11 @@ def test_no_variable_is_a_command(name: str, tmp_path: Path) -> None:
     for value in (f"';touch {made};`touch {made}`$(touch {made})#", f"$(shell touch {made})"):
         # A Python is asked what `auto` is.
         engine = ["ENGINE=auto"] if name == "PYTHON3" else []
-        command = ["make", "--dry-run", *goals, "VENV=none", "TENSORFLOW=cpu", *engine, f"{name}={value}"]
-        done = subprocess.run(command, cwd=ROOT, env=CLEAN, capture_output=True, text=True)
+        done = processes.make("--dry-run", *goals, "VENV=none", "TENSORFLOW=cpu", *engine, f"{name}={value}")
         assert not made.exists()
         if name == "ENGINE":
-            assert done.stderr.endswith("use auto, docker, podman or local.  Stop.\n")
+            assert done.returncode == 2
+            assert re.fullmatch(r".*ENGINE=.* is not known; use auto, docker, podman or local\.  Stop\.\n", done.stderr)
             continue
         assert done.returncode == 0, done.stderr
         lines = done.stdout.replace("\\\n", " ").replace("; exit 1; }", "").splitlines()
@@ -170,12 +167,9 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A Slurm, and what it starts jobs with, of which each command only writes down its arguments and the mounts."""
     log = tmp_path / "log"
     folder = tmp_path / "bin"
-    folder.mkdir()
     code = "import json, os, sys; print(json.dumps([*sys.argv, os.environ.get('FMNIST_MOUNTS')]), file=open(%r, 'a'))"
     for name, output in {"sbatch": "7", "squeue": "", "scancel": "", "srun": "", "podman": "0"}.items():
-        program = folder / name
-        program.write_text(f"#!{sys.executable} -IS\n{code % str(log)}\nprint({output!r})\n")
-        program.chmod(0o755)
+        program(folder / name, f"#!{sys.executable} -IS\n{code % str(log)}\nprint({output!r})\n")
     monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
     return log
 

@@ -1,18 +1,17 @@
 """What the repository holds, and how its front door turns variables into commands."""
 
 import ast
-import os
 import re
 import shlex
 import subprocess
 from pathlib import Path
 
 import pytest
+from processes import ROOT, make
 
 import fmnist
 from fmnist.recipe import config
 
-ROOT = Path(__file__).parent.parent
 SHIPPED = ("docker", "fmnist", "jobs")
 LOCKS = sorted((ROOT / "requirements").glob("*.txt"))
 
@@ -27,12 +26,6 @@ def tracked() -> list[Path]:
 def occurrences(pattern: str) -> list[str]:
     texts = {path.relative_to(ROOT): path.read_bytes().decode(errors="ignore") for path in tracked()}
     return [f"{name}: {match[0]}" for name, text in texts.items() for match in re.finditer(pattern, text)]
-
-
-def make(*args: str) -> "subprocess.CompletedProcess[str]":
-    # Not with the variables of a make that runs the tests.
-    environment = {**os.environ, "MAKELEVEL": "", "MAKEFLAGS": ""}
-    return subprocess.run(["make", *args], cwd=ROOT, env=environment, capture_output=True, text=True)
 
 
 def jobs(*args: str) -> list[list[str]]:
@@ -125,10 +118,3 @@ def test_make_passes_every_variable_on() -> None:
     expected = ["--recipe=my/own.toml", "--seed=0", "--run=results/own-seed0"]
     expected += ["--set=model.hidden=[64,32]", "--set=training.epochs=2", "--data=idx", "--trials=7"]
     assert tune == ["tune", *expected]
-
-
-def test_an_unknown_engine_ends_in_one_line() -> None:
-    result = make("--dry-run", "train", "ENGINE=teleport")
-    assert result.returncode == 2
-    assert "ENGINE=teleport is not known" in result.stderr
-    assert len(result.stderr.splitlines()) == 1

@@ -1,10 +1,10 @@
 """Interrupted jobs: they stop at an epoch's end, lose nothing, and go on to the result of an uninterrupted one."""
 
-import csv
 import functools
 import json
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,10 +16,13 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-from conftest import Process, Start
+from conftest import Command, Process, Start, end
 from PIL import Image
+from processes import program
 from searching import until
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from fmnist.run.folder import read_trials
 
 # Callbacks with a state of their own, dropout, and epochs short enough for a test.
 TRAIN = """
@@ -40,32 +43,9 @@ early_stopping = { monitor = "val_accuracy", patience = 23 }
 reduce_lr_on_plateau = { patience = 1, factor = 0.7 }
 """
 
-TUNE = """
-description = "a search to interrupt"
-
-[data]
-train_limit = 3000
-
-[model]
-hidden = [32]
-
-[search]
-trials = 2
-epochs = 10
-
-[search.space]
-"training.learning_rate" = { min = 1e-3, max = 1e-2, sampling = "log" }
-"""
-
-LONG = """
-description = "an epoch of minutes"
-
-[model]
-hidden = [4096, 4096]
-
-[training]
-batch_size = 16
-"""
+TUNE = ("tune", "--recipe", "tiny.toml", "--set", "search.epochs=10")
+# An epoch of minutes.
+LONG = ("--recipe", "baseline-mlp", "--set", "model.hidden=[4096, 4096]", "--set", "training.batch_size=16")
 
 
 def wait_for(process: Process, text: str) -> None:
@@ -105,19 +85,6 @@ def signal_at_open(name: str, signum: signal.Signals) -> None:
     sys.addaudithook(hook)
 
 
-def end(process: Process) -> int:
-    """Return the exit code."""
-    with process:
-        process.communicate(timeout=60)
-    return process.returncode
-
-
-def finish(process: Process) -> None:
-    with process:
-        _, stderr = process.communicate(timeout=120)
-    assert process.returncode == 0, stderr
-
-
 def epochs_logged(folder: Path) -> Counter[int]:
     """How often TensorBoard's event files hold each epoch."""
     events = EventAccumulator(str(folder), size_guidance={"tensors": 0})
@@ -126,8 +93,7 @@ def epochs_logged(folder: Path) -> Counter[int]:
 
 
 def without_seconds(path: Path) -> list[dict[str, str]]:
-    with path.open() as file:
-        return [{**row, "seconds": ""} for row in csv.DictReader(file)]
+    return [{**row, "seconds": ""} for row in read_trials(path)]
 
 
 def trained(folder: Path) -> tuple[list[np.ndarray], dict[str, Any]]:
@@ -150,16 +116,14 @@ def test_a_training_that_is_interrupted_four_times_ends_as_one_that_is_not(tmp_p
     checkpoint = interrupted / "results" / "own-seed0" / "checkpoint" / "train.npz"
     for epoch in (2, 7, 12):
         prepare = functools.partial(signal_at, f"epoch {epoch:2}/24", signal.SIGTERM)
-        assert end(start(interrupted, *train, prepare=prepare)) == 75
+        end(start(interrupted, *train, prepare=prepare), 75)
         assert checkpoint.exists()
     prepare = functools.partial(signal_at, "epoch 17/24", signal.SIGKILL)
-    assert end(start(interrupted, *train, prepare=prepare)) == -signal.SIGKILL
+    end(start(interrupted, *train, prepare=prepare), -signal.SIGKILL)
     assert checkpoint.exists()
-    last = start(interrupted, *train)
-    wait_for(last, "going on after epoch")
-    finish(last)
+    assert re.search("^going on after epoch", end(start(interrupted, *train), 0).stderr, re.MULTILINE)
     assert not checkpoint.exists()
-    finish(reference)
+    end(reference, 0)
 
     (weights, told), (expected_weights, expected) = trained(interrupted), trained(whole)
     assert told == expected
@@ -172,41 +136,35 @@ def test_a_training_that_is_interrupted_four_times_ends_as_one_that_is_not(tmp_p
     assert logged[1].keys() == logged[0].keys()
 
 
-def test_a_search_that_is_interrupted_in_mid_trial_ends_as_one_that_is_not(tmp_path: Path, start: Start) -> None:
-    (tmp_path / "own.toml").write_text(TUNE)
-    tune = ("tune", "--recipe", "own.toml", "--run")
-    reference = start(tmp_path, *tune, "whole")
+def test_a_search_that_is_interrupted_in_mid_trial_ends_as_one_that_is_not(tiny: Path, start: Start) -> None:
+    whole, interrupted = tiny / "whole", tiny / "interrupted"
+    reference = start(tiny, *TUNE, "--run", whole)
     prepare = functools.partial(signal_at, "trial 1, epoch  3/10", signal.SIGHUP)
-    assert end(start(tmp_path, *tune, "interrupted", prepare=prepare)) == 75
-    assert len(list((tmp_path / "interrupted" / "checkpoint").glob("trial_1_*.npz"))) == 1
-    resumed = start(tmp_path, *tune, "interrupted")
-    wait_for(resumed, "going on after epoch")
-    finish(resumed)
-    finish(reference)
-    whole, interrupted = tmp_path / "whole", tmp_path / "interrupted"
+    end(start(tiny, *TUNE, "--run", interrupted, prepare=prepare), 75)
+    assert len(list((interrupted / "checkpoint").glob("trial_1_*.npz"))) == 1
+    resumed = end(start(tiny, *TUNE, "--run", interrupted), 0)
+    assert re.search("^going on after epoch", resumed.stderr, re.MULTILINE)
+    end(reference, 0)
     assert without_seconds(interrupted / "trials.csv") == without_seconds(whole / "trials.csv")
     assert (interrupted / "best.json").read_text() == (whole / "best.json").read_text()
 
 
 @pytest.mark.parametrize(("job", "epoch"), [("train", "epoch  3/24"), ("tune", "trial 0, epoch  3/10")])
-def test_a_job_that_goes_on_on_other_devices_says_so(tmp_path: Path, start: Start, job: str, epoch: str) -> None:
-    (tmp_path / "own.toml").write_text(TRAIN if job == "train" else TUNE)
-    command = (job, "--recipe", "own.toml", "--run", "run", "--devices")
-    prepare = functools.partial(signal_at, epoch, signal.SIGTERM)
-    assert end(start(tmp_path, *command, "cpu", prepare=prepare)) == 75
-    with start(tmp_path, *command, "cpu:2", prepare=functools.partial(signal_at, "going on", signal.SIGTERM)) as other:
-        _, said = other.communicate(timeout=600)
-    assert f"{job} goes on, but began with other devices (config.json holds both)" in said
-    record = json.loads((tmp_path / "run" / "config.json").read_bytes())["jobs"][job]
+def test_a_job_that_goes_on_on_other_devices_says_so(tiny: Path, fmnist: Command, job: str, epoch: str) -> None:
+    (tiny / "own.toml").write_text(TRAIN)
+    command = [*(("train", "--recipe", "own.toml") if job == "train" else TUNE), "--run", "run", "--devices"]
+    fmnist(*command, "cpu", prepare=functools.partial(signal_at, epoch, signal.SIGTERM), code=75)
+    other = fmnist(*command, "cpu:2", prepare=functools.partial(signal_at, "going on", signal.SIGTERM), code=75)
+    assert f"{job} goes on, but began with other devices (config.json holds both)" in other.stderr
+    record = json.loads((tiny / "run" / "config.json").read_bytes())["jobs"][job]
     (before,) = record["went_on_from"]
     assert before["devices"].startswith("1 CPU")
     assert record["devices"].startswith("2 CPU")
 
 
 def test_a_second_sigint_ends_in_the_middle_of_an_epoch(tmp_path: Path, start: Start) -> None:
-    (tmp_path / "own.toml").write_text(LONG)
-    with start(tmp_path, "train", "--recipe", "own.toml") as process:
-        wait_for(process, "train own")
+    with start(tmp_path, "train", *LONG, "--run", "run") as process:
+        wait_for(process, "train baseline-mlp")
         process.send_signal(signal.SIGINT)
         wait_for(process, "SIGINT: stopping at the end of this epoch")
         begin = time.monotonic()
@@ -214,7 +172,7 @@ def test_a_second_sigint_ends_in_the_middle_of_an_epoch(tmp_path: Path, start: S
         process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGINT
     assert time.monotonic() - begin < 2
-    assert not (tmp_path / "results" / "own-seed0" / "model.keras").exists()
+    assert not (tmp_path / "run" / "model.keras").exists()
 
 
 @pytest.mark.parametrize(
@@ -236,9 +194,8 @@ def test_a_job_without_epochs_ends_with_75_too(
     before = [path.read_bytes() for path in files]
     name, *options = job
     command = [name, *options, run] if options[-1:] == ["--run"] else [name, run, *options]
-    with start(tmp_path, *command, prepare=functools.partial(signal_at_open, file, signum)) as process:
-        stdout, stderr = process.communicate(timeout=60)
-    assert (process.returncode, stdout, stderr) == (75, "", f"{signum.name}: stopping\n")
+    ended = end(start(tmp_path, *command, prepare=functools.partial(signal_at_open, file, signum)), 75, seconds=60)
+    assert (ended.stdout, ended.stderr) == ("", f"{signum.name}: stopping\n")
     assert [path.read_bytes() for path in files] == before
     assert not list((tmp_path / run).rglob(".*"))
 
@@ -246,10 +203,8 @@ def test_a_job_without_epochs_ends_with_75_too(
 @pytest.mark.parametrize("job", [("train", "--recipe", "baseline-mlp"), ("tune", "--recipe", "smoke")], ids=" ".join)
 def test_a_job_that_waits_for_its_data_heeds_a_signal(tmp_path: Path, job: tuple[str, ...]) -> None:
     """The download hangs, as on a network that does not answer."""
-    tools, place, told = tmp_path / "bin", tmp_path / "results", tmp_path / "told"
-    tools.mkdir()
-    (tools / "apt-get").write_text(f"#!/bin/sh\n: >{told}\nexec sleep 600\n")
-    (tools / "apt-get").chmod(0o755)
+    place, told = tmp_path / "results", tmp_path / "told"
+    tools = program(tmp_path / "bin" / "apt-get", f"#!/bin/sh\n: >{told}\nexec sleep 600\n").parent
     # Nothing is found or fetched before.
     code = (
         "from pathlib import Path; from fmnist import __main__; from fmnist.data import dataset;"

@@ -4,26 +4,26 @@ import os
 import re
 import shutil
 import subprocess
-import sys
-from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import processes
 import pytest
+from processes import ROOT, program, python
 
 from fmnist import revision
+from fmnist.errors import BadInput
 from fmnist.run.folder import RunDir
 from jobs.pipeline import Pipeline
 from jobs.slurm.environment import inherited
 
-ROOT = Path(__file__).parent.parent
 MAKEFILE = (ROOT / "Makefile").read_text()
 NAMES = sorted({*re.findall(r"^([A-Z][A-Z0-9_]*) [:?]?=", MAKEFILE, re.MULTILINE), "VPATH"} - {"MAKEFLAGS"})
-CLEAN = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
 
 
-def make(*args: str | Path, **environment: str) -> str:
-    """What make prints."""
-    done = subprocess.run(["make", *args], cwd=ROOT, env={**CLEAN, **environment}, capture_output=True, text=True)
+def make(*args: str | Path, **environment: Any) -> str:
+    """Return what make prints."""
+    done = processes.make(*args, **environment)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -73,27 +73,11 @@ def test_each_public_variable_is_the_command_lines(name: str, tmp_path: Path) ->
 
 
 def test_what_runs_is_not_changed_by_settings_of_other_programs(tmp_path: Path) -> None:
-    foreign = {
-        "PYTHONHOME": "/nowhere",
-        "PYTHONPATH": "/nowhere",
-        "PYTHONOPTIMIZE": "2",
-        "PYTHONSAFEPATH": "1",
-        "PYTHONWARNINGS": "error",
-        "BASH_ENV": "/nowhere",
-        "CDPATH": "/",
-        "ENV": "/nowhere",
-        "POSIXLY_CORRECT": "1",
-        "GIT_DIR": "/nowhere",
-        "GIT_WORK_TREE": "/nowhere",
-        "PIP_USER": "1",
-        "PIP_TARGET": "/nowhere",
-        "PIP_REQUIREMENT": "/nowhere",
-        "PIP_REQUIRE_HASHES": "1",
-        "TMPDIR": "/nowhere",
-        "DATA": "/nowhere",
-    }
-    kept = {"PIP_INDEX_URL": "x", "PIP_FIND_LINKS": "x", "PIP_CACHE_DIR": "x", "PIP_CERT": "x", "PIP_PROXY": "x"}
-    kept |= {"http_proxy": "x", "FMNIST_DATA": "x", "PYTHONDONTWRITEBYTECODE": "1", "LC_ALL": "C"}
+    switches = "PYTHONOPTIMIZE PYTHONSAFEPATH PYTHONWARNINGS POSIXLY_CORRECT PIP_USER PIP_REQUIRE_HASHES"
+    paths = "PYTHONHOME PYTHONPATH BASH_ENV CDPATH ENV GIT_DIR GIT_WORK_TREE PIP_TARGET PIP_REQUIREMENT TMPDIR DATA"
+    foreign = dict.fromkeys(switches.split(), "1") | dict.fromkeys(paths.split(), "/nowhere")
+    pip = "PIP_INDEX_URL PIP_FIND_LINKS PIP_CACHE_DIR PIP_CERT PIP_PROXY"
+    kept = dict.fromkeys([*pip.split(), "http_proxy", "FMNIST_DATA", "PYTHONDONTWRITEBYTECODE"], "1") | {"LC_ALL": "C"}
     found = shown(tmp_path, "TRIALS=5", "PYTHONPATH=here", **foreign, **kept)
     assert foreign.keys() & found.keys() == set()
     assert "TRIALS" not in found
@@ -118,14 +102,10 @@ def test_make_looks_for_an_environment_here_alone(tmp_path: Path) -> None:
 
 
 def test_none_of_the_jobs_runs_after_one_that_failed(tmp_path: Path) -> None:
-    program = tmp_path / "fmnist"
-    program.write_text(f'#!/bin/sh\necho $1 >>"{tmp_path}/log"\n[ $1 != train ]\n')
-    program.chmod(0o755)
-    command = ["make", "all", "READY=", f"FMNIST={program}"]
+    fmnist = program(tmp_path / "fmnist", f'#!/bin/sh\necho $1 >>"{tmp_path}/log"\n[ $1 != train ]\n')
     for flags in ("", "k", "kj8"):
         (tmp_path / "log").unlink(missing_ok=True)
-        done = subprocess.run(command, cwd=ROOT, env={**CLEAN, "MAKEFLAGS": flags}, capture_output=True)
-        assert done.returncode == 2
+        assert processes.make("all", "READY=", f"FMNIST={fmnist}", MAKEFLAGS=flags).returncode == 2
         assert (tmp_path / "log").read_text().split() == ["data", "tune", "train"]
 
 
@@ -144,9 +124,9 @@ def test_installed_below_another_work_tree_the_code_has_no_revision(tmp_path: Pa
     package = repository(tmp_path / "project") / "venv" / "fmnist"
     package.mkdir(parents=True)
     shutil.copy(revision.__file__, package)
-    command = [sys.executable, "-c", "import revision; print(revision.revision())"]
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("GIT_", "FMNIST_"))}
-    assert subprocess.check_output(command, cwd=package, env=environment, text=True) == "None\n"
+    ended = python("import revision; print(revision.revision())", cwd=package, env=environment)
+    assert ended.stdout == "None\n", ended.stderr
 
 
 def repository(path: Path) -> Path:
@@ -159,59 +139,29 @@ def repository(path: Path) -> Path:
     return path
 
 
-OUTER: Mapping[str, str] = {
-    "SLURM_JOB_ID": "7",
-    "SLURM_MEM_PER_CPU": "100",
-    "SLURM_CPU_BIND": "quiet,mask_cpu:0x1",
-    "SLURM_EXPORT_ENV": "NONE",
-    "SLURMD_NODENAME": "n1",
-    "_SLURM_SPANK_OPTION_pyxis_container_image": "other",
-    "SRUN_CPUS_PER_TASK": "1",
-    "PMIX_RANK": "0",
-    "PMI_RANK": "0",
-    "OMPI_COMM_WORLD_SIZE": "4",
-    "CUDA_VISIBLE_DEVICES": "3",
-    "ROCR_VISIBLE_DEVICES": "3",
-    "GPU_DEVICE_ORDINAL": "3",
-    "KERASTUNER_TUNER_ID": "worker-5",
-    "KERASTUNER_ORACLE_IP": "elsewhere",
-    "FMNIST_TOKEN": "secret",
-    "FMNIST_REVISION": "of an image",
-}
-"""Of a job that `make submit` may run in."""
-CONTRADICTING: Mapping[str, str] = {
-    "SBATCH_WAIT": "1",
-    "SBATCH_ARRAY_INX": "0-3",
-    "SBATCH_MEM_PER_CPU": "100",
-    "SBATCH_GRES": "gpu:1",
-    "SBATCH_EXPORT": "NONE",
-    "SQUEUE_STATES": "PENDING",
-    "SQUEUE_FORMAT2": "jobid",
-    "SCANCEL_INTERACTIVE": "1",
-    "SCANCEL_STATE": "PENDING",
-    "PYTHONPATH": "/nowhere",
-    "BASH_ENV": "/nowhere",
-    "BASH_FUNC_srun%%": "() { false; }",
-    "CDPATH": "/",
-}
-KEPT: Mapping[str, str] = {
-    "PATH": "/bin",
-    "HOME": "/home",
-    "SLURM_CONF": "/etc/slurm.conf",
-    "SLURM_JWT": "token",
-    "SLURM_CLUSTERS": "c",
-    "SBATCH_ACCOUNT": "a",
-    "SBATCH_PARTITION": "p",
-    "SBATCH_QOS": "q",
-    "LD_LIBRARY_PATH": "/lib",
-    "FMNIST_TLS_CERTIFICATE": "/c.pem",
-    "FMNIST_XLA_FLAGS": "--xla",
-    "TF_ENABLE_ONEDNN_OPTS": "0",
-}
+# Of a job that `make submit` may run in, and what contradicts what is submitted.
+OUTER = """
+    SLURM_JOB_ID SLURM_MEM_PER_CPU SLURM_CPU_BIND SLURM_EXPORT_ENV SLURMD_NODENAME SRUN_CPUS_PER_TASK
+    _SLURM_SPANK_OPTION_pyxis_container_image PMIX_RANK PMI_RANK OMPI_COMM_WORLD_SIZE CUDA_VISIBLE_DEVICES
+    ROCR_VISIBLE_DEVICES GPU_DEVICE_ORDINAL KERASTUNER_TUNER_ID KERASTUNER_ORACLE_IP FMNIST_TOKEN FMNIST_REVISION
+    SBATCH_WAIT SBATCH_ARRAY_INX SBATCH_MEM_PER_CPU SBATCH_GRES SBATCH_EXPORT SQUEUE_STATES SQUEUE_FORMAT2
+    SCANCEL_INTERACTIVE SCANCEL_STATE PYTHONPATH BASH_ENV BASH_FUNC_srun%% CDPATH
+"""
+KEPT = """
+    PATH HOME SLURM_CONF SLURM_JWT SLURM_CLUSTERS SBATCH_ACCOUNT SBATCH_PARTITION SBATCH_QOS LD_LIBRARY_PATH
+    FMNIST_TLS_CERTIFICATE FMNIST_XLA_FLAGS TF_ENABLE_ONEDNN_OPTS
+"""
 
 
 def test_slurms_jobs_see_nothing_of_the_job_around_them() -> None:
-    assert inherited({**OUTER, **CONTRADICTING, **KEPT}) == KEPT
+    kept = {name: f"of {name}" for name in KEPT.split()}
+    assert inherited(dict.fromkeys(OUTER.split(), "1") | kept) == kept
+
+
+def test_a_seed_that_is_too_large_is_not_submitted(tmp_path: Path) -> None:
+    pipeline = Pipeline(RunDir(tmp_path / "run"), "smoke", 2**32)
+    with pytest.raises(BadInput, match="SEED from 0 to 4294967295"), pipeline.prepared():
+        pass
 
 
 def test_the_jobs_of_a_cluster_are_told_the_data_by_an_option(tmp_path: Path) -> None:

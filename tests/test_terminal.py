@@ -6,7 +6,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from conftest import TINY, Start
+from conftest import TINY, Command, Start, end
 from test_progress import TERMINAL
 
 SHOWN = ("--recipe", "tiny.toml", "--run", "own")
@@ -33,16 +33,12 @@ def test_a_job_outlives_its_terminal(tmp_path: Path, start: Start, job: str, sig
             process.send_signal(signum)
         assert process.wait(120) == (75 if signum else 0)
     assert (tmp_path / "own" / ("best.json" if job == "tune" else "model.keras")).exists() or signum
-    with start(tmp_path, job, *SHOWN) as process:
-        assert process.communicate(timeout=120)
-        assert process.returncode == 0
+    end(start(tmp_path, job, *SHOWN), 0)
 
 
-def test_a_result_that_nobody_reads_is_kept_all_the_same(run: Path, tmp_path: Path, start: Start) -> None:
+def test_a_result_that_nobody_reads_is_kept_all_the_same(run: Path, tmp_path: Path, fmnist: Command) -> None:
     (tmp_path / run / "metrics.json").unlink()
-    with start(tmp_path, "eval", run, prepare=close_the_pipes) as process:
-        process.communicate(timeout=60)
-    assert process.returncode == 0
+    fmnist("eval", run, prepare=close_the_pipes)
     assert (tmp_path / run / "metrics.json").exists()
 
 
@@ -58,19 +54,13 @@ def to_a_full_disk() -> None:
     os.dup2(os.open("/dev/full", os.O_WRONLY), 1)
 
 
-def test_a_result_that_a_full_disk_refuses_is_told(run: Path, tmp_path: Path, start: Start) -> None:
-    with start(tmp_path, "report", run, prepare=to_a_full_disk) as process:
-        _, stderr = process.communicate(timeout=60)
-    assert process.returncode == 64
+def test_a_result_that_a_full_disk_refuses_is_told(run: Path, fmnist: Command) -> None:
+    stderr = fmnist("report", run, prepare=to_a_full_disk, code=64).stderr
     assert stderr.count("\n") == 1
     assert "No space left on device" in stderr
 
 
-def test_a_log_on_a_full_disk_stops_nothing(run: Path, tmp_path: Path, start: Start) -> None:
+def test_a_log_on_a_full_disk_stops_nothing(run: Path, tmp_path: Path, fmnist: Command) -> None:
     (tmp_path / run / "metrics.json").unlink()
-    full = os.open("/dev/full", os.O_WRONLY)
-    with start(tmp_path, "eval", run, stderr=full) as process:
-        stdout, _ = process.communicate(timeout=60)
-    os.close(full)
-    assert process.returncode == 0
-    assert stdout.startswith("test accuracy")
+    with open("/dev/full", "wb") as full:
+        assert fmnist("eval", run, stderr=full.fileno()).stdout.startswith("test accuracy")

@@ -12,12 +12,7 @@ import time
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-import searching
-from searching import Runner, diary, log, process, recipe, table
-
-from fmnist.files import read_json
-from fmnist.run.folder import RunDir
-from fmnist.search.roles import Role
+from searching import Search, diary, log, recipe
 
 TRIALS, EPOCHS, WORKERS = 40, 3, 3
 EPOCH_SECONDS = 0.08
@@ -28,14 +23,13 @@ BOUND = 60.0
 
 def disturbed_search(folder: Path, seed: int, kills: int) -> int:
     """Run one search through `kills` kills, fewer if it ends before; check all that it left. Returns the kills."""
-    of, path, whole = recipe(trials=TRIALS, epochs=EPOCHS), folder / "run", folder / "whole"
+    search = Search(folder, recipe(trials=TRIALS, epochs=EPOCHS))
     chance = random.Random(seed)
-    searching.search(whole, of, Runner())
 
     def start(name: str) -> BaseProcess:
         if name == "chief":
-            return process(searching.chief, path, of, Role(name), LEASE)
-        return process(searching.worker, path, of, Role(name), EPOCH_SECONDS)
+            return search.chief(wait=False, lease=LEASE)
+        return search.worker(name, seconds=EPOCH_SECONDS)
 
     running = {name: start(name) for name in ["chief", *(f"worker-{n}" for n in range(WORKERS))]}
     try:
@@ -46,22 +40,17 @@ def disturbed_search(folder: Path, seed: int, kills: int) -> int:
             if not running["chief"].is_alive() and running["chief"].exitcode == 0:
                 kills = done
                 break
-            running[victim].kill()
-            running[victim].join()
+            search.kill(running[victim])
             running[victim] = start(victim)
-        deadline = time.monotonic() + BOUND
-        for name, one in running.items():
-            one.join(max(0.0, deadline - time.monotonic()))
-            assert one.exitcode == 0, f"{name} ended with {one.exitcode}\n{log(path)}"
+        search.ends(seconds=BOUND)
+        search.is_whole()
     finally:
-        for one in running.values():
+        for one in search.running:
             one.kill()
             one.join()
-    assert table(path) == table(whole), log(path)
-    assert read_json(RunDir(path).best) == read_json(RunDir(whole).best)
-    trained = [(trial, epoch) for trial, epoch, _ in diary(path)]
+    trained = [(trial, epoch) for trial, epoch, _ in diary(search.path)]
     # A kill costs at most the epoch in hand of each worker.
-    assert len(trained) - len(set(trained)) <= kills * WORKERS, log(path)
+    assert len(trained) - len(set(trained)) <= kills * WORKERS, log(search.path)
     return kills
 
 

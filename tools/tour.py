@@ -45,12 +45,14 @@ def main() -> None:
 
 @contextlib.contextmanager
 def browser() -> Iterator[webdriver.Chrome]:
+    """A headless Chromium of this system, which keeps what it is told on its console and what it asks the network."""
     options = webdriver.ChromeOptions()
     options.binary_location = shutil.which("chromium") or ""
     # The browser's driver is on this machine.
     options.ignore_local_proxy_environment_variables()
     for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars"):
         options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     with webdriver.Chrome(options, Service(shutil.which("chromedriver"))) as driver:
         yield driver
 
@@ -81,17 +83,7 @@ def report(driver: webdriver.Chrome, page: Path, path: Path) -> None:
 
 def tensorboard(driver: webdriver.Chrome, run: Path, path: Path) -> None:
     """Take a picture of the pictures and curves of the final training."""
-    command = [
-        sys.executable,
-        "-m",
-        "tensorboard.main",
-        "--logdir",
-        str(run / "tb"),
-        "--port",
-        "0",
-        "--host",
-        "localhost",
-    ]
+    command = [sys.executable, "-m", "tensorboard.main", f"--logdir={run / 'tb'}", "--port=0", "--host=localhost"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
         assert server.stderr
         try:

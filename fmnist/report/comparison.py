@@ -4,19 +4,19 @@ import json
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 
 from fmnist.errors import BadInput
 from fmnist.recipe import config
-from fmnist.report.results import Results, read
+from fmnist.report.results import Figure, Results, read
 from fmnist.run.folder import RunDir, check_distinct
 
 
 @dataclass(frozen=True)
 class Spread:
-    """A figure's values over the runs of a group that have it.
+    """A figure's values over the results of an aggregate that have it.
 
     `deviation` is the sample standard deviation (n - 1), None for fewer than two values.
     """
@@ -37,22 +37,37 @@ class Spread:
         return f"{self.mean:.4f}" if self.deviation is None else f"{self.mean:.4f} ± {self.deviation:.4f}"
 
 
+class HasFigures(Protocol):
+    """A result of one or more trainings."""
+
+    @property
+    def figures(self) -> Sequence[Figure]:
+        """Its figures; several may have the same name."""
+
+
+Result = TypeVar("Result", bound=HasFigures)
+
+
 @dataclass(frozen=True)
-class Group:
-    """The runs of one recipe with the same settings; only their seeds differ."""
+class Aggregate(Generic[Result]):
+    """The results of one way to classify, which differ in nothing but their seeds."""
 
     name: str
-    runs: Sequence[Results]
+    runs: Sequence[Result]
+
+    def spread(self, figure: str) -> Spread:
+        """Return the values of all figures that have this name."""
+        return Spread([found.value for run in self.runs for found in run.figures if found.name == figure])
+
+
+class Group(Aggregate[Results]):
+    """The runs of one recipe with the same settings."""
 
     @property
     def seeds(self) -> str:
         """The seeds as text, for example "seeds 0, 1, 2"."""
         seeds = sorted(run.seed for run in self.runs)
         return f"{'seed' if len(seeds) == 1 else 'seeds'} {', '.join(map(str, seeds))}"
-
-    def spread(self, figure: str) -> Spread:
-        """Return the values of the figure that has this name in `Results.figures`."""
-        return Spread([found.value for run in self.runs for found in run.figures if found.name == figure])
 
 
 @dataclass(frozen=True)

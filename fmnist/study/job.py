@@ -5,7 +5,7 @@ Any number of processes can share the trainings, on one machine or several, by t
 
 import itertools
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from fmnist.run.folder import RunDir
 from fmnist.search.job import tune
 from fmnist.signals import Stop
 from fmnist.study import baselines, table
-from fmnist.study.table import Row
+from fmnist.study.table import Judged, Row
 from fmnist.text import file_name
 from fmnist.training.job import train
 
@@ -157,11 +157,11 @@ def judge(plan: Plan, results: Path, data_dir: Path | None, stop: Stop) -> list[
         return ensemble(members, tta=True)
 
     def row(what: str, teams: Sequence[Sequence[Training]], judge: Callable[[Sequence[Training]], Any]) -> Row:
-        metrics: list[Mapping[str, Any]] = []
+        found = []
         for members in teams:
             stop.check()
-            metrics.append(judge(members))
-        return Row(what, metrics, [[member.run for member in members] for members in teams])
+            found.append(Judged(judge(members), [member.run for member in members]))
+        return Row(what, found)
 
     name = plan.recipe[0].recipe.name
     singles = [[training] for training in plan.recipe]
@@ -176,7 +176,7 @@ def judge(plan: Plan, results: Path, data_dir: Path | None, stop: Stop) -> list[
         row(f"{name}, ensemble of {_MEMBERS}", teams, ensemble),
         row(f"{name}, ensemble of {_MEMBERS}, test-time averaging", teams, averaged_ensemble),
     ]
-    return [row for row in rows if row.metrics]
+    return [row for row in rows if row.runs]
 
 
 def _train(training: Training, data_dir: Path | None, choose: Callable[[], Devices], stop: Stop) -> None:

@@ -3,9 +3,11 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
-from fmnist.report.comparison import Spread
+from fmnist.report.comparison import Aggregate, Spread
+from fmnist.report.results import Figure
 from fmnist.run import records
 from fmnist.run.folder import RunDir, read_trials
 
@@ -14,45 +16,33 @@ _UNKNOWN = "(not recorded)"
 
 
 @dataclass(frozen=True)
-class Row:
-    """One way to classify, evaluated n times.
+class Judged:
+    """One evaluation.
 
-    metrics: the n results of `evaluate` or a similar function.
-    runs: for each result, the run folders of its models: one, or the members of an ensemble.
+    metrics: the result of `evaluate` or a similar function.
+    runs: the run folder of its model, or those of the members of its ensemble.
     """
 
-    what: str
-    metrics: Sequence[Mapping[str, Any]]
-    runs: Sequence[Sequence[RunDir]]
+    metrics: Mapping[str, Any]
+    runs: Sequence[RunDir]
 
-    def accuracy(self, split: str) -> Spread:
-        """Return the accuracies on a split, "test" or "validation"."""
-        return Spread([metrics[split]["accuracy"] for metrics in self.metrics if split in metrics])
+    @cached_property
+    def figures(self) -> list[Figure]:
+        """The figures of the table; seconds are those of one model, or of all members of an ensemble."""
+        metrics, splits = self.metrics, ("test", "validation")
+        histories = [records.read(run.history, records.History) for run in self.runs]
+        trials = [trial for run in self.runs for trial in read_trials(run.trials)]
+        return [
+            *(Figure(f"{split} accuracy", metrics[split]["accuracy"]) for split in splits if split in metrics),
+            # A search may choose another model with each seed.
+            Figure("parameters", int(metrics.get("model", metrics)["parameters"])),
+            *(Figure("training images/s", float(history["images_per_second"])) for history in histories),
+            Figure("training seconds", math.fsum(history["seconds"] for history in histories)),
+            Figure("search seconds", math.fsum(float(trial["seconds"] or 0) for trial in trials)),
+        ]
 
-    @property
-    def parameters(self) -> list[int]:
-        """Number of parameters of each model or whole ensemble; a search may choose another model with each seed."""
-        return [int(metrics.get("model", metrics)["parameters"]) for metrics in self.metrics]
 
-    @property
-    def images_per_second(self) -> Spread:
-        """Training images per second of each training."""
-        return Spread([float(_history(run)["images_per_second"]) for runs in self.runs for run in runs])
-
-    @property
-    def seconds(self) -> Spread:
-        """Seconds of training for each result: of one model, or of all members of an ensemble."""
-        return Spread([math.fsum(_history(run)["seconds"] for run in runs) for runs in self.runs])
-
-    @property
-    def search_seconds(self) -> Spread:
-        """Seconds of the search's trials for each result; 0 without a search."""
-        return Spread(
-            [
-                math.fsum(float(trial["seconds"] or 0) for run in runs for trial in read_trials(run.trials))
-                for runs in self.runs
-            ]
-        )
+Row = Aggregate[Judged]
 
 
 def markdown(rows: Sequence[Row]) -> str:
@@ -71,15 +61,15 @@ def to_dict(rows: Sequence[Row]) -> dict[str, Any]:
     return {
         "rows": [
             {
-                "what": row.what,
-                "n": len(row.metrics),
-                "runs": [[run.name for run in runs] for runs in row.runs],
-                "test_accuracy": _spread(row.accuracy("test")),
-                "validation_accuracy": _spread(row.accuracy("validation")),
-                "parameters": row.parameters,
-                "images_per_second": _spread(row.images_per_second),
-                "seconds": _spread(row.seconds),
-                "search_seconds": _spread(row.search_seconds),
+                "what": row.name,
+                "n": len(row.runs),
+                "runs": [[run.name for run in judged.runs] for judged in row.runs],
+                "test_accuracy": _spread(row.spread("test accuracy")),
+                "validation_accuracy": _spread(row.spread("validation accuracy")),
+                "parameters": list(row.spread("parameters").values),
+                "images_per_second": _spread(row.spread("training images/s")),
+                "seconds": _spread(row.spread("training seconds")),
+                "search_seconds": _spread(row.spread("search seconds")),
             }
             for row in rows
         ],
@@ -107,7 +97,7 @@ def provenance(rows: Sequence[Row]) -> list[str]:
         said.append("WARNING: the code was not that of the commit, where it says +changes.")
     if _UNKNOWN in distinct:
         said.append("WARNING: of some runs the commit is not known.")
-    if not all(metrics["data"]["is_fashion_mnist"] for row in rows for metrics in row.metrics):
+    if not all(judged.metrics["data"]["is_fashion_mnist"] for row in rows for judged in row.runs):
         said.append("WARNING: NOT FASHION-MNIST: these are the figures of another data set.")
     return said
 
@@ -115,7 +105,7 @@ def provenance(rows: Sequence[Row]) -> list[str]:
 def _revisions(rows: Sequence[Row]) -> dict[str, list[str]]:
     """Return the commits that the runs of each recipe were trained at, by the recipe's name."""
     found: dict[str, set[str]] = {}
-    for run in (run for row in rows for runs in row.runs for run in runs):
+    for run in (run for row in rows for judged in row.runs for run in judged.runs):
         config = records.read(run.config, records.Config)
         trained = config["jobs"].get("train")
         revision = trained.get("revision") if trained else None
@@ -124,16 +114,17 @@ def _revisions(rows: Sequence[Row]) -> dict[str, list[str]]:
 
 
 def _cells(row: Row) -> list[str]:
-    fewest, most = min(row.parameters), max(row.parameters)
-    searched = row.search_seconds.mean
+    parameters = row.spread("parameters").values
+    fewest, most = min(parameters), max(parameters)
+    searched = row.spread("search seconds").mean
     return [
-        row.what,
-        str(len(row.metrics)),
-        str(row.accuracy("test")),
-        str(row.accuracy("validation")),
+        row.name,
+        str(len(row.runs)),
+        str(row.spread("test accuracy")),
+        str(row.spread("validation accuracy")),
         f"{fewest:,}" if fewest == most else f"{fewest:,} to {most:,}",
-        f"{row.images_per_second.mean:,.0f}",
-        f"{row.seconds.mean:,.0f}" + (f" and {searched:,.0f} of search" if searched else ""),
+        f"{row.spread('training images/s').mean:,.0f}",
+        f"{row.spread('training seconds').mean:,.0f}" + (f" and {searched:,.0f} of search" if searched else ""),
     ]
 
 
@@ -144,7 +135,3 @@ def _line(cells: Sequence[str]) -> str:
 def _spread(spread: Spread) -> dict[str, Any]:
     mean = spread.mean if spread.values else None
     return {"mean": mean, "standard_deviation": spread.deviation, "values": list(spread.values)}
-
-
-def _history(run: RunDir) -> records.History:
-    return records.read(run.history, records.History)

@@ -9,9 +9,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from conftest import end
+from processes import ROOT, Ended, clean
 from searching import until
 
-ROOT = Path(__file__).parent.parent.parent
 STRANGER = 12345
 """The id of a user whom nobody knows."""
 
@@ -33,8 +34,7 @@ class Host:
         return subprocess.Popen(
             ["setpriv", *become, "make", f"ENGINE={self.name}", *map(str, args)],
             cwd=self.checkout,
-            # Not those of a make that runs the tests, which would make this one another's part.
-            env={**os.environ, "MAKELEVEL": "", "MAKEFLAGS": "", **self.environment, **environment},
+            env=clean(**self.environment, **environment),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -42,10 +42,8 @@ class Host:
             start_new_session=True,
         )
 
-    def make(self, *args: str | Path, **environment: str) -> "subprocess.CompletedProcess[str]":
-        with self.start(*args, **environment) as process:
-            stdout, stderr = process.communicate(timeout=600)
-        return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
+    def make(self, *args: str | Path, **environment: str) -> Ended:
+        return end(self.start(*args, **environment))
 
     def __call__(self, *args: str | Path) -> str:
         """What a command of the engine prints."""

@@ -12,13 +12,13 @@ from typing import Any
 
 import keras
 import pytest
-from conftest import TINY, Process, Start
-from hosts import ROOT, STRANGER, Host, checkout, docker, podman, public_folder, run
+from conftest import COMPLETE, TINY, Start, end
+from hosts import STRANGER, Host, checkout, docker, podman, public_folder, run
+from processes import ROOT
 from searching import table, until
 
 pytestmark = pytest.mark.containers
 
-COMPLETE = {"config.json", "search", "trials.csv", "best.json", "tb", "history.json", "model.keras", "metrics.json"}
 LONG = "data.train_limit=3000 search.epochs=40 training.early_stopping.patience=40"
 
 
@@ -52,14 +52,9 @@ def local(tmp_path_factory: pytest.TempPathFactory, start: Start) -> Path:
     """The run folder of a whole run with ENGINE=local and WORKERS=2."""
     folder = tmp_path_factory.mktemp("local")
     for job in (["tune", "--workers", "2"], ["train"]):
-        assert done(start(folder, *job, "--recipe", "smoke", "--run", "run")) == 0
-    assert done(start(folder, "eval", "run")) == 0
+        end(start(folder, *job, "--recipe", "smoke", "--run", "run"), 0)
+    end(start(folder, "eval", "run"), 0)
     return folder / "run"
-
-
-def done(process: Process) -> int:
-    process.communicate(timeout=600)
-    return process.returncode
 
 
 def numbers(folder: Path) -> dict[str, Any]:
@@ -97,7 +92,7 @@ def test_all_gives_the_numbers_of_local_to_whoever_called(host: Host, results: P
     assert made.returncode == 0, made.stderr
     assert "no GPU: on the CPU" in made.stderr
     folder = results / "smoke-seed0"
-    assert COMPLETE | {"report.html"} <= {path.name for path in folder.iterdir()}
+    assert COMPLETE | {"search", "tb"} <= {path.name for path in folder.iterdir()}
     assert owners(results) == {host.user}
     assert numbers(folder) == numbers(local)
     recorded = json.loads((folder / "config.json").read_text())["jobs"]["train"]
@@ -255,7 +250,7 @@ def test_compose_runs_the_main_job(docker: Host, tmp_path: Path) -> None:
             run([*compose, "up"], environment)
         finally:
             run([*compose, "down"], environment)
-        assert COMPLETE | {"report.html"} <= {path.name for path in (results / "smoke-seed0").iterdir()}
+        assert COMPLETE | {"search", "tb"} <= {path.name for path in (results / "smoke-seed0").iterdir()}
         assert owners(results) == {docker.user}
 
 

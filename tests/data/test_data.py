@@ -6,13 +6,15 @@ import os
 import shutil
 import struct
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from images import PLAIN, idx, labels, lay, pixels
+from places import put
+from processes import python
 
 from fmnist import environment
 from fmnist.data import dataset
@@ -20,27 +22,7 @@ from fmnist.errors import BadInput
 from fmnist.recipe.schema import DataConfig
 
 TRAIN_IMAGES, TRAIN_LABELS, TEST_IMAGES, TEST_LABELS = dataset.SHA256
-
-
-def idx(array: np.ndarray, dtype: int = 0x08, zeros: int = 0) -> bytes:
-    return struct.pack(f">HBB{array.ndim}I", zeros, dtype, array.ndim, *array.shape) + array.tobytes()
-
-
-def images(count: int) -> np.ndarray:
-    return np.random.default_rng(0).integers(0, 256, (count, 28, 28), dtype=np.uint8)
-
-
-def labels(count: int) -> np.ndarray:
-    return (np.arange(count) % 10).astype(np.uint8)
-
-
-def make_set(directory: Path, count: int = 20, suffix: str = ".gz") -> Path:
-    """Write a small data set of MNIST's layout that is not Fashion-MNIST."""
-    directory.mkdir(exist_ok=True)
-    for name in dataset.SHA256:
-        content = idx(images(count) if "images" in name else labels(count))
-        (directory / f"{name}{suffix}").write_bytes(gzip.compress(content) if suffix else content)
-    return directory
+PACKED = f"{PLAIN}.gz"
 
 
 def items(*parts: dataset.Images) -> list[bytes]:
@@ -119,7 +101,7 @@ def test_train_limit_keeps_a_stratified_subset_and_the_whole_validation(data_dir
 
 def test_too_few_images_for_the_split(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"tuned-mlp.* 20 images"):
-        dataset.load_train(make_set(tmp_path), DataConfig())
+        dataset.load_train(lay(tmp_path, PACKED), DataConfig())
 
 
 def test_each_load_needs_its_own_two_files_only(data_dir: Path, tmp_path: Path) -> None:
@@ -137,7 +119,7 @@ def test_each_load_needs_its_own_two_files_only(data_dir: Path, tmp_path: Path) 
 
 @pytest.mark.parametrize("suffix", [".gz", ""])
 def test_another_set_of_the_layout_works_if_given(tmp_path: Path, suffix: str) -> None:
-    source = dataset.fetch(make_set(tmp_path / "kmnist", suffix=suffix))
+    source = dataset.fetch(lay(tmp_path / "kmnist", PLAIN + suffix))
     assert set(source.sha256) == set(dataset.SHA256)
     assert not source.is_fashion_mnist
     assert source.name == "kmnist (not Fashion-MNIST)"
@@ -153,20 +135,20 @@ def test_the_hash_does_not_depend_on_the_compression(data_dir: Path, tmp_path: P
 def test_the_environment_names_the_directory_and_the_argument_wins(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("FMNIST_DATA", str(make_set(tmp_path / "environment", count=10)))
+    monkeypatch.setenv("FMNIST_DATA", str(lay(tmp_path / "environment", PACKED, train=10, t10k=10)))
     assert len(dataset.load_test()[0]) == 10
-    assert len(dataset.load_test(make_set(tmp_path / "argument", count=30))[0]) == 30
+    assert len(dataset.load_test(lay(tmp_path / "argument", PACKED, train=30, t10k=30))[0]) == 30
 
 
-IMAGES_IDX = idx(images(20))
+IMAGES_IDX = idx(pixels(20))
 DAMAGE = {
-    "wrong magic": (TEST_IMAGES, gzip.compress(idx(images(20), zeros=1)), "magic number is 00010803, not 00000803"),
-    "wrong dtype": (TEST_IMAGES, gzip.compress(idx(images(20), dtype=0x0D)), "magic number is 00000d03"),
+    "wrong magic": (TEST_IMAGES, gzip.compress(idx(pixels(20), zeros=1)), "magic number is 00010803, not 00000803"),
+    "wrong dtype": (TEST_IMAGES, gzip.compress(idx(pixels(20), dtype=0x0D)), "magic number is 00000d03"),
     "labels as images": (TEST_IMAGES, gzip.compress(idx(labels(20))), "magic number is 00000801"),
     "images as labels": (TEST_LABELS, gzip.compress(IMAGES_IDX), "magic number is 00000803, not 00000801"),
-    "wrong image size": (TEST_IMAGES, gzip.compress(idx(images(20)[:, 1:])), r"items are \[27, 28\]"),
-    "transposed": (TEST_IMAGES, gzip.compress(idx(images(20).reshape(20, 56, 14))), r"items are \[56, 14\]"),
-    "no items": (TEST_IMAGES, gzip.compress(idx(images(0))), "counts 0 items"),
+    "wrong image size": (TEST_IMAGES, gzip.compress(idx(pixels(20)[:, 1:])), r"items are \[27, 28\]"),
+    "transposed": (TEST_IMAGES, gzip.compress(idx(pixels(20).reshape(20, 56, 14))), r"items are \[56, 14\]"),
+    "no items": (TEST_IMAGES, gzip.compress(idx(pixels(0))), "counts 0 items"),
     "terabytes promised": (TEST_IMAGES, gzip.compress(struct.pack(">4I", 0x803, 2**32 - 1, 28, 28)), "more than"),
     "header only": (TEST_IMAGES, gzip.compress(IMAGES_IDX[:15]), "within the header, after 15 bytes"),
     "short data": (TEST_IMAGES, gzip.compress(IMAGES_IDX[:-1]), "ends after 15679 of 15680 bytes"),
@@ -190,7 +172,7 @@ DAMAGE = {
 
 @pytest.mark.parametrize(("name", "content", "reason"), DAMAGE.values(), ids=DAMAGE)
 def test_a_damaged_file_is_named_with_the_reason(tmp_path: Path, name: str, content: bytes, reason: str) -> None:
-    path = make_set(tmp_path) / f"{name}.gz"
+    path = lay(tmp_path, PACKED) / f"{name}.gz"
     path.write_bytes(content)
     with pytest.raises(BadInput, match=reason) as caught:
         dataset.load_test(tmp_path)
@@ -200,12 +182,11 @@ def test_a_damaged_file_is_named_with_the_reason(tmp_path: Path, name: str, cont
 
 @pytest.mark.parametrize("name", [TEST_IMAGES, TEST_LABELS])
 def test_a_missing_file_is_named(tmp_path: Path, name: str) -> None:
-    (make_set(tmp_path) / f"{name}.gz").unlink()
+    (lay(tmp_path, PACKED) / f"{name}.gz").unlink()
     with pytest.raises(BadInput, match=rf"no {name}\.gz in "):
         dataset.load_test(tmp_path)
 
 
-EMNIST = {"t10k": "emnist-mnist-test", "train": "emnist-mnist-train"}
 # As the packagers name them, and as they unpack: the path of a file, by its part, kind and IDX dimensions.
 LAYOUTS = {
     "a dot": "{part}-{kind}.idx{ndim}-ubyte",
@@ -222,27 +203,16 @@ LAYOUTS = {
 }
 
 
-def lay(folder: Path, layout: str, count: int = 20, parts: tuple[str, ...] = ("train", "t10k")) -> Path:
-    for part in parts:
-        for kind, array in ("images", images(count)), ("labels", labels(count)):
-            path = folder / layout.format(
-                part=part, PART=part.upper(), kind=kind, KIND=kind.upper(), ndim=array.ndim, emnist=EMNIST[part]
-            )
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(gzip.compress(idx(array)) if path.suffix.lower() == ".gz" else idx(array))
-    return folder
-
-
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
 def test_a_data_set_is_found_as_it_was_packed(tmp_path: Path, layout: str) -> None:
     source = dataset.fetch(lay(tmp_path / "set", layout))
-    assert source.sha256 == dataset.fetch(make_set(tmp_path / "plain")).sha256
+    assert source.sha256 == dataset.fetch(lay(tmp_path / "plain", PACKED)).sha256
     assert source.directory == tmp_path / "set"
 
 
 @pytest.mark.parametrize("suffix", [".gz", ""])
 def test_a_name_need_not_say_whether_the_file_is_compressed(tmp_path: Path, suffix: str) -> None:
-    expected = dataset.fetch(make_set(tmp_path, suffix=suffix)).sha256
+    expected = dataset.fetch(lay(tmp_path, PLAIN + suffix)).sha256
     for path in tmp_path.iterdir():
         whole = path.read_bytes()
         path.write_bytes(gzip.decompress(whole) if suffix else gzip.compress(whole))
@@ -251,18 +221,18 @@ def test_a_name_need_not_say_whether_the_file_is_compressed(tmp_path: Path, suff
 
 def test_one_file_in_several_forms_is_one_file(tmp_path: Path) -> None:
     """As torchvision leaves them, and one of the collections on Kaggle."""
-    make_set(tmp_path)
-    lay(lay(make_set(tmp_path, suffix=""), LAYOUTS["a dot"]), LAYOUTS["a folder each, with a dot"])
+    lay(tmp_path, PACKED)
+    lay(lay(lay(tmp_path, PLAIN), LAYOUTS["a dot"]), LAYOUTS["a folder each, with a dot"])
     assert len(dataset.load_test(tmp_path)[0]) == 20
 
 
 def test_the_files_in_the_folder_itself_go_before_those_below(tmp_path: Path) -> None:
-    lay(make_set(tmp_path), LAYOUTS["torchvision"], count=30)
+    lay(lay(tmp_path, PACKED), LAYOUTS["torchvision"], train=30, t10k=30)
     assert len(dataset.load_test(tmp_path)[0]) == 20
 
 
 def test_what_belongs_to_no_data_set_is_passed_over(tmp_path: Path) -> None:
-    make_set(tmp_path)
+    lay(tmp_path, PACKED)
     for name in "._train-images-idx3-ubyte.gz", "emnist-mapping.txt", "train-images-idx3-ubyte.gz.md5", "test.csv":
         (tmp_path / name).write_bytes(b"\0\5")
     (tmp_path / "loop").symlink_to(".")
@@ -281,7 +251,7 @@ SEVERAL = {
 @pytest.mark.parametrize("parts", [("train", "t10k"), ("train",)])
 def test_of_several_data_sets_none_is_guessed(tmp_path: Path, layouts: tuple[str, str], parts: tuple[str, ...]) -> None:
     """Nor where one of them has all that is asked for: the next job would take another."""
-    lay(lay(tmp_path, layouts[0]), layouts[1], count=30, parts=parts)
+    lay(lay(tmp_path, layouts[0]), layouts[1], **dict.fromkeys(parts, 30))
     with pytest.raises(BadInput, match="holds several data sets") as caught:
         dataset.load_train(tmp_path, DataConfig(split="none"))
     for layout in layouts:
@@ -290,8 +260,8 @@ def test_of_several_data_sets_none_is_guessed(tmp_path: Path, layouts: tuple[str
 
 
 def test_images_without_their_labels_are_no_data_set(tmp_path: Path) -> None:
-    lay(tmp_path, "a/{part}-{kind}-idx{ndim}-ubyte")
-    lay(tmp_path, "b/{part}-{kind}-idx{ndim}-ubyte", count=30)
+    lay(tmp_path, f"a/{PLAIN}")
+    lay(tmp_path, f"b/{PLAIN}", train=30, t10k=30)
     for name in f"a/{TEST_IMAGES}", f"a/{TRAIN_IMAGES}":
         (tmp_path / name).unlink()
     assert len(dataset.load_test(tmp_path)[0]) == 30
@@ -308,10 +278,6 @@ def test_the_train_files_are_read_without_the_test_files(tmp_path: Path) -> None
     assert len(dataset.load_train(tmp_path, DataConfig(split="none")).train) == 20
 
 
-def a_file(path: Path) -> None:
-    np.savez(path, images(2))
-
-
 def a_folder_of_archives(path: Path) -> None:
     path.mkdir()
     for name in "archive.zip", "b.csv", "c.csv", "d.csv", "e\n.csv", "f.csv", "g.csv":
@@ -319,36 +285,28 @@ def a_folder_of_archives(path: Path) -> None:
     (path / "train").mkdir()
 
 
-def a_fifo(path: Path) -> None:
-    make_set(path)
-    (path / f"{TEST_LABELS}.gz").unlink()
-    os.mkfifo(path / f"{TEST_LABELS}.gz")
+def in_place_of_a_file(kind: str) -> Callable[[Path], None]:
+    return lambda path: put(kind, lay(path, PACKED) / f"{TEST_LABELS}.gz")
 
 
-def a_broken_link(path: Path) -> None:
-    make_set(path)
-    (path / f"{TEST_LABELS}.gz").unlink()
-    (path / f"{TEST_LABELS}.gz").symlink_to("nowhere")
-
-
-def a_folder_in_the_place_of_a_file(path: Path) -> None:
-    make_set(path)
-    (path / f"{TEST_LABELS}.gz").unlink()
-    (path / f"{TEST_LABELS}.gz").mkdir()
-
-
-REFUSED = {
-    a_file: r"set.npz is a file, not a folder: unpack it",
-    a_folder_of_archives: r"no t10k-.* in .*set.npz, which holds archive.zip, b.csv, c.csv, d.csv and 4 more;",
-    Path.mkdir: r"set.npz, which is empty;",
-    os.mkfifo: r"set.npz is a file, not a folder",
-    a_fifo: rf"{TEST_LABELS}.gz: it is a pipe, not a file",
-    a_broken_link: rf"{TEST_LABELS}.gz: No such file",
-    a_folder_in_the_place_of_a_file: rf"no {TEST_LABELS}.gz in .*set.npz, which holds .*{TEST_LABELS}.gz/",
+REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
+    "a file": (lambda path: np.savez(path, pixels(2)), r"set.npz is a file, not a folder: unpack it"),
+    "archives": (
+        a_folder_of_archives,
+        r"no t10k-.* in .*set.npz, which holds archive.zip, b.csv, c.csv, d.csv and 4 more;",
+    ),
+    "an empty folder": (Path.mkdir, r"set.npz, which is empty;"),
+    "a pipe": (os.mkfifo, r"set.npz is a file, not a folder"),
+    "a pipe in it": (in_place_of_a_file("a pipe"), rf"{TEST_LABELS}.gz: it is a pipe, not a file"),
+    "a broken link": (in_place_of_a_file("a dangling link"), rf"{TEST_LABELS}.gz: No such file"),
+    "a folder in it": (
+        in_place_of_a_file("a folder"),
+        rf"no {TEST_LABELS}.gz in .*set.npz, which holds .*{TEST_LABELS}.gz/",
+    ),
 }
 
 
-@pytest.mark.parametrize(("make", "reason"), REFUSED.items(), ids=[make.__name__ for make in REFUSED])
+@pytest.mark.parametrize(("make", "reason"), REFUSED.values(), ids=REFUSED)
 def test_what_is_no_folder_of_idx_files_is_refused_at_once(
     tmp_path: Path, make: Callable[[Path], object], reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -388,8 +346,7 @@ def test_a_user_without_a_home_has_a_cache_all_the_same(data_dir: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         os.chmod(folder, 0o777)
         shutil.copytree(data_dir, Path(folder, "system"))
-        command = [sys.executable, "-c", program, f"{folder}/system"]
-        found = subprocess.run(command, env=environ | {"TMPDIR": folder}, capture_output=True, text=True)
+        found = python(program, f"{folder}/system", env=environ | {"TMPDIR": folder})
     assert found.stdout.splitlines() == [f"{folder}/fmnist-12345"] * 2, found.stderr
 
 
@@ -427,7 +384,7 @@ def test_a_corrupt_cached_file_is_said_and_replaced(
 def test_without_any_source_one_line_each_and_the_cache_stays_empty(
     tmp_path: Path, keras_files: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    make_set(tmp_path / "system")
+    lay(tmp_path / "system", PACKED)
     shutil.copytree(tmp_path / "system", keras_files)
     (keras_files / f"{TRAIN_LABELS}.gz").write_bytes(b"")
     with pytest.raises(BadInput, match=f"{TRAIN_IMAGES}.*--data or FMNIST_DATA"):

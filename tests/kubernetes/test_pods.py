@@ -13,6 +13,7 @@ from typing import Any
 import grpc
 import pytest
 from clusters import IMAGE, need_image, podman
+from conftest import COMPLETE
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from rendering import documents, jobs, rendered
 
@@ -56,16 +57,8 @@ class Node:
         # On a machine without a GPU.
         assert set(container["resources"]["limits"]) <= {"memory", "nvidia.com/gpu"}
         entrypoint, *command = container["command"]
-        podman(
-            "run",
-            "--detach",
-            f"--name={name}",
-            f"--entrypoint={entrypoint}",
-            *options,
-            IMAGE,
-            *command,
-            *container["args"],
-        )
+        options += ["--detach", f"--name={name}", f"--entrypoint={entrypoint}"]
+        podman("run", *options, IMAGE, *command, *container["args"])
         self.containers.append(name)
         return name
 
@@ -145,8 +138,7 @@ def test_the_pods_make_a_complete_run_folder(node: Node) -> None:
     for job in ("train", "eval", "report"):
         node.ends_well(node.start(job))
     run = node.folder / "results" / "my-run"
-    complete = {"config.json", "trials.csv", "best.json", "model.keras", "history.json", "metrics.json", "report.html"}
-    assert {path.name for path in run.iterdir()} >= complete
+    assert {path.name for path in run.iterdir()} >= COMPLETE
     assert {path.stat().st_uid for path in run.rglob("*")} == {10001}
     trials = (run / "trials.csv").read_text()
     assert trials.count("COMPLETED") == 3

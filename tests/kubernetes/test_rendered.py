@@ -32,6 +32,10 @@ def containers(spec: dict[str, Any]) -> dict[str, Any]:
     return dict(container)
 
 
+def check(resource: dict[str, Any]) -> None:
+    kubernetes_validate.validate(resource, VERSION, strict=True)
+
+
 def test_what_is_rendered_is_in_golden() -> None:
     """`python tests/kubernetes/rendering.py` renews it; the difference belongs to the change that makes it."""
     found = rendering.golden()
@@ -44,29 +48,25 @@ def test_what_is_rendered_is_in_golden() -> None:
 def test_each_folder_is_valid_as_it_stands(folder: str) -> None:
     for resource in documents(rendering.kustomize(rendering.ROOT / "jobs" / "kubernetes" / folder)):
         if resource["kind"] != "JobSet":
-            kubernetes_validate.validate(resource, VERSION, strict=True)
+            check(resource)
 
 
 def test_the_claim_can_be_written_by_several_nodes() -> None:
     (claim,) = documents((rendering.ROOT / "jobs" / "kubernetes" / "claim.yaml").read_text())
-    kubernetes_validate.validate(claim, VERSION, strict=True)
+    check(claim)
     assert claim["spec"]["accessModes"] == ["ReadWriteMany"]
 
 
 def test_the_schemas_know_every_field(resources: list[dict[str, Any]]) -> None:
     for resource in resources:
         if resource["kind"] != "JobSet":
-            kubernetes_validate.validate(resource, VERSION, strict=True)
+            check(resource)
             continue
         parsed = models.JobsetV1alpha2JobSet.from_json(json.dumps(resource))
         bare = copy.deepcopy(resource)
         for job in bare["spec"]["replicatedJobs"]:
             spec = job["template"].pop("spec")
-            kubernetes_validate.validate(
-                {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": job["name"]}, "spec": spec},
-                VERSION,
-                strict=True,
-            )
+            check({"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": job["name"]}, "spec": spec})
         # A field that the model does not know would be lost on the way.
         written = parsed.to_dict()
         for job in written["spec"]["replicatedJobs"]:

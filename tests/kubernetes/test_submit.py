@@ -5,13 +5,12 @@ There is no API server here. A stand-in for kubectl notes its calls, and renders
 
 import os
 import shutil
-import stat
-import subprocess
 import sys
 from pathlib import Path
 
 import clusters
 import pytest
+from processes import Ended, program
 
 pytestmark = pytest.mark.kubernetes
 
@@ -25,16 +24,16 @@ if "apply" in sys.argv:
 """
 
 
-def make(verb: str, results: Path, *variables: str) -> "subprocess.CompletedProcess[str]":
+def make(verb: str, results: Path, *variables: str) -> Ended:
     return clusters.make(verb, results, "CLUSTER=kubernetes", "FMNIST_DATA=", *variables)
 
 
 @pytest.fixture
 def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Put the stand-in first in PATH; return the file of the calls that it gets."""
-    program, calls = tmp_path / "kubectl", tmp_path / "calls"
-    program.write_text(KUBECTL.format(python=sys.executable, calls=str(calls), kubectl=shutil.which("kubectl")))
-    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    calls = tmp_path / "calls"
+    text = KUBECTL.format(python=sys.executable, calls=str(calls), kubectl=shutil.which("kubectl"))
+    program(tmp_path / "kubectl", text)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     return calls
 

@@ -8,30 +8,23 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from processes import ROOT, Ended, program
 
 from fmnist.errors import BadInput
 from jobs import containers, engines
 
-ROOT = Path(__file__).parents[2]
-Tool = Callable[[str, str], None]
+Tool = Callable[[str, str], Path]
 
 
 @pytest.fixture
 def tool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tool:
     """Make a command of a shell script; there are no others but the shell's."""
-    folder = tmp_path / "bin"
-    folder.mkdir()
-    monkeypatch.setenv("PATH", str(folder))
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-
-    def make(name: str, script: str) -> None:
-        (folder / name).write_text(f"#!/bin/sh\n{script}\n")
-        (folder / name).chmod(0o755)
-
-    return make
+    return lambda name, script: program(tmp_path / "bin" / name, f"#!/bin/sh\n{script}\n")
 
 
-def call(module: str, *args: str | Path) -> "subprocess.CompletedProcess[str]":
+def call(module: str, *args: str | Path) -> Ended:
     """Without what is installed: the standard library has to do."""
     command = [sys.executable, "-S", "-m", f"jobs.{module}", *map(str, args)]
     return subprocess.run(command, cwd=ROOT, env=os.environ, capture_output=True, text=True, timeout=60)
@@ -191,20 +184,9 @@ def test_a_caller_who_works_in_a_folder_of_the_system(here: str, monkeypatch: py
 
 
 def test_the_job_gets_its_command_line_as_it_stands(tool: Tool, tmp_path: Path) -> None:
-    tool(
-        "podman",
-        f"case $1 in info) echo false;; image) echo there;; run) printf '%s\\0' \"$@\" >>{tmp_path}/log;; esac",
-    )
-    given = [
-        "tune",
-        f"--run={tmp_path}/a run",
-        "--recipe",
-        "smoke",
-        "--set",
-        'description="it\'s"',
-        "--workers=1",
-        "-q",
-    ]
+    note = f"printf '%s\\0' \"$@\" >>{tmp_path}/log"
+    tool("podman", f"case $1 in info) echo false;; image) echo there;; run) {note};; esac")
+    given = ["tune", f"--run={tmp_path}/a run", "--recipe=smoke", "--set", 'description="it\'s"', "--workers=1", "-q"]
     assert call("containers", "--engine", "podman", "--image", "eval", *given).returncode == 0
     words = (tmp_path / "log").read_text().split("\0")
     assert words[words.index("eval") + 1 :] == ["fmnist", *given, ""]

@@ -14,6 +14,9 @@ from fmnist.network.build import build, receptive_fields
 from fmnist.network.inference import load, save
 from fmnist.recipe.schema import ModelConfig
 
+EVERY_KEY = ModelConfig(
+    (16, 8), "gelu", batch_normalization=True, dropout=0.1, l2=0.1, square_root=True, whitening=0.5, receptive_field=2
+)
 IMAGES = np.random.default_rng(0).integers(256, size=(50, 28, 28), dtype=np.uint8)
 
 
@@ -33,9 +36,7 @@ def test_square_roots_are_taken_of_pixels_scaled_to_1() -> None:
 def test_a_saved_model_says_the_same_and_names_nothing_that_older_versions_of_keras_lack(
     tmp_path: Path, policy: str
 ) -> None:
-    model = build(
-        ModelConfig((8,), batch_normalization=True, dropout=0.1, l2=0.1, square_root=True, whitening=0.8), 1, policy
-    )
+    model = build(EVERY_KEY, 1, policy)
     save(model, str(tmp_path / "model.keras"))
     loaded = load(tmp_path / "model.keras")
     assert (loaded.predict(IMAGES, verbose=0) == model.predict(IMAGES, verbose=0)).all()
@@ -44,29 +45,9 @@ def test_a_saved_model_says_the_same_and_names_nothing_that_older_versions_of_ke
     with zipfile.ZipFile(tmp_path / "model.keras") as file:
         written = json.loads(file.read("config.json"))
     known = {
-        "name",
-        "trainable",
-        "dtype",
-        "units",
-        "activation",
-        "use_bias",
-        "rate",
-        "seed",
-        "noise_shape",
-        "data_format",
-    }
-    known |= {
-        "batch_shape",
-        "sparse",
-        "ragged",
-        "scale",
-        "offset",
-        "axis",
-        "momentum",
-        "epsilon",
-        "center",
-        "synchronized",
-    }
+        "name", "trainable", "dtype", "units", "activation", "use_bias", "rate", "seed", "noise_shape", "data_format",
+        "batch_shape", "sparse", "ragged", "scale", "offset", "axis", "momentum", "epsilon", "center", "synchronized",
+    }  # fmt: skip
     for layer in written["config"]["layers"]:
         others = {key for key in layer["config"] if not key.endswith(("_regularizer", "_constraint"))}
         assert others <= known
@@ -99,17 +80,7 @@ def test_receptive_fields_of_another_size_are_at_the_same_places() -> None:
 
 
 def test_a_saved_model_of_every_key_loads_without_this_package(tmp_path: Path) -> None:
-    config = ModelConfig(
-        hidden=(16, 8),
-        activation="gelu",
-        batch_normalization=True,
-        dropout=0.1,
-        l2=1e-4,
-        square_root=True,
-        whitening=0.5,
-        receptive_field=2.0,
-    )
-    model = build(config)
+    model = build(EVERY_KEY)
     model.save(tmp_path / "model.keras")
     np.save(tmp_path / "images.npy", IMAGES)
     script = (

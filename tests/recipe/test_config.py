@@ -34,6 +34,7 @@ def test_a_recipe_takes_the_defaults_and_its_files_name(tmp_path: Path) -> None:
 def test_a_packaged_recipe_resolves_and_its_header_names_its_command(name: str) -> None:
     recipe = config.load(name)
     assert config.resolve(config.to_dict(recipe), "itself") == recipe
+    assert bool(recipe.search) == (name in ("tuned-mlp", "smoke"))
     command = "make all" if name == "tuned-mlp" else f"make all RECIPE={name}"
     header = (config.RECIPES / f"{name}.toml").read_text().partition("description")[0]
     assert f"#   {command}\n" in header
@@ -138,6 +139,7 @@ def test_an_unknown_key_is_named_with_the_nearest(tmp_path: Path, text: str, key
             '[search.space]\n"model.hidden" = { layers = [3, 1], units = [8] }',
             r"layers \[3, 1\] is not \[fewest, most\]",
         ),
+        ('[search.space]\n"model.l2" = { values = [0.1, -1] }', "search.space: model.l2: .* not -1"),
         ('[search.space]\n"data.split" = { values = [1] }', "search.space names an unknown key 'data.split'"),
         ("[training", "is not valid TOML"),
     ],
@@ -157,6 +159,7 @@ def test_a_setting_that_cannot_be_used_is_named(tmp_path: Path, text: str, messa
         ("training.epochs=two", "training.epochs: .* not 'two'"),
         ("description.length=2", "description.length: 'description' is a value, not a section"),
         ("name=other", "the key 'name' is taken"),
+        (f"data.split_seed={2**32}", "data.split_seed: .* less than or equal to 4294967295"),
         ("=2", "unknown key ''"),
     ],
 )

@@ -3,33 +3,24 @@
 import base64
 import csv
 import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from runs import make_run
 from selenium import webdriver
-from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 
 from fmnist.report import one as report
 from fmnist.report import several as report_several
+from tools.tour import browser
 
 pytestmark = pytest.mark.browser
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[webdriver.Chrome]:
-    """A headless Chromium of this system, which keeps what it is told on its console and what it asks the network."""
-    options = webdriver.ChromeOptions()
-    options.binary_location = shutil.which("chromium") or ""
-    # The browser's driver is on this machine.
-    options.ignore_local_proxy_environment_variables()
-    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    with webdriver.Chrome(options, Service(shutil.which("chromedriver"))) as driver:
+@pytest.fixture(scope="module", name="browser")
+def browser_() -> Iterator[webdriver.Chrome]:
+    with browser() as driver:
         yield driver
 
 

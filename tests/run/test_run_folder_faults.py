@@ -1,14 +1,13 @@
 """One run folder and several jobs at once; and what is no file in each file's place, for each job."""
 
-import hashlib
 import shutil
-import struct
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
-from conftest import TINY, Start
+from conftest import FIXED, RUN, TINY, Start, end
+from images import PLAIN, lay
 from places import KINDS, at_once, put
 
 from fmnist import files
@@ -17,8 +16,6 @@ from fmnist.errors import BadInput, Failed, explain
 from fmnist.run.folder import RunDir
 
 ROUNDS = 20
-FIXED = ("--recipe", "baseline-mlp", "--set", "data.train_limit=1000", "--set", "training.epochs=1")
-RUN = Path("results", "tiny-seed0")
 
 # The files of a run that jobs read or write, and what is beside them.
 PLACES = [
@@ -44,15 +41,9 @@ JOBS = {
 RESULTS = ("best.json", "trials.csv", "history.json", "model.keras", "metrics.json", "predictions.npz")
 
 
-def write_idx(path: Path, array: np.ndarray) -> None:
-    path.parent.mkdir(exist_ok=True)
-    path.write_bytes(struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape) + array.tobytes())
-
-
 def model_of(start: Start, folder: Path, seed: int) -> list[np.ndarray]:
     """What `train` makes of a seed, undisturbed."""
-    with start(folder, "train", *FIXED, "--seed", str(seed)) as process:
-        process.communicate(timeout=600)
+    end(start(folder, "train", *FIXED, "--seed", str(seed)), 0)
     return keras.saving.load_model(folder / f"results/baseline-mlp-seed{seed}" / "model.keras").get_weights()
 
 
@@ -63,13 +54,10 @@ def test_two_trainings_in_one_new_folder(tmp_path: Path, start: Start) -> None:
     for number in range(ROUNDS):
         run = RunDir(tmp_path / f"run{number}")
         jobs = [start(tmp_path, "train", *FIXED, "--seed", str(seed), "--run", run.path) for seed in (0, 1)]
-        lines = []
-        for job in jobs:
-            with job:
-                lines.append(job.communicate(timeout=600)[1])
+        ended = list(map(end, jobs))
         _, seed = run.recipe()
-        assert (jobs[seed].returncode, jobs[1 - seed].returncode) == (0, 64), lines
-        assert f"holds another run (recipe baseline-mlp, seed {seed}" in lines[1 - seed]
+        assert (ended[seed].returncode, ended[1 - seed].returncode) == (0, 64), ended
+        assert f"holds another run (recipe baseline-mlp, seed {seed}" in ended[1 - seed].stderr
         weights = keras.saving.load_model(run.model).get_weights()
         assert all(np.array_equal(one, other) for one, other in zip(weights, expected[seed], strict=True))
 
@@ -83,11 +71,8 @@ def test_two_evaluations_of_one_run(finished: Path, tmp_path: Path, start: Start
         recorded = files.read_json(run.config)
         del recorded["jobs"]["eval"]
         files.write_json(run.config, recorded)
-        jobs = [start(folder, "eval", RUN), start(folder, "eval", RUN, "--tta")]
-        for job in jobs:
-            with job:
-                _, stderr = job.communicate(timeout=600)
-            assert job.returncode == 0, stderr
+        for job in [start(folder, "eval", RUN), start(folder, "eval", RUN, "--tta")]:
+            end(job, 0)
         assert {"train", "tune", "eval", "eval-tta"} <= files.read_json(run.config)["jobs"].keys()
 
 
@@ -101,25 +86,21 @@ def test_a_training_anew_while_the_model_before_is_judged(finished: Path, tmp_pa
         run.metrics.unlink()
         best = files.read_json(run.best)
         files.write_json(run.best, best | {"values": best["values"] | {"training.learning_rate": 0.004}})
-        jobs = [start(folder, "train", "--recipe", "tiny.toml"), start(folder, "eval", RUN)]
-        codes = []
-        for job in jobs:
-            with job:
-                _, stderr = job.communicate(timeout=600)
-            codes.append(job.returncode)
-            assert job.returncode == 0 or "replaced meanwhile" in stderr
-        assert codes[0] == 0
-        ends.add(codes[1])
+        training, judging = start(folder, "train", "--recipe", "tiny.toml"), start(folder, "eval", RUN)
+        end(training, 0)
+        judged = end(judging)
+        assert judged.returncode == 0 or "replaced meanwhile" in judged.stderr
+        ends.add(judged.returncode)
         trained = files.read_json(run.history)["model"]["sha256"]
         assert trained == files.sha256(run.model)
         assert not run.metrics.exists() or files.read_json(run.metrics)["model"]["sha256"] == trained
     assert ends <= {0, 64}
 
 
-def made(folder: Path) -> dict[str, str]:
-    """The results, by the hash of what they hold."""
+def made(folder: Path) -> dict[str, bytes]:
+    """What the results hold."""
     paths = [folder / RUN / name for name in RESULTS]
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths if path.is_file()}
+    return {path.name: path.read_bytes() for path in paths if path.is_file()}
 
 
 def end_of(command: str) -> str | None:
@@ -141,10 +122,7 @@ def end_of(command: str) -> str | None:
 def judged(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run of a small data set, and a copy of it, with the figures of every `eval`."""
     folder = tmp_path_factory.mktemp("judged")
-    random = np.random.default_rng(0)
-    for part, size in (("train", 7000), ("t10k", 100)):
-        write_idx(folder / f"data/{part}-images-idx3-ubyte", random.integers(0, 256, (size, 28, 28), np.uint8))
-        write_idx(folder / f"data/{part}-labels-idx1-ubyte", (np.arange(size) % 10).astype(np.uint8))
+    lay(folder / "data", PLAIN, train=7000, t10k=100)
     np.save(folder / "shoe.npy", np.eye(28, dtype=np.uint8) * 255)
     (folder / "tiny.toml").write_text(TINY)
     with pytest.MonkeyPatch.context() as patch:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO
 
 import pytest
+from processes import python
 
 import fmnist.files
 from fmnist.errors import BadInput, Busy
@@ -51,7 +52,7 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
 
 def test_a_result_is_as_public_as_the_umask_says(tmp_path: Path) -> None:
     code = "from pathlib import Path; from fmnist.files import write_json; write_json(Path('result.json'), {})"
-    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, umask=0o027, check=True)
+    python(code, cwd=tmp_path, umask=0o027, check=True)
     assert (tmp_path / "result.json").stat().st_mode & 0o777 == 0o640
 
 
@@ -71,6 +72,14 @@ def test_damaged_json_is_named(tmp_path: Path, text: str) -> None:
         read_json(path, ("score",))
 
 
+@pytest.fixture
+def run(tmp_path: Path) -> RunDir:
+    """Claimed for RECIPE and seed 0."""
+    claimed = RunDir(tmp_path / "run")
+    claimed.claim(RECIPE, 0)
+    return claimed
+
+
 def test_a_claim_holds_the_folder_for_its_recipe_and_seed(tmp_path: Path) -> None:
     run = RunDir(tmp_path / "run")
     run.claim(RECIPE, 1)
@@ -87,9 +96,7 @@ def test_a_claim_holds_the_folder_for_its_recipe_and_seed(tmp_path: Path) -> Non
     assert run.config.read_bytes() == before
 
 
-def test_more_trials_are_the_same_run_and_fewer_change_nothing(tmp_path: Path) -> None:
-    run = RunDir(tmp_path / "run")
-    run.claim(RECIPE, 0)
+def test_more_trials_are_the_same_run_and_fewer_change_nothing(run: RunDir) -> None:
     run.record("tune", devices="1 CPU", data=DATA)
     run.claim(with_trials(9), 0)
     assert run.recipe() == (with_trials(9), 0)
@@ -98,9 +105,7 @@ def test_more_trials_are_the_same_run_and_fewer_change_nothing(tmp_path: Path) -
     assert read_json(run.config)["jobs"].keys() == {"tune"}
 
 
-def test_a_claim_takes_a_key_that_is_newer_than_the_run_for_its_default(tmp_path: Path) -> None:
-    run = RunDir(tmp_path / "run")
-    run.claim(RECIPE, 0)
+def test_a_claim_takes_a_key_that_is_newer_than_the_run_for_its_default(run: RunDir) -> None:
     recorded = json.loads(run.config.read_bytes())
     del recorded["recipe"]["training"]["ema_momentum"]
     run.config.write_text(json.dumps(recorded))
@@ -108,9 +113,7 @@ def test_a_claim_takes_a_key_that_is_newer_than_the_run_for_its_default(tmp_path
 
 
 @pytest.mark.parametrize("damage", [{"recipe": "mine"}, {"recipe": {"name": 1}}, {"recipe": {"modle": {}}}])
-def test_a_claim_names_a_damaged_config_and_leaves_it(tmp_path: Path, damage: dict[str, object]) -> None:
-    run = RunDir(tmp_path / "run")
-    run.claim(RECIPE, 0)
+def test_a_claim_names_a_damaged_config_and_leaves_it(run: RunDir, damage: dict[str, object]) -> None:
     run.config.write_text(json.dumps({"seed": 0, "jobs": {}, **damage}))
     before = run.config.read_bytes()
     with pytest.raises(BadInput, match="config.json"):
@@ -118,16 +121,9 @@ def test_a_claim_names_a_damaged_config_and_leaves_it(tmp_path: Path, damage: di
     assert run.config.read_bytes() == before
 
 
-def test_a_folder_without_a_run_says_how_to_start_one(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="holds no run; start one with `fmnist tune` or `fmnist train`"):
-        RunDir(tmp_path).recipe()
-
-
-def test_a_record_tells_what_the_job_ran_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_record_tells_what_the_job_ran_with(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FMNIST_REVISION", "abc123")
     monkeypatch.setenv("FMNIST_IMAGE", "fmnist:cpu")
-    run = RunDir(tmp_path)
-    run.claim(RECIPE, 0)
     run.record("train", devices="1 CPU (of the test)", data=DATA)
     record = read_json(run.config)["jobs"]["train"]
     assert record["devices"] == "1 CPU (of the test)"
@@ -136,9 +132,7 @@ def test_a_record_tells_what_the_job_ran_with(tmp_path: Path, monkeypatch: pytes
     assert {"fmnist", "python", "keras", "numpy"} < record["versions"].keys()
 
 
-def test_all_jobs_of_a_run_read_the_same_data(tmp_path: Path) -> None:
-    run = RunDir(tmp_path)
-    run.claim(RECIPE, 0)
+def test_all_jobs_of_a_run_read_the_same_data(run: RunDir) -> None:
     run.record("tune", devices="1 CPU", data=DATA)
     run.record("eval", devices="1 CPU", data=DATA | {"t10k-images-idx3-ubyte": "ef"})
     before = run.config.read_bytes()
@@ -191,9 +185,7 @@ def test_of_two_claims_at_once_one_is_granted(tmp_path: Path, number: int) -> No
     assert f"holds another run (recipe mine, seed {granted}" in str(raised[1 - granted])
 
 
-def test_no_record_is_lost_that_others_make_at_once(tmp_path: Path) -> None:
-    run = RunDir(tmp_path)
-    run.claim(RECIPE, 0)
+def test_no_record_is_lost_that_others_make_at_once(run: RunDir) -> None:
     jobs = [f"job-{number}" for number in range(20)]
     records = [functools.partial(run.record, job, devices="1 CPU", data=DATA) for job in jobs]
     assert at_once(*records, lambda: run.claim(with_trials(9), 0)) == [None] * 21
@@ -214,9 +206,7 @@ def test_a_folder_that_is_held_is_waited_for_but_not_for_ever(tmp_path: Path, mo
         run.claim(RECIPE, 0)
 
 
-def test_workers_of_several_machines_are_all_recorded_each_once(tmp_path: Path) -> None:
-    run = RunDir(tmp_path)
-    run.claim(RECIPE, 0)
+def test_workers_of_several_machines_are_all_recorded_each_once(run: RunDir) -> None:
     for machine in ["one", "other", "one", "other", "third", "third"]:
         run.record("tune", devices="1 CPU", data=DATA, numerics={"processor": machine}, goes_on=True)
     record = read_json(run.config)["jobs"]["tune"]

@@ -3,12 +3,11 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from processes import Ended, python
 
 from fmnist.search import deaths
 
@@ -16,10 +15,10 @@ WORK = """
 import ctypes, os, sys
 from pathlib import Path
 from fmnist.search import deaths
-{before}
 with deaths.counted(Path(sys.argv[1]), sys.argv[2]):
     {within}
 """
+Work = Callable[..., Ended]
 RAISE = "getattr(ctypes.CDLL(None), 'raise')(int(sys.argv[3]))"
 
 
@@ -29,18 +28,11 @@ def marker(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def work(marker: Path) -> Callable[..., "subprocess.CompletedProcess[str]"]:
-    def run(
-        within: str, *arguments: object, state: str = "", before: str = "", **env: str
-    ) -> "subprocess.CompletedProcess[str]":
-        code = WORK.format(within=within, before=before)
-        command = [sys.executable, "-c", code, str(marker), state, *map(str, arguments)]
-        return subprocess.run(command, capture_output=True, text=True, timeout=60, env={**os.environ, **env})
+def work(marker: Path) -> Work:
+    def run(within: str, *arguments: object, state: str = "", **env: str) -> Ended:
+        return python(WORK.format(within=within), marker, state, *arguments, env={**os.environ, **env})
 
     return run
-
-
-Work = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 @pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2])

@@ -1,17 +1,15 @@
 """A training that has come to a stop gives its trial back; a slow one keeps it."""
 
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from searching import log, recipe
-from test_search_processes import Search
+from searching import Search, log
 
 from fmnist.errors import EXIT_INTERRUPTED
 from fmnist.search.heart import Watch
 
 LEASE, BEAT = 60.0, 20.0
+SEARCH = {"trials": 3, "epochs": 3}
 
 
 def stops_after(watch: Watch, cpu: float, most: float = 1e5) -> float:
@@ -55,21 +53,10 @@ def test_each_epoch_has_its_own_time() -> None:
         watch.progress(5.0)
 
 
-@pytest.fixture
-def search(tmp_path: Path) -> Iterator[Search]:
-    found = Search(tmp_path, recipe(trials=3, epochs=3))
-    yield found
-    for left in found.running:
-        left.kill()
-
-
 def test_a_worker_whose_epoch_hangs_gives_its_trial_back(search: Search) -> None:
     search.chief(lease=0.3)
-    hung = search.worker("worker-0", fail="hang:9")
-    hung.join(20)
-    assert hung.exitcode == EXIT_INTERRUPTED
+    search.ends_alone(search.worker("worker-0", fail="hang:9"), EXIT_INTERRUPTED)
     assert "trial 0 has come to a stop" in log(search.path)
-    search.running.remove(hung)
     begin = time.monotonic()
     search.worker("worker-1")
     search.ends()

@@ -5,27 +5,19 @@ from pathlib import Path
 
 import pytest
 from searching import SMALL_SPACE, SPACE, Runner, recipe, search, table
+from test_chief import Failing
 
 from fmnist.run.folder import RunDir
 from fmnist.search.chief import Chief
 from fmnist.search.worker import Report, TrialRequest, work
 from fmnist.signals import Stop
 
-
-@pytest.fixture(autouse=True)
-def _no_power_cuts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a process has written outlives it without waiting for the disk."""
-    monkeypatch.setattr(os, "fsync", lambda handle: None)
+pytestmark = pytest.mark.usefixtures("no_power_cuts")
 
 
-class Unlucky(Runner):
+def unlucky() -> Failing:
     """Fails the first attempt of trial 1."""
-
-    def __call__(self, trial: TrialRequest, report: Report) -> None:
-        if int(trial.trial_id) == 1 and trial.attempt == 0:
-            self.requests.append(trial)
-            raise RuntimeError("bad luck")
-        super().__call__(trial, report)
+    return Failing(RuntimeError("bad luck"), range(1, 2), attempts=1)
 
 
 def ended(path: Path) -> set[str]:
@@ -59,10 +51,10 @@ def test_killed_after_any_write_the_search_ends_as_if_it_had_not_been(
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", replace_and_keep)
-        search(whole, of, Unlucky())
+        search(whole, of, unlucky())
     for snapshot in filter(Path.exists, snapshots):
         done = ended(snapshot)
-        search(snapshot, of, runner := Unlucky())
+        search(snapshot, of, runner := unlucky())
         assert table(snapshot) == table(whole), snapshot.name
         assert RunDir(snapshot).best.read_bytes() == RunDir(whole).best.read_bytes()
         assert done.isdisjoint(f"trial_{request.trial_id}" for request in runner.requests)
@@ -86,27 +78,23 @@ def half_way(path: Path, oracle: str) -> list[dict[str, str]]:
     return table(path / "whole")
 
 
-def truncate(file: Path) -> None:
-    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "truncated": lambda file: file.write_bytes(file.read_bytes()[: file.stat().st_size // 2]),
+    "overwritten": lambda file: file.write_bytes(b'{"trial_id": 3, "hyperparameters": []}'),
+    "empty": lambda file: file.write_bytes(b""),
+    "removed": Path.unlink,
+}
 
 
-def overwrite(file: Path) -> None:
-    file.write_bytes(b'{"trial_id": 3, "hyperparameters": []}')
-
-
-def empty(file: Path) -> None:
-    file.write_bytes(b"")
-
-
-@pytest.mark.parametrize("damage", [truncate, overwrite, empty, Path.unlink])
+@pytest.mark.parametrize("damage", DAMAGES)
 @pytest.mark.parametrize("name", ["oracle.json", "trial_1/trial.json", "trial_3/trial.json"])
 @pytest.mark.parametrize("oracle", ["random", "hyperband"])
 def test_a_damaged_file_costs_at_most_one_step(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, oracle: str, name: str, damage: Callable[[Path], None]
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, oracle: str, name: str, damage: str
 ) -> None:
     whole = half_way(tmp_path, oracle)
     file = tmp_path / "cut" / "search" / name
-    damage(file)
+    DAMAGES[damage](file)
     caplog.clear()
     search(tmp_path / "cut", recipe(oracle, trials=8, epochs=4), Runner())
     assert str(file) in caplog.text
@@ -119,7 +107,7 @@ def test_the_oracle_lost_with_its_last_version_is_made_again_from_the_trials(
 ) -> None:
     whole = half_way(tmp_path, oracle)
     for file in (tmp_path / "cut" / "search").glob("oracle.json*"):
-        empty(file)
+        DAMAGES["empty"](file)
     search(tmp_path / "cut", recipe(oracle, trials=8, epochs=4), Runner())
     assert "goes on from its 4 trials" in caplog.text
     assert table(tmp_path / "cut") == whole
@@ -128,7 +116,7 @@ def test_the_oracle_lost_with_its_last_version_is_made_again_from_the_trials(
 def test_a_trial_lost_with_its_last_version_has_failed_and_no_other_takes_its_place(tmp_path: Path) -> None:
     whole = half_way(tmp_path, "random")
     for file in (tmp_path / "cut" / "search" / "trial_1").glob("trial.json*"):
-        truncate(file)
+        DAMAGES["truncated"](file)
     search(tmp_path / "cut", recipe(trials=8, epochs=4), Runner())
     found = table(tmp_path / "cut")
     assert found[1]["status"] == "FAILED"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from processes import is_gone
 from searching import log, process, until
 
 from fmnist.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, BadInput
@@ -44,142 +45,128 @@ def launch(path: Path, plan: dict[str, int], shares: list[Share], **kwargs: Any)
     local.run(RunDir(path), command, shares, stop, **kwargs)
 
 
-@pytest.fixture
-def launched(tmp_path: Path) -> Callable[..., Any]:
-    (tmp_path / "run" / "seen").mkdir(parents=True)
+class Launched:
+    """A launcher and the members that it has started."""
 
-    def start(plan: dict[str, int], shares: int | list[Share] = 2, **kwargs: Any) -> Any:
-        return process(
-            launch, tmp_path / "run", plan, [Share()] * shares if isinstance(shares, int) else shares, **kwargs
-        )
+    def __init__(self, path: Path, plan: dict[str, int], shares: list[Share], **kwargs: Any) -> None:
+        self.path = path
+        (path / "seen").mkdir(parents=True)
+        self.launcher = process(launch, path, plan, shares, **kwargs)
+
+    def seen(self) -> dict[str, list[int]]:
+        """Return the process ids that each member has had."""
+        found: dict[str, list[int]] = {}
+        for file in (self.path / "seen").iterdir():
+            name, _, pid = file.name.partition(".")
+            found.setdefault(name, []).append(int(pid))
+        return found
+
+    def facts(self) -> list[tuple[str, dict[str, Any]]]:
+        """Return what each process has found, with its member's name."""
+        files = list((self.path / "seen").iterdir())
+        return [(file.name.partition(".")[0], json.loads(text)) for file in files if (text := file.read_text())]
+
+    def alive(self) -> list[int]:
+        return [pid for pids in self.seen().values() for pid in pids if not is_gone(pid)]
+
+    def all_there(self) -> None:
+        until(lambda: len(self.facts()) == 3)
+
+    def ends(self, code: int) -> None:
+        """Check that the launcher ends, and all with it."""
+        self.launcher.join(20)
+        assert self.launcher.exitcode == code
+        assert self.alive() == []
+
+    def is_over(self) -> None:
+        """End the search."""
+        (self.path / "over").touch()
+        self.ends(0)
+
+
+Launch = Callable[..., Launched]
+
+
+@pytest.fixture
+def launched(tmp_path: Path) -> Launch:
+    def start(plan: dict[str, int] | None = None, shares: list[Share] | None = None, **kwargs: Any) -> Launched:
+        return Launched(tmp_path / "run", plan or {}, shares or [Share()] * 2, **kwargs)
 
     return start
 
 
-def seen(path: Path) -> dict[str, list[int]]:
-    """The process ids that each member has had."""
-    found: dict[str, list[int]] = {}
-    for file in (path / "run" / "seen").iterdir():
-        name, _, pid = file.name.partition(".")
-        found.setdefault(name, []).append(int(pid))
-    return found
+def test_the_search_ends_with_its_chief(launched: Launch) -> None:
+    search = launched()
+    search.all_there()
+    search.is_over()
 
 
-def alive(path: Path) -> list[int]:
-    def runs(pid: int) -> bool:
-        try:
-            return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-        except FileNotFoundError:
-            return False
-
-    return [pid for pids in seen(path).values() for pid in pids if runs(pid)]
-
-
-def all_there(path: Path, count: int = 3) -> Callable[[], bool]:
-    return lambda: len(seen(path)) == count and all(file.stat().st_size for file in (path / "run" / "seen").iterdir())
-
-
-def test_the_search_ends_with_its_chief(tmp_path: Path, launched: Callable[..., Any]) -> None:
-    launcher = launched({})
-    until(all_there(tmp_path))
-    (tmp_path / "run" / "over").touch()
-    launcher.join(20)
-    assert launcher.exitcode == 0
-    assert alive(tmp_path) == []
-
-
-def test_each_member_has_its_share(tmp_path: Path, launched: Callable[..., Any]) -> None:
+def test_each_member_has_its_share(launched: Launch) -> None:
     cores = sorted(os.sched_getaffinity(0))
-    shares = [Share(frozenset(cores[:1]), ("0", "1")), Share(frozenset(cores[-1:]))]
-    launcher = launched({}, shares)
-    until(all_there(tmp_path))
-    facts = {
-        file.name.partition(".")[0]: json.loads(file.read_text()) for file in (tmp_path / "run" / "seen").iterdir()
-    }
+    search = launched(shares=[Share(frozenset(cores[:1]), ("0", "1")), Share(frozenset(cores[-1:]))])
+    search.all_there()
+    facts = dict(search.facts())
     assert (facts["worker-0"]["gpus"], facts["worker-1"]["gpus"], facts["chief"]["gpus"]) == ("0,1", "-1", "-1")
     assert (facts["worker-0"]["cores"], facts["worker-1"]["cores"]) == (cores[:1], cores[-1:])
     assert len({fact["token"] for fact in facts.values()}) == 1
     assert len(facts["chief"]["token"]) > 30
     assert len({fact["session"] for fact in facts.values()}) == 3
-    launcher.terminate()
-    launcher.join(20)
+    search.is_over()
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
-def test_a_stop_ends_all_with_75(tmp_path: Path, launched: Callable[..., Any], signum: signal.Signals) -> None:
-    launcher = launched({})
-    until(all_there(tmp_path))
-    os.kill(launcher.pid, signum)
-    launcher.join(20)
-    assert launcher.exitcode == EXIT_INTERRUPTED
-    assert alive(tmp_path) == []
+def test_a_stop_ends_all_with_75(launched: Launch, signum: signal.Signals) -> None:
+    search = launched()
+    search.all_there()
+    assert search.launcher.pid
+    os.kill(search.launcher.pid, signum)
+    search.ends(EXIT_INTERRUPTED)
 
 
-def test_no_process_outlives_a_killed_launcher(tmp_path: Path, launched: Callable[..., Any]) -> None:
-    launcher = launched({})
-    until(all_there(tmp_path))
-    launcher.kill()
-    launcher.join()
-    until(lambda: alive(tmp_path) == [])
+def test_no_process_outlives_a_killed_launcher(launched: Launch) -> None:
+    search = launched()
+    search.all_there()
+    search.launcher.kill()
+    search.launcher.join()
+    until(lambda: search.alive() == [])
 
 
-def test_a_worker_that_keeps_dying_is_given_up_and_the_others_go_on(
-    tmp_path: Path, launched: Callable[..., Any]
-) -> None:
-    launcher = launched({"worker-1": 3}, restarts=2)
-    until(lambda: "worker-1 died (exit 3) once too often" in log(tmp_path / "run"))
-    assert len(seen(tmp_path)["worker-1"]) == 3
-    (tmp_path / "run" / "over").touch()
-    launcher.join(20)
-    assert launcher.exitcode == 0
+def test_a_worker_that_keeps_dying_is_given_up_and_the_others_go_on(launched: Launch) -> None:
+    search = launched({"worker-1": 3}, restarts=2)
+    until(lambda: "worker-1 died (exit 3) once too often" in log(search.path))
+    assert len(search.seen()["worker-1"]) == 3
+    search.is_over()
 
 
-def test_a_search_without_workers_ends(tmp_path: Path, launched: Callable[..., Any]) -> None:
-    launcher = launched({"worker-0": 3, "worker-1": 255}, restarts=1)
-    launcher.join(20)
-    assert launcher.exitcode == 1
-    assert alive(tmp_path) == []
+def test_a_search_without_workers_ends(launched: Launch) -> None:
+    launched({"worker-0": 3, "worker-1": 255}, restarts=1).ends(1)
 
 
 @pytest.mark.parametrize("name", ["chief", "worker-0"])
-def test_a_member_is_started_again_after_however_many_kills(
-    tmp_path: Path, launched: Callable[..., Any], name: str
-) -> None:
-    launcher = launched({}, restarts=0)
-    until(all_there(tmp_path))
+def test_a_member_is_started_again_after_however_many_kills(launched: Launch, name: str) -> None:
+    search = launched(restarts=0)
+    search.all_there()
     for kills in range(1, 4):
-        (running,) = (pid for pid in seen(tmp_path)[name] if pid in alive(tmp_path))
+        (running,) = (pid for pid in search.seen()[name] if not is_gone(pid))
         os.kill(running, signal.SIGKILL)
-        until(lambda kills=kills: len(seen(tmp_path)[name]) == kills + 1)  # type: ignore[misc]
-    (tmp_path / "run" / "over").touch()
-    launcher.join(20)
-    assert launcher.exitcode == 0
-    assert alive(tmp_path) == []
+        until(lambda kills=kills: len(search.seen()[name]) == kills + 1)  # type: ignore[misc]
+    search.is_over()
 
 
-def test_a_worker_is_told_how_it_died_and_a_kill_from_outside_counts_no_restart(
-    tmp_path: Path, launched: Callable[..., Any]
-) -> None:
-    launcher = launched({"worker-0": -signal.SIGABRT, "worker-1": -signal.SIGUSR2}, restarts=2)
-    until(lambda: "worker-0 died (SIGABRT) once too often" in log(tmp_path / "run"))
-    until(lambda: len(seen(tmp_path)["worker-1"]) > 4)
-    told = {"worker-0": [], "worker-1": []}  # type: dict[str, list[Any]]
-    for file in (tmp_path / "run" / "seen").glob("worker-*"):
-        if text := file.read_text():
-            told[file.name.partition(".")[0]].append(json.loads(text)["last end"])
-    assert sorted(told["worker-0"], key=str) == [None, "SIGABRT", "SIGABRT"]
-    assert set(told["worker-1"]) == {None}
-    (tmp_path / "run" / "over").touch()
-    launcher.join(20)
-    assert launcher.exitcode == 0
+def test_a_worker_is_told_how_it_died_and_a_kill_from_outside_counts_no_restart(launched: Launch) -> None:
+    search = launched({"worker-0": -signal.SIGABRT, "worker-1": -signal.SIGUSR2}, restarts=2)
+    until(lambda: "worker-0 died (SIGABRT) once too often" in log(search.path))
+    until(lambda: len(search.seen()["worker-1"]) > 4)
+    told = [(name, facts["last end"]) for name, facts in search.facts()]
+    assert sorted((end for name, end in told if name == "worker-0"), key=str) == [None, "SIGABRT", "SIGABRT"]
+    assert {end for name, end in told if name == "worker-1"} == {None}
+    search.is_over()
 
 
-def test_what_no_retry_can_mend_ends_all(tmp_path: Path, launched: Callable[..., Any]) -> None:
-    launcher = launched({"worker-1": EXIT_BAD_INPUT})
-    launcher.join(20)
-    assert launcher.exitcode == EXIT_BAD_INPUT
-    assert alive(tmp_path) == []
-    assert len(seen(tmp_path)["worker-1"]) == 1
+def test_what_no_retry_can_mend_ends_all(launched: Launch) -> None:
+    search = launched({"worker-1": EXIT_BAD_INPUT})
+    search.ends(EXIT_BAD_INPUT)
+    assert len(search.seen()["worker-1"]) == 1
 
 
 def test_the_machine_is_divided(monkeypatch: pytest.MonkeyPatch) -> None:

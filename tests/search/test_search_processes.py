@@ -2,107 +2,32 @@
 
 import contextlib
 import functools
-import multiprocessing.process
 import os
 import random
 import resource
 import shutil
 import signal
-import socket
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import grpc
 import pytest
 import searching
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from keras_tuner.src import protos
-from searching import Runner, diary, log, process, recipe, table, until
+from processes import contents, python
+from searching import Search, diary, log, process, recipe, table, until
+from test_bad_input import mounted
 
 from fmnist.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED
-from fmnist.files import read_json
 from fmnist.recipe.schema import Recipe
-from fmnist.run.folder import RunDir
-from fmnist.search.roles import Role, read_notice
+from fmnist.search.roles import Role
 from tools.chaos import disturbed_search
 
 TRIALS, EPOCHS = 8, 4
+SEARCH = {"trials": TRIALS, "epochs": EPOCHS}
 SHORT = 0.6  # seconds of a lease that is to run out
-
-Process = multiprocessing.process.BaseProcess
-
-
-class Search:
-    """A search by processes, and the same search undisturbed, in this process."""
-
-    def __init__(self, path: Path, of: Recipe) -> None:
-        self.path = path / "run"
-        self.of = of
-        self.running: list[Process] = []
-        self.addresses: set[str] = set()
-        searching.search(path / "whole", of, Runner())
-
-    def chief(self, wait: bool = True, **kwargs: Any) -> Process:
-        # What an earlier chief wrote must not be taken for the word of this one.
-        RunDir(self.path).chief.unlink(missing_ok=True)
-        chief = self._start(searching.chief, **kwargs)
-        if wait:
-            until(self.address)
-            self.addresses.add(self.address())
-        return chief
-
-    def worker(self, name: str = "worker-0", role: Role | None = None, **kwargs: Any) -> Process:
-        return self._start(searching.worker, role=role or Role(name), **kwargs)
-
-    def _start(self, target: Callable[..., object], **kwargs: Any) -> Process:
-        self.running.append(process(target, self.path, self.of, **kwargs))
-        return self.running[-1]
-
-    def call(self) -> grpc.Channel:
-        """A connection to the chief, whatever proxy the site has."""
-        return grpc.insecure_channel(self.address(), (("grpc.enable_http_proxy", 0),))
-
-    def address(self) -> str:
-        notice = read_notice(RunDir(self.path))
-        return notice.address or "" if notice else ""
-
-    def epochs(self, worker: str) -> list[tuple[str, int]]:
-        return [(trial, epoch) for trial, epoch, name in diary(self.path) if name == worker]
-
-    def kill(self, *processes: Process) -> None:
-        for one in processes:
-            one.kill()
-            one.join()
-            self.running.remove(one)
-
-    def ends(self, exits: int = 0, seconds: float = 40) -> None:
-        """All processes end by themselves, in bounded time."""
-        for one in self.running:
-            one.join(seconds)
-            assert one.exitcode == exits, log(self.path)
-        self.running.clear()
-
-    def is_whole(self) -> None:
-        """Every trial counted exactly once, the best is the best, nobody listens any more."""
-        whole = self.path.with_name("whole")
-        assert table(self.path) == table(whole)
-        assert read_json(RunDir(self.path).best) == read_json(RunDir(whole).best)
-        for address in self.addresses:
-            host, _, port = address.rpartition(":")
-            with socket.socket() as connection:
-                assert connection.connect_ex((host, int(port))) != 0
-        assert "Traceback" not in log(self.path).replace("ended by\nTraceback", "")
-
-
-@pytest.fixture
-def search(tmp_path: Path) -> Iterator[Search]:
-    found = Search(tmp_path, recipe(trials=TRIALS, epochs=EPOCHS))
-    yield found
-    for left in found.running:
-        left.kill()
 
 
 def repeated(path: Path) -> int:
@@ -180,7 +105,7 @@ def test_a_killed_chief_is_restarted_and_the_workers_notice_nothing(search: Sear
 def test_chief_and_workers_are_killed_and_restarted(search: Search, at: int) -> None:
     for round_ in range(2):
         chief = search.chief()
-        workers = [search.worker(f"worker-{n}") for n in range(2)]
+        workers = search.workers()
         if round_ == 0:
             until(lambda: len(diary(search.path)) > at)
             search.kill(chief, *workers)
@@ -191,15 +116,13 @@ def test_chief_and_workers_are_killed_and_restarted(search: Search, at: int) -> 
 
 def test_a_stop_of_all_ends_with_75_and_the_search_goes_on(search: Search) -> None:
     search.chief()
-    for n in range(2):
-        search.worker(f"worker-{n}", seconds=0.1)
+    search.workers(seconds=0.1)
     until(lambda: len(diary(search.path)) > 5)
     for one in search.running:
         one.terminate()
     search.ends(EXIT_INTERRUPTED, seconds=5)
     search.chief()
-    for n in range(2):
-        search.worker(f"worker-{n}")
+    search.workers()
     search.ends()
     search.is_whole()
 
@@ -278,9 +201,7 @@ def test_of_two_workers_under_one_id_the_later_works(search: Search) -> None:
     first = search.worker("worker-0", seconds=0.1)
     until(lambda: search.epochs("worker-0"))
     search.worker("worker-0")
-    first.join(20)
-    assert first.exitcode == EXIT_BAD_INPUT
-    search.running.remove(first)
+    search.ends_alone(first, EXIT_BAD_INPUT)
     search.ends()
     search.is_whole()
     assert f"{first.pid} refused: another process has taken the id worker-0 over" in log(search.path)
@@ -289,8 +210,7 @@ def test_of_two_workers_under_one_id_the_later_works(search: Search) -> None:
 @pytest.mark.parametrize(("fault", "reason"), [("memory", "out of memory"), ("error", "no luck"), ("nan", "NaN")])
 def test_three_failures_in_a_row_end_nothing(search: Search, fault: str, reason: str) -> None:
     search.chief()
-    for n in range(2):
-        search.worker(f"worker-{n}", fail=f"{fault}:3")
+    search.workers(fail=f"{fault}:3")
     search.ends()
     found = table(search.path)
     assert [row["status"] for row in found] == ["FAILED"] * 3 + ["COMPLETED"] * (TRIALS - 3)
@@ -307,14 +227,9 @@ def test_a_search_whose_every_trial_fails_ends(search: Search) -> None:
 
 @pytest.mark.faults
 def test_a_full_disk_at_the_chief_costs_time_and_nothing_else(search: Search) -> None:
-    search.path.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", search.path], capture_output=True)
-    if mounted.returncode:
-        pytest.skip("no small disk can be mounted here")
-    try:
+    with mounted(search.path, "size=1m"):
         search.chief()
-        for n in range(2):
-            search.worker(f"worker-{n}", seconds=0.1)
+        search.workers(seconds=0.1)
         until(lambda: len(diary(search.path)) > 5)
         filler = search.path / "filler"
         filler.touch()
@@ -326,11 +241,6 @@ def test_a_full_disk_at_the_chief_costs_time_and_nothing_else(search: Search) ->
         filler.unlink()
         search.ends()
         search.is_whole()
-    finally:
-        for left in search.running:
-            left.kill()
-            left.join()
-        subprocess.run(["umount", search.path], check=True)
 
 
 @pytest.mark.parametrize("name", ["oracle.json", pytest.param("trial_1/trial.json", marks=pytest.mark.faults)])
@@ -355,14 +265,9 @@ def test_garbage_on_the_port_ends_nothing(search: Search) -> None:
     search.chief()
     search.worker(seconds=0.1)
     noise = random.Random(0)
-    host, _, port = search.address().rpartition(":")
-    for message in (
-        b"",
-        b"GET / HTTP/1.1\r\n\r\n",
-        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\xff\xff\xff",
-        noise.randbytes(9999),
-    ):
-        with socket.create_connection((host, int(port))) as connection:
+    http_2 = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\xff\xff\xff"
+    for message in (b"", b"GET / HTTP/1.1\r\n\r\n", http_2, noise.randbytes(9999)):
+        with search.connect() as connection:
             connection.sendall(message)
     with search.call() as channel:
         for method in METHODS:
@@ -386,7 +291,7 @@ def test_garbage_on_the_port_ends_nothing(search: Search) -> None:
 
 def test_a_stranger_changes_nothing(search: Search) -> None:
     search.chief(role=Role("chief", token="secret"))
-    before = {path: path.read_bytes() for path in search.path.rglob("*") if path.is_file()}
+    before = contents(search.path)
     with search.call() as channel:
         stub, of = protos.get_service_grpc().OracleStub(channel), protos.get_service()
         for metadata in ((), (("authorization", "Bearer wrong"),), (("authorization", "Bearer "),)):
@@ -395,12 +300,9 @@ def test_a_stranger_changes_nothing(search: Search) -> None:
             assert refusal.value.code() == grpc.StatusCode.UNAUTHENTICATED
             with pytest.raises(grpc.RpcError):
                 channel.unary_unary("/keras_tuner.Oracle/CreateTrial")(bytes(2**19), metadata=metadata, timeout=10)
-    assert {path: path.read_bytes() for path in search.path.rglob("*") if path.is_file()} == before
+    assert contents(search.path) == before
     assert log(search.path).count("wrong or no token") == 1
-    stranger = search.worker(role=Role("worker-9", token="guess"))
-    stranger.join(20)
-    assert stranger.exitcode == EXIT_BAD_INPUT
-    search.running.remove(stranger)
+    search.ends_alone(search.worker(role=Role("worker-9", token="guess")), EXIT_BAD_INPUT)
     search.worker(role=Role("worker-0", token="secret"))
     search.ends()
     search.is_whole()
@@ -425,21 +327,14 @@ def frugal_chief(path: Path, of: Recipe) -> None:
     searching.chief(path, of)
 
 
-def test_a_chief_takes_more_workers_than_its_shell_allows_files(tmp_path: Path) -> None:
-    path, of = tmp_path / "run", recipe(trials=2)
-    chief = process(frugal_chief, path, of)
-    until(lambda: read_notice(RunDir(path)))
-    notice = read_notice(RunDir(path))
-    assert notice
-    assert notice.address
-    host, _, port = notice.address.partition(":")
+def test_a_chief_takes_more_workers_than_its_shell_allows_files(search: Search) -> None:
+    search.running.append(process(frugal_chief, search.path, search.of))
+    until(search.address)
     with contextlib.ExitStack() as connections:
         for _ in range(300):
-            connections.enter_context(socket.create_connection((host, int(port)), timeout=10))
-        worker = process(searching.worker, path, of, role=Role("worker-0"), patience=5.0)
-        chief.join(20)
-        worker.join(20)
-    assert (chief.exitcode, worker.exitcode) == (0, 0)
+            connections.enter_context(search.connect())
+        search.worker(patience=5.0)
+        search.ends()
 
 
 def test_a_second_chief_is_refused(search: Search, tmp_path: Path) -> None:
@@ -461,24 +356,15 @@ def test_a_second_chief_is_refused(search: Search, tmp_path: Path) -> None:
 
 def test_a_stock_keras_tuner_worker_completes_trials(tmp_path: Path) -> None:
     search = Search(tmp_path, recipe(trials=3))
-    chief = search.chief()
+    search.chief()
     host, _, port = search.address().rpartition(":")
+    environment = {"KERASTUNER_TUNER_ID": "tuner0", "KERASTUNER_ORACLE_IP": host, "KERASTUNER_ORACLE_PORT": port}
     # It would call the chief by the proxy of a site.
-    environment = {
-        "no_grpc_proxy": host,
-        "KERASTUNER_TUNER_ID": "tuner0",
-        "KERASTUNER_ORACLE_IP": host,
-        "KERASTUNER_ORACLE_PORT": port,
-    }
-    stock = subprocess.run(
-        [sys.executable, Path(__file__).with_name("stock_worker.py"), tmp_path / "stock"],
-        env={**os.environ, **environment, "no_grpc_proxy": host},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    chief.join(10)
-    assert (stock.returncode, chief.exitcode) == (0, 0), stock.stderr
+    environment["no_grpc_proxy"] = host
+    code = Path(__file__).with_name("stock_worker.py").read_text()
+    stock = python(code, tmp_path / "stock", env={**os.environ, **environment})
+    assert stock.returncode == 0, stock.stderr
+    search.ends()
     found, whole = table(search.path), table(tmp_path / "whole")
     assert [row["status"] for row in found] == ["COMPLETED"] * 3
     for row in found:

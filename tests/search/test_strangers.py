@@ -3,7 +3,6 @@
 import shutil
 import socket
 import subprocess
-from collections.abc import Iterator
 from concurrent import futures
 from pathlib import Path
 from typing import Any
@@ -11,24 +10,16 @@ from typing import Any
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from searching import log, recipe, until
+from searching import Search, log, until
 from strangers import CREATE, PROBE, silent_calls
-from test_search_processes import Search
 
 from fmnist.errors import EXIT_BAD_INPUT, BadInput
 from fmnist.search import peers, proof
 from fmnist.search.roles import Role, from_environment
 
+SEARCH = {"trials": 4, "epochs": 3}
 TOKEN = "a-secret-of-some-length"
 CHIEF, WORKER = Role("chief", token=TOKEN), Role("worker-0", token=TOKEN)
-
-
-@pytest.fixture
-def search(tmp_path: Path) -> Iterator[Search]:
-    found = Search(tmp_path, recipe(trials=4, epochs=3))
-    yield found
-    for left in found.running:
-        left.kill()
 
 
 @pytest.mark.parametrize("token", [TOKEN, None], ids=["token", "no token"])
@@ -193,10 +184,8 @@ def test_tls_and_those_who_do_not_speak_it(search: Search, pairs: list[tuple[byt
     search.chief(role=Role("chief", "localhost", None, TOKEN, certificate, key))
     for trusted, reason in (None, "it speaks TLS; set FMNIST_TLS_CERTIFICATE"), (other, "its certificate is not the"):
         refused = search.worker(role=Role("worker-1", token=TOKEN, certificate=trusted))
-        refused.join(20)
-        assert refused.exitcode == EXIT_BAD_INPUT
+        search.ends_alone(refused, EXIT_BAD_INPUT)
         assert reason in log(search.path)
-        search.running.remove(refused)
     search.worker(role=Role("worker-0", token=TOKEN, certificate=certificate))
     search.ends()
     search.is_whole()
@@ -207,17 +196,14 @@ def test_a_worker_with_tls_ends_at_once_before_a_chief_without(
 ) -> None:
     search.chief(role=CHIEF)
     refused = search.worker(role=Role("worker-0", token=TOKEN, certificate=pairs[0][0]))
-    refused.join(20)
-    assert refused.exitcode == EXIT_BAD_INPUT
+    search.ends_alone(refused, EXIT_BAD_INPUT)
     assert "it speaks no TLS" in log(search.path)
 
 
 @pytest.mark.parametrize("token", [None, "another"])
 def test_a_worker_with_another_token_than_the_chiefs_ends_at_once(search: Search, token: str | None) -> None:
     search.chief(role=Role("chief", token=token))
-    refused = search.worker(role=WORKER)
-    refused.join(20)
-    assert refused.exitcode == EXIT_BAD_INPUT
+    search.ends_alone(search.worker(role=WORKER), EXIT_BAD_INPUT)
     assert "does not know this worker's token; give both the same FMNIST_TOKEN_FILE" in log(search.path)
 
 
@@ -230,6 +216,9 @@ def test_a_worker_with_another_token_than_the_chiefs_ends_at_once(search: Search
         ({"FMNIST_TOKEN": "two\nlines"}, "blanks"),
         ({"FMNIST_TOKEN": "t\N{LATIN SMALL LETTER O WITH DIAERESIS}ken"}, "ASCII"),
         ({"FMNIST_TOKEN": "nul\0"}, "ASCII"),
+        *(({"KERASTUNER_TUNER_ID": name}, "KERASTUNER_TUNER_ID=.* cannot be sent") for name in (
+            "two\nlines", "w\N{LATIN SMALL LETTER O WITH DIAERESIS}rker", "caf\udce9",
+        )),
         ({"KERASTUNER_TUNER_ID": "tab\t"}, "KERASTUNER_TUNER_ID"),
         ({"KERASTUNER_TUNER_ID": " worker"}, "KERASTUNER_TUNER_ID"),
         ({"KERASTUNER_TUNER_ID": "w" * 129}, "129 characters"),
@@ -256,9 +245,10 @@ def test_a_hosts_name_or_address_may_have_these_forms(host: str) -> None:
 def test_certificates_and_keys_that_cannot_work_are_refused(tmp_path: Path, pairs: list[tuple[bytes, bytes]]) -> None:
     (certificate, key), (_, other_key) = pairs
     locked = make_certificate(tmp_path, "locked", "-passout", "pass:x", "-days", "1")
-    expired = make_certificate(
-        tmp_path, "old", "-nodes", "-not_before", "20200101000000Z", "-not_after", "20200102000000Z"
-    ) if openssl_sets_dates() else None  # fmt: skip
+    told = subprocess.run(["openssl", "req", "-help"], capture_output=True, text=True)
+    dates = ("-not_before", "20200101000000Z", "-not_after", "20200102000000Z")
+    sets_dates = "not_before" in told.stderr + told.stdout
+    expired = [(*make_certificate(tmp_path, "old", "-nodes", *dates), "was valid until")] if sets_dates else []
     for one, other, named in (
         (b"", b"", "no certificate"),
         (b"", key, "no certificate"),
@@ -271,7 +261,7 @@ def test_certificates_and_keys_that_cannot_work_are_refused(tmp_path: Path, pair
         (certificate, None, "the chief needs both"),
         (None, key, "FMNIST_TLS_KEY is set, but not"),
         (*locked, "passphrase"),
-        *([(*expired, "was valid until")] if expired else []),
+        *expired,
     ):
         with pytest.raises(BadInput, match=named):
             Role("chief", certificate=one, key=other)
@@ -279,8 +269,3 @@ def test_certificates_and_keys_that_cannot_work_are_refused(tmp_path: Path, pair
         with pytest.raises(BadInput, match="no certificate"):
             Role("worker-0", certificate=one)
     assert Role("chief", certificate=certificate, key=key).is_chief
-
-
-def openssl_sets_dates() -> bool:
-    told = subprocess.run(["openssl", "req", "-help"], capture_output=True, text=True)
-    return "not_before" in told.stderr + told.stdout

@@ -1,6 +1,7 @@
 """`make submit CLUSTER=slurm` on a real cluster of two nodes, from the submission to the report."""
 
 import contextlib
+import functools
 import json
 import os
 import re
@@ -9,22 +10,24 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import clusters
 import numpy as np
 import pytest
-from clusters import IMAGE, ROOT, need_image, podman
+import searching
+from clusters import IMAGE, need_image, podman
+from conftest import COMPLETE
+from processes import ROOT
 
 pytestmark = pytest.mark.slurm
 
 SHORT = "data.train_limit=2000 search.epochs=1 training.epochs=1"
 ENDLESS = "data.train_limit=2000 search.epochs=100000 training.early_stopping.patience=100000"
-SEARCHED = {"trials.csv", "best.json"}
-TRAINED = {"config.json", "model.keras", "history.json", "metrics.json", "report.html"}
+until = functools.partial(searching.until, seconds=120, pause=0.1)
+TRAINED = COMPLETE - {"trials.csv", "best.json"}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -47,7 +50,7 @@ def results(tmp_path: Path) -> Iterator[Path]:
     yield tmp_path
     for run in tmp_path.glob("*/jobs/slurm.json"):
         subprocess.run(["scancel", "--quiet", *json.loads(run.read_bytes()).values()], check=True)
-    until(lambda: not slurm("squeue", "--noheader"))
+    until_idle()
 
 
 def make(verb: str, results: Path, *variables: str, **options: Any) -> "subprocess.CompletedProcess[str]":
@@ -83,11 +86,8 @@ def start_soon(job: str, *changes: str) -> None:
     slurm("scontrol", "update", f"JobId={job}", *changes, "StartTime=now+3")
 
 
-def until(condition: Callable[[], object], seconds: float = 120.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"waited in vain\n{slurm('squeue')}"
-        time.sleep(0.1)
+def until_idle(seconds: float = 120) -> None:
+    until(lambda: not slurm("squeue", "--noheader"), seconds=seconds)
 
 
 def log(results: Path, name: str) -> str:
@@ -120,8 +120,8 @@ def environments(results: Path) -> dict[str, dict[str, str]]:
     return found
 
 
-def assert_complete(results: Path, files: set[str] = SEARCHED | TRAINED) -> None:
-    until(lambda: not slurm("squeue", "--noheader"), 300)
+def assert_complete(results: Path, files: set[str] = COMPLETE) -> None:
+    until_idle(300)
     ids = json.loads((results / "run" / "jobs" / "slurm.json").read_bytes())
     assert {path.name for path in (results / "run").iterdir()} >= files, "\n".join(map(facts, ids.values()))
     assert processes(results) == []
@@ -176,7 +176,7 @@ def test_without_its_chief_the_pipeline_ends(results: Path) -> None:
     assert len({(worker["SLURMD_NODENAME"], worker["CUDA_VISIBLE_DEVICES"]) for worker in workers}) == 2
     assert {worker["CUDA_VISIBLE_DEVICES"] for worker in workers} <= {"0", "1"}
     slurm("scancel", ids["chief"])
-    until(lambda: not slurm("squeue", "--noheader"))
+    until_idle()
     assert state(ids["workers"]) == "CANCELLED"
     assert state(ids["train"]) == state(ids["eval"]) == "CANCELLED"
     assert processes(results) == []
@@ -233,20 +233,14 @@ def test_a_job_submits(results: Path) -> None:
     assert processes(results) == []
 
 
-OWN = """
-description = "a training of a minute"
-[data]
-train_limit = 2000
-[training]
-epochs = 600
-"""
+# A training of a minute.
+FIXED = ("RECIPE=baseline-mlp", "SET=data.train_limit=2000 training.epochs=600")
 
 
 def test_a_training_that_its_time_limit_ends_goes_on_to_the_same_weights(results: Path, tmp_path: Path) -> None:
     import keras
 
-    (tmp_path / "own.toml").write_text(OWN)
-    ids = submit(results, f"RECIPE={tmp_path}/own.toml", "TIME=30")
+    ids = submit(results, *FIXED, "TIME=30")
     until(lambda: re.search(r"epoch +20/", log(results, "train")))
     # The signal comes two minutes before the limit: soon, if less is left.
     minutes = int(re.findall(r" RunTime=00:(\d\d)", facts(ids["train"]))[0]) + 2
@@ -258,15 +252,15 @@ def test_a_training_that_its_time_limit_ends_goes_on_to_the_same_weights(results
     assert state(ids["train"]) == "COMPLETED"
     text = log(results, "train")
     assert text.count("interrupted; back into the queue") == 1
-    options = ["--recipe", f"{tmp_path}/own.toml", "--run", f"{tmp_path}/whole"]
-    subprocess.run([sys.executable, "-m", "fmnist", "train", *options], check=True, capture_output=True)
+    options = ["--recipe=baseline-mlp", "--set=data.train_limit=2000", "--set=training.epochs=600"]
+    command = [sys.executable, "-m", "fmnist", "train", *options, f"--run={tmp_path}/whole"]
+    subprocess.run(command, check=True, capture_output=True)
     weights, whole = (keras.models.load_model(tmp_path / run / "model.keras").get_weights() for run in ("run", "whole"))
     assert all(np.array_equal(one, other) for one, other in zip(weights, whole, strict=True))
 
 
-def test_a_training_that_is_preempted_goes_on_later(results: Path, tmp_path: Path) -> None:
-    (tmp_path / "own.toml").write_text(OWN.replace("600", "200"))
-    ids = submit(results, f"RECIPE={tmp_path}/own.toml", "PARTITION=debug")
+def test_a_training_that_is_preempted_goes_on_later(results: Path) -> None:
+    ids = submit(results, *FIXED, "SET=data.train_limit=2000 training.epochs=200", "PARTITION=debug")
     until(lambda: re.search(r"epoch +20/", log(results, "train")))
     urgent = ["--partition=urgent", "--nodes=2", "--exclusive", "--output=/dev/null", "--wrap=sleep 1"]
     preemptor = slurm("sbatch", "--parsable", *urgent)
@@ -277,9 +271,8 @@ def test_a_training_that_is_preempted_goes_on_later(results: Path, tmp_path: Pat
     assert "SIGTERM: stopping" in log(results, "train")
 
 
-def test_the_way_back_into_the_queue_is_bounded(results: Path, tmp_path: Path) -> None:
-    (tmp_path / "own.toml").write_text(OWN)
-    ids = submit(results, f"RECIPE={tmp_path}/own.toml", "REQUEUES=0")
+def test_the_way_back_into_the_queue_is_bounded(results: Path) -> None:
+    ids = submit(results, *FIXED, "REQUEUES=0")
     until(lambda: re.search(r"epoch +20/", log(results, "train")))
     # All GPUs of its node, though it asks for a node with one.
     assert environments(results)["train"]["CUDA_VISIBLE_DEVICES"] == "0,1"
@@ -354,21 +347,9 @@ def test_an_ordinary_user_submits(public: Path, data_dir: Path) -> None:
     assert {path.owner() for path in results.rglob("*")} == {"nobody"}
 
 
-DIVERGING = """
-description = "a search whose only trial fails"
-[data]
-train_limit = 2000
-[search]
-trials = 1
-[search.space]
-"training.learning_rate" = { values = [1e30] }
-"""
-
-
-def test_a_search_that_fails_stops_the_pipeline(results: Path, tmp_path: Path) -> None:
-    (tmp_path / "own.toml").write_text(DIVERGING)
-    ids = submit(results, f"RECIPE={tmp_path}/own.toml")
-    until(lambda: not slurm("squeue", "--noheader"))
+def test_a_search_that_fails_stops_the_pipeline(results: Path) -> None:
+    ids = submit(results, 'SET=search.trials=1 search.space={"training.learning_rate"={values=[1e30]}}')
+    until_idle()
     assert "ExitCode=1:0" in facts(ids["chief"])
     assert [state(ids[name]) for name in ("train", "eval", "report")] == ["CANCELLED"] * 3
     assert not (results / "run" / "model.keras").exists()
@@ -381,7 +362,7 @@ def test_workers_with_bad_input_are_not_requeued_and_end_the_search(
     ids = submit(results, "WORKERS=2", f"SET={SHORT}", f"DATA={tmp_path}/data")
     # Long before a worker has imported what it reads the data with.
     shutil.rmtree(tmp_path / "data")
-    until(lambda: not slurm("squeue", "--noheader"))
+    until_idle()
     assert set(re.findall(r"ExitCode=(\S+)", facts(ids["workers"]))) == {"64:0"}, logs(results)
     assert set(re.findall(r"Restarts=(\d)", facts(ids["workers"]))) == {"0"}
     assert state(ids["chief"]) == state(ids["train"]) == "CANCELLED"

@@ -1,5 +1,6 @@
 """The training loop: equal to Keras's own, on one device or several, interrupted or not."""
 
+import contextlib
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from fmnist.errors import BadInput, Interrupted
 from fmnist.network.build import build, receptive_fields
 from fmnist.recipe import config
 from fmnist.recipe.schema import (
+    MOST_SEED,
     AugmentConfig,
     DataConfig,
     EarlyStoppingConfig,
@@ -34,15 +36,6 @@ from fmnist.training.trainer import Diverged, FitResult, Trainer
 # When the tests are collected, because TensorFlow fixes its logical devices at its first operation.
 TWO = choose("cpu:2")
 ONE = dataclasses.replace(TWO, names=TWO.names[:1])
-
-OPTIMIZERS = {
-    "sgd": keras.optimizers.SGD,
-    "adam": keras.optimizers.Adam,
-    "adagrad": keras.optimizers.Adagrad,
-    "nadam": keras.optimizers.Nadam,
-    "adadelta": keras.optimizers.Adadelta,
-    "rmsprop": keras.optimizers.RMSprop,
-}
 
 
 @pytest.fixture(scope="module")
@@ -73,29 +66,48 @@ def epoch(
     return program
 
 
-def assert_close(left: Sequence[np.ndarray], right: Sequence[np.ndarray], tolerance: float = 1e-5) -> None:
-    for one, other in zip(left, right, strict=True):
+def assert_close(left: keras.Model, right: keras.Model, tolerance: float = 1e-5) -> None:
+    """Compare the weights; with tolerance 0 they are equal."""
+    for one, other in zip(left.get_weights(), right.get_weights(), strict=True):
         np.testing.assert_allclose(one, other, rtol=0, atol=tolerance)
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+def stock(config: ModelConfig, optimizer: Any, small: TrainData, **hooks: Any) -> keras.Model:
+    """The model of `epoch` by Keras's own `fit`; `hooks` are those of a callback, and get the model and the batch."""
+    model = build(config, seed=1)
+    excluded = [variable for variable in model.trainable_variables if variable.name in ("bias", "beta", "gamma")]
+    optimizer.exclude_from_weight_decay(excluded)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(optimizer, loss, metrics=["accuracy"])
+    calls = {name: lambda batch, logs, hook=hook: hook(model, batch) for name, hook in hooks.items()}
+    callback = keras.callbacks.LambdaCallback(**calls)
+    images, labels = small.train.images, small.train.labels
+    model.fit(images, labels, batch_size=128, shuffle=False, verbose=0, callbacks=[callback])
+    return model
+
+
+def shrink(kernel: keras.Variable, thresholds: float | np.ndarray) -> None:
+    """Move weights towards zero."""
+    values = kernel.numpy()
+    kernel.assign(np.sign(values) * np.maximum(np.abs(values) - thresholds, 0))
+
+
+def dense(model: keras.Model) -> list[keras.layers.Dense]:
+    return [layer for layer in model.layers if isinstance(layer, keras.layers.Dense)]
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam", "adagrad", "nadam", "adadelta", "rmsprop"])
 def test_an_epoch_equals_model_fit(name: Any, small: TrainData) -> None:
     config = ModelConfig(hidden=(64, 32), batch_normalization=True, l2=1e-4)
     training = TrainingConfig(optimizer=name, learning_rate=1e-3, weight_decay=1e-2)
     program = epoch(config, training, ONE, small)
-
-    model = build(config, seed=1)
-    optimizer = OPTIMIZERS[name](learning_rate=1e-3, weight_decay=1e-2)
-    optimizer.exclude_from_weight_decay([v for v in model.trainable_variables if v.name in ("bias", "beta", "gamma")])
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(optimizer, loss, metrics=["accuracy"])
-    model.fit(small.train.images, small.train.labels, batch_size=128, shuffle=False, verbose=0)
-
-    assert_close(program.model.get_weights(), model.get_weights())
-    stock = model.evaluate(small.validation.images, small.validation.labels, verbose=0, return_dict=True)
+    settings = {"learning_rate": 1e-3, "weight_decay": 1e-2}
+    model = stock(config, keras.optimizers.get({"class_name": name, "config": settings}), small)
+    assert_close(program.model, model)
+    theirs = model.evaluate(small.validation.images, small.validation.labels, verbose=0, return_dict=True)
     ours = program.evaluate(resident(small.validation, ONE))
-    assert ours["accuracy"] == pytest.approx(stock["accuracy"], abs=1e-6)
-    assert ours["loss"] == pytest.approx(stock["loss"], abs=1e-4)
+    assert ours["accuracy"] == pytest.approx(theirs["accuracy"], abs=1e-6)
+    assert ours["loss"] == pytest.approx(theirs["loss"], abs=1e-4)
 
 
 def test_an_epoch_of_a_schedule_equals_model_fit(small: TrainData) -> None:
@@ -104,13 +116,10 @@ def test_an_epoch_of_a_schedule_equals_model_fit(small: TrainData) -> None:
     rates = schedule.learning_rates(training, 0.0, epoch=0, steps=20)
     program = epoch(config, training, ONE, small, rates)
 
-    model = build(config, seed=1)
-    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-    follow = keras.callbacks.LambdaCallback(
-        on_train_batch_begin=lambda batch, logs: setattr(model.optimizer, "learning_rate", float(rates[batch]))
-    )
-    model.fit(small.train.images, small.train.labels, batch_size=128, shuffle=False, verbose=0, callbacks=[follow])
-    assert_close(program.model.get_weights(), model.get_weights())
+    def follow(model: keras.Model, batch: int) -> None:
+        model.optimizer.learning_rate = float(rates[batch])
+
+    assert_close(program.model, stock(config, keras.optimizers.Adam(), small, on_train_batch_begin=follow))
 
 
 @pytest.mark.parametrize("decay", [0.5, (0.5, 0.2, 0.0)])
@@ -119,21 +128,13 @@ def test_l1_decay_moves_every_kernel_towards_zero_after_each_step(
 ) -> None:
     config = ModelConfig(hidden=(64, 32))
     program = epoch(config, TrainingConfig(learning_rate=1e-3, l1_decay=decay), ONE, small)
-
-    model = build(config, seed=1)
-    model.compile(keras.optimizers.Adam(1e-3), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-
-    layers = [layer for layer in model.layers if isinstance(layer, keras.layers.Dense)]
     rates = decay if isinstance(decay, tuple) else [decay] * 3
 
-    def shrink() -> None:
-        for layer, rate in zip(layers, rates, strict=True):
-            kernel = layer.kernel.numpy()
-            layer.kernel.assign(np.sign(kernel) * np.maximum(np.abs(kernel) - 1e-3 * rate, 0))
+    def shrink_all(model: keras.Model, _batch: int) -> None:
+        for layer, rate in zip(dense(model), rates, strict=True):
+            shrink(layer.kernel, 1e-3 * rate)
 
-    callbacks = [keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: shrink())]
-    model.fit(small.train.images, small.train.labels, batch_size=128, shuffle=False, verbose=0, callbacks=callbacks)
-    assert_close(program.model.get_weights(), model.get_weights())
+    assert_close(program.model, stock(config, keras.optimizers.Adam(1e-3), small, on_train_batch_end=shrink_all))
     assert 0.02 < np.mean(program.model.get_weights()[0] == 0) < 0.98
 
 
@@ -141,26 +142,20 @@ def test_l1_locality_takes_more_off_weights_far_from_their_units_receptive_field
     config = ModelConfig(hidden=(64, 32), receptive_field=2.0)
     training = TrainingConfig(learning_rate=1e-3, l1_decay=(0.1, 0.0, 0.0), l1_locality=5.0)
     program = epoch(config, training, ONE, small)
-
-    model = build(config, seed=1)
-    model.compile(keras.optimizers.Adam(1e-3), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-    kernel = next(layer for layer in model.layers if isinstance(layer, keras.layers.Dense)).kernel
     # Twice the deviation is exp(-d**2 / (8 * s**2)).
     thresholds = 1e-4 * (1 + 5 * (1 - receptive_fields(64, 4.0, seed=1)))
 
-    def shrink() -> None:
-        kernel.assign(np.sign(kernel) * np.maximum(np.abs(kernel) - thresholds, 0))
+    def shrink_first(model: keras.Model, _batch: int) -> None:
+        shrink(dense(model)[0].kernel, thresholds)
 
-    callbacks = [keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: shrink())]
-    model.fit(small.train.images, small.train.labels, batch_size=128, shuffle=False, verbose=0, callbacks=callbacks)
-    assert_close(program.model.get_weights(), model.get_weights())
+    assert_close(program.model, stock(config, keras.optimizers.Adam(1e-3), small, on_train_batch_end=shrink_first))
 
 
 def test_what_is_far_goes_by_the_places_of_the_trainings_own_seed(trainer: Trainer, tmp_path: Path) -> None:
     training = TrainingConfig(epochs=1, learning_rate=3e-3, l1_decay=1e-2, l1_locality=1e4)
     model = fit(trainer, tmp_path / "c.npz", training=training).model
     # The second one: the first is the whitening's, which does not learn.
-    kernel = [layer for layer in model.layers if isinstance(layer, keras.layers.Dense)][1].kernel.numpy()
+    kernel = dense(model)[1].kernel.numpy()
     assert kernel.any()
     assert not kernel[receptive_fields(64, 4.0, seed=3) < 0.5].any()
 
@@ -177,22 +172,23 @@ def test_one_cycle_rises_and_falls_over_all_epochs() -> None:
 
 
 def test_the_last_epochs_only_mirror_the_images(small: TrainData, trainer: Trainer, tmp_path: Path) -> None:
-    everything = AugmentConfig(shift=3, flip=True, until=0.5)
+    config, everything = ModelConfig(hidden=(64,)), AugmentConfig(shift=3, flip=True, until=0.5)
     late, mirrored = (
-        epoch(ModelConfig(hidden=(64,)), TrainingConfig(augment=augment), ONE, small, augmented=augment.until == 1)
+        epoch(config, TrainingConfig(augment=augment), ONE, small, augmented=augment.until == 1)
         for augment in (everything, AugmentConfig(flip=True))
     )
-    assert_close(late.model.get_weights(), mirrored.model.get_weights())
+    assert_close(late.model, mirrored.model)
 
     training = TrainingConfig(epochs=3, augment=everything)
     assert [schedule.augments(training, epoch) for epoch in range(3)] == [True, True, False]
     always = dataclasses.replace(training, augment=dataclasses.replace(everything, until=1.0))
     loss, throughout = (
-        fit(trainer, tmp_path / f"{each.augment.until}.npz", training=each).history["loss"]
+        fit(trainer, tmp_path / f"{each.augment.until}.npz", (), each, config).history["loss"]
         for each in (training, always)
     )
     assert loss[:2] == throughout[:2]
-    assert loss[2] != throughout[2]
+    # Images where they belong are the easier ones: over four seeds the loss was 0.83 to 0.86 of the other.
+    assert loss[2] < 0.92 * throughout[2]
 
 
 def test_two_replicas_equal_one_device_and_each_other(small: TrainData) -> None:
@@ -201,10 +197,10 @@ def test_two_replicas_equal_one_device_and_each_other(small: TrainData) -> None:
     training = TrainingConfig(batch_size=99, weight_decay=1e-2, l1_decay=(0.1, 0.05, 0.0), l1_locality=4.0)
     rates = np.linspace(1e-3, 1e-4, 26, dtype=np.float32)
     one, two = (epoch(config, training, devices, small, rates) for devices in (ONE, TWO))
-    assert_close(two.model.get_weights(), one.model.get_weights())
+    assert_close(two.model, one.model)
     shifted = dataclasses.replace(training, augment=AugmentConfig(shift=2))
     unshifted = epoch(config, shifted, TWO, small, rates, augmented=False)
-    assert_close(unshifted.model.get_weights(), one.model.get_weights())
+    assert_close(unshifted.model, one.model)
     for variable in two.model.variables:
         first, second = (replica.numpy() for replica in variable.value.values)
         np.testing.assert_array_equal(first, second)
@@ -219,10 +215,8 @@ def test_half_precision_is_as_accurate_as_float32(precision: str, data_dir: Path
     best = {}
     for name in ("float32", precision):
         trainer = Trainer(loaded, dataclasses.replace(ONE, precision=name))
-        results = [
-            trainer.fit(config, training, seed=seed, stop=Stop(), checkpoint_path=tmp_path / f"{name}{seed}.npz")
-            for seed in range(5)
-        ]
+        paths = [tmp_path / f"{name}{seed}.npz" for seed in range(5)]
+        results = [fit(trainer, path, (), training, config, seed) for seed, path in enumerate(paths)]
         best[name] = np.array([max(result.history["val_accuracy"]) for result in results])
     difference = best[precision] - best["float32"]
     half_width = 4.604 * difference.std(ddof=1) / np.sqrt(5)
@@ -243,12 +237,11 @@ def test_dropout_zeroes_its_share_and_keeps_the_mean(small: TrainData) -> None:
     """A network that can only learn its output bias trains alike with any dropout, on average."""
     config = ModelConfig(hidden=(64,), dropout=0.5)
     training = TrainingConfig(optimizer="sgd", learning_rate=1e-2)
-    with_dropout = epoch(config, training, ONE, small).model.get_weights()
-    without = epoch(ModelConfig(hidden=(64,)), training, ONE, small).model.get_weights()
-    assert max(abs(a - b).max() for a, b in zip(with_dropout, without, strict=True)) > 1e-3
-    again = epoch(config, training, ONE, small).model.get_weights()
-    for one, other in zip(with_dropout, again, strict=True):
-        np.testing.assert_array_equal(one, other)
+    with_dropout, again = (epoch(config, training, ONE, small).model for _ in range(2))
+    without = epoch(ModelConfig(hidden=(64,)), training, ONE, small).model
+    pairs = zip(with_dropout.get_weights(), without.get_weights(), strict=True)
+    assert max(abs(a - b).max() for a, b in pairs) > 1e-3
+    assert_close(with_dropout, again, tolerance=0)
 
 
 FULL = TrainingConfig(
@@ -266,7 +259,14 @@ MODEL = ModelConfig(
 )
 
 
-def fit(trainer: Trainer, path: Path, stop_after: Sequence[int] = (), training: TrainingConfig = FULL) -> FitResult:
+def fit(
+    trainer: Trainer,
+    path: Path,
+    stop_after: Sequence[int] = (),
+    training: TrainingConfig = FULL,
+    config: ModelConfig = MODEL,
+    seed: int = 3,
+) -> FitResult:
     """Train to the end, stopped after each of those epochs (0-based) and taken up again by the same call."""
     for last in [*stop_after, None]:
         stop = Stop()
@@ -275,11 +275,8 @@ def fit(trainer: Trainer, path: Path, stop_after: Sequence[int] = (), training: 
             if epoch == last:
                 stop.request()
 
-        arguments: dict[str, Any] = {"seed": 3, "stop": stop, "checkpoint_path": path, "progress": progress}
-        if last is None:
-            return trainer.fit(MODEL, training, **arguments)
-        with pytest.raises(Interrupted):
-            trainer.fit(MODEL, training, **arguments)
+        with contextlib.nullcontext() if last is None else pytest.raises(Interrupted):
+            return trainer.fit(config, training, seed=seed, stop=stop, checkpoint_path=path, progress=progress)
     raise AssertionError
 
 
@@ -287,8 +284,7 @@ def test_an_interruption_leaves_no_trace(trainer: Trainer, small: TrainData, tmp
     whole = fit(trainer, tmp_path / "whole.npz")
     resumed = fit(Trainer(small, ONE), tmp_path / "resumed.npz", stop_after=(0, 1, 4))
     assert resumed.history == whole.history
-    for one, other in zip(whole.model.get_weights(), resumed.model.get_weights(), strict=True):
-        np.testing.assert_array_equal(one, other)
+    assert_close(resumed.model, whole.model, tolerance=0)
 
 
 def test_nor_with_a_schedule(trainer: Trainer, small: TrainData, tmp_path: Path) -> None:
@@ -315,8 +311,7 @@ def test_two_devices_leave_no_trace_of_an_interruption_either(small: TrainData, 
     whole = fit(trainer, tmp_path / "whole.npz")
     resumed = fit(trainer, tmp_path / "resumed.npz", stop_after=(1,))
     assert resumed.history == whole.history
-    for one, other in zip(whole.model.get_weights(), resumed.model.get_weights(), strict=True):
-        np.testing.assert_array_equal(one, other)
+    assert_close(resumed.model, whole.model, tolerance=0)
 
 
 def test_a_second_training_of_one_shape_compiles_nothing(trainer: Trainer, tmp_path: Path) -> None:
@@ -324,7 +319,7 @@ def test_a_second_training_of_one_shape_compiles_nothing(trainer: Trainer, tmp_p
     for index, (rate, dropout, decay) in enumerate([(1e-3, 0.2, 1e-3), (1e-2, 0.4, 1e-2)]):
         config = dataclasses.replace(MODEL, dropout=dropout)
         training = TrainingConfig(epochs=1, learning_rate=rate, weight_decay=decay, l1_decay=decay)
-        trainer.fit(config, training, seed=0, stop=Stop(), checkpoint_path=tmp_path / f"{index}.npz")
+        fit(trainer, tmp_path / f"{index}.npz", (), training, config)
         program = trainer._program(config, training)
         traces.append((program, program._train.experimental_get_tracing_count()))
     assert traces[0] == traces[1]
@@ -338,13 +333,10 @@ def test_a_reused_program_takes_the_l1_decay_of_the_next_training(
         dataclasses.replace(FULL, epochs=2, l1_decay=decay, l1_locality=locality)
         for decay, locality in ((1e-3, 2.0), (1.0, 4.0))
     )
-
-    def reached(trainer: Trainer, training: TrainingConfig, seed: int, name: str) -> dict[str, list[float]]:
-        return trainer.fit(MODEL, training, seed=seed, stop=Stop(), checkpoint_path=tmp_path / name).history
-
-    reached(trainer, weak, 4, "weak.npz")
     # Another seed has its receptive fields at other places.
-    assert reached(trainer, strong, 3, "strong.npz") == reached(Trainer(small, ONE), strong, 3, "alone.npz")
+    fit(trainer, tmp_path / "weak.npz", training=weak, seed=4)
+    alone = fit(Trainer(small, ONE), tmp_path / "alone.npz", training=strong)
+    assert fit(trainer, tmp_path / "strong.npz", training=strong).history == alone.history
 
 
 COMPILED = {
@@ -431,13 +423,20 @@ def test_a_loss_that_is_no_number_stops_at_once(trainer: Trainer, tmp_path: Path
     assert seen == []
 
 
+@pytest.mark.parametrize("attempt", [0, 3])
+def test_the_largest_seed_and_its_retries(data_dir: Path, tmp_path: Path, attempt: int) -> None:
+    loaded = dataset.load_train(data_dir, DataConfig(train_limit=1000, split_seed=MOST_SEED))
+    seed = MOST_SEED + 1_000_000 * attempt
+    result = fit(Trainer(loaded, ONE), tmp_path / "c.npz", (), TrainingConfig(epochs=1), seed=seed)
+    assert np.isfinite(result.history["loss"]).all()
+
+
 def test_weights_average_towards_the_trained_ones(trainer: Trainer, tmp_path: Path) -> None:
     """The exponential average lags behind: with momentum 0 it is the trained weights themselves."""
     results = {}
     for momentum in (None, 0.0, 0.99):
         training = TrainingConfig(epochs=1, ema_momentum=momentum)
-        path = tmp_path / f"{momentum}.npz"
-        result = trainer.fit(ModelConfig(hidden=(16,)), training, seed=0, stop=Stop(), checkpoint_path=path)
+        result = fit(trainer, tmp_path / f"{momentum}.npz", (), training, ModelConfig(hidden=(16,)))
         results[momentum] = result.model.get_weights()[0]
     np.testing.assert_array_equal(results[None], results[0.0])
     assert abs(results[None] - results[0.99]).max() > 1e-3
@@ -445,8 +444,7 @@ def test_weights_average_towards_the_trained_ones(trainer: Trainer, tmp_path: Pa
 
 def test_a_checkpoint_of_another_configuration_is_left_aside(trainer: Trainer, tmp_path: Path) -> None:
     path = tmp_path / "c.npz"
-    other = TrainingConfig(epochs=1, learning_rate=1e-2)
-    trainer.fit(ModelConfig(hidden=(16,)), other, seed=0, stop=Stop(), checkpoint_path=path)
+    fit(trainer, path, (), TrainingConfig(epochs=1, learning_rate=1e-2), ModelConfig(hidden=(16,)))
     assert fit(trainer, path).history == fit(trainer, tmp_path / "fresh.npz").history
 
 
