@@ -60,6 +60,8 @@ OVERLAY ?= jobset
 NAMESPACE ?=
 #: Kueue queue of the jobs
 QUEUE ?=
+#: how often `test-faults` tries what comes out by chance [5]
+ROUNDS ?=
 #: Python 3.10 to 3.13, to make the virtual environment
 PYTHON3 ?= python3
 
@@ -229,7 +231,7 @@ test: $(DEV_ENVIRONMENT) ## run the tests
 	$(BIN)/pytest $(IN_PARALLEL)
 
 test-faults: $(DEV_ENVIRONMENT) ## run the slow ones: kills, full disks, cut networks
-	$(BIN)/pytest -m faults $(IN_PARALLEL)
+	$(BIN)/pytest -m faults $(IN_PARALLEL) $(call OPTION_IF_SET,rounds,ROUNDS)
 
 test-%: $(DEV_ENVIRONMENT) ## %: containers, slurm, kubernetes, browser, old-keras
 	$(BIN)/pytest -m $(call QUOTED,$(subst -,_,$*))

@@ -62,6 +62,17 @@ epochs = 2
 """
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--rounds", type=int, default=5, help="how often races and random damage are tried [5]")
+
+
+@pytest.fixture(scope="session")
+def rounds(pytestconfig: pytest.Config) -> int:
+    """How often to try what comes out by chance."""
+    found: int = pytestconfig.getoption("rounds")
+    return found
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_report_to_serializable() -> Generator[None, Any, Any]:
     """What a test logs of a name that is not UTF-8 can go from one of pytest's processes to another."""

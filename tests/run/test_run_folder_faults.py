@@ -15,8 +15,6 @@ from fmnist.cli import app as cli
 from fmnist.errors import BadInput, Failed, explain
 from fmnist.run.folder import RunDir
 
-ROUNDS = 20
-
 # The files of a run that jobs read or write, and what is beside them.
 PLACES = [
     "config.json", "best.json", "trials.csv", "history.json", "model.keras", "metrics.json", "metrics-tta.json",
@@ -48,10 +46,10 @@ def model_of(start: Start, folder: Path, seed: int) -> list[np.ndarray]:
 
 
 @pytest.mark.faults
-def test_two_trainings_in_one_new_folder(tmp_path: Path, start: Start) -> None:
+def test_two_trainings_in_one_new_folder(tmp_path: Path, start: Start, rounds: int) -> None:
     """The folder is that one's whose weights it holds; the other says whose it is."""
     expected = [model_of(start, tmp_path, seed) for seed in (0, 1)]
-    for number in range(ROUNDS):
+    for number in range(rounds):
         run = RunDir(tmp_path / f"run{number}")
         jobs = [start(tmp_path, "train", *FIXED, "--seed", str(seed), "--run", run.path) for seed in (0, 1)]
         ended = list(map(end, jobs))
@@ -63,8 +61,8 @@ def test_two_trainings_in_one_new_folder(tmp_path: Path, start: Start) -> None:
 
 
 @pytest.mark.faults
-def test_two_evaluations_of_one_run(finished: Path, tmp_path: Path, start: Start) -> None:
-    for number in range(ROUNDS):
+def test_two_evaluations_of_one_run(finished: Path, tmp_path: Path, start: Start, rounds: int) -> None:
+    for number in range(rounds):
         folder = shutil.copytree(finished, tmp_path / str(number))
         run = RunDir(folder / RUN)
         run.metrics.unlink()
@@ -77,10 +75,12 @@ def test_two_evaluations_of_one_run(finished: Path, tmp_path: Path, start: Start
 
 
 @pytest.mark.faults
-def test_a_training_anew_while_the_model_before_is_judged(finished: Path, tmp_path: Path, start: Start) -> None:
+def test_a_training_anew_while_the_model_before_is_judged(
+    finished: Path, tmp_path: Path, start: Start, rounds: int
+) -> None:
     """The search has found better since: whatever comes first, no figures are beside another model's curves."""
     ends = set()
-    for number in range(ROUNDS):
+    for number in range(rounds):
         folder = shutil.copytree(finished, tmp_path / str(number))
         run = RunDir(folder / RUN)
         run.metrics.unlink()
