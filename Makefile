@@ -233,7 +233,7 @@ test: $(DEV_ENVIRONMENT) ## run the tests
 test-faults: $(DEV_ENVIRONMENT) ## run the slow ones: kills, full disks, cut networks
 	$(BIN)/pytest -m faults $(IN_PARALLEL) $(call OPTION_IF_SET,rounds,ROUNDS)
 
-test-%: $(DEV_ENVIRONMENT) ## %: containers, slurm, kubernetes, browser, old-keras
+test-%: $(DEV_ENVIRONMENT) ## %: containers, slurm, kubernetes, browser, gpu-compile ...
 	$(BIN)/pytest -m $(call QUOTED,$(subst -,_,$*))
 
 # Each process of pytest's has two or three that it tests.
@@ -261,6 +261,7 @@ lock: $(DEV_ENVIRONMENT) ## renew requirements/ from pyproject.toml
 	$(LOCK) --constraint requirements/cpu.txt --group export --output-file requirements/export.txt
 	$(LOCK) --constraint requirements/cpu.txt --group dev --output-file requirements/dev.txt
 	$(LOCK) --group old-keras --output-file requirements/old-keras.txt
+	$(LOCK) --group gpu-compile --output-file requirements/gpu-compile.txt
 
 LOCK = $(BIN)/uv pip compile --no-config --quiet --upgrade --universal --python-version 3.10 --generate-hashes \
 	--custom-compile-command 'make lock'
@@ -289,8 +290,8 @@ $(DEV_ENVIRONMENT): requirements/dev.txt $(ENVIRONMENT)
 	@$(PIP_INSTALL) --require-hashes --requirement $<
 	@touch $@
 
-# The oldest Keras that loads model.keras; its tests make it.
-build/old-keras.stamp: requirements/old-keras.txt $(ENVIRONMENT)
+# The oldest Keras that loads model.keras, and XLA's compiler for GPUs; their tests make them.
+build/old-keras.stamp build/gpu-compile.stamp: build/%.stamp: requirements/%.txt $(ENVIRONMENT)
 	@$(BIN)/python -m venv --clear $(basename $@)
 	@$(basename $@)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement $<
 	@touch $@
