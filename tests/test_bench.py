@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from processes import ROOT
 
 from benchmarks.alternation import Alternation
 from benchmarks.cases import Run, network
@@ -71,9 +72,8 @@ def test_a_short_run_prints_the_table_and_writes_json(
 ) -> None:
     monkeypatch.setenv("FMNIST_DATA", str(data_dir))
     options = ["speed", "--only", "fit", "--images", "300", "--pairs", "2", "--out", str(tmp_path)]
-    root = Path(__file__).parents[1]
     command = [sys.executable, "-m", "benchmarks", *options]
-    printed = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True, timeout=300).stdout
+    printed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=300).stdout
     (path,) = tmp_path.iterdir()
     result = json.loads(path.read_text())
     fit, epoch = result["figures"]

@@ -41,23 +41,18 @@ def shown(folder: Path, *args: str, **environment: str) -> dict[str, str]:
     return dict(line.split("=", 1) for line in lines if "=" in line)
 
 
-@pytest.fixture(scope="module")
-def plan() -> str:
-    """All that make would do, with nothing of the kind in the environment."""
-    return plans()
-
-
-def plans(*flags: str, **environment: str) -> str:
+def plan(*flags: str, **environment: str) -> str:
+    """Return all that make would do."""
     goals = ["all", "submit", "evidence", "image", "tensorboard", "lint", "chaos", "tour", "clean"]
     return make("--dry-run", *flags, *goals, **environment)
 
 
 @pytest.mark.parametrize("flags", [[], ["-e"], ["MAKEFLAGS=e"]], ids=["as it is", "-e", "-e of the site"])
-def test_the_command_line_alone_sets_the_variables_of_make(plan: str, flags: list[str]) -> None:
+def test_the_command_line_alone_sets_the_variables_of_make(flags: list[str]) -> None:
     assert {"DATA", "RECIPE", "TIME", "ENGINE", "FMNIST", "BIN", "ENVIRONMENT", "PIP_INSTALL"} <= set(NAMES)
     site = {name: f"of-the-site-{name}" for name in NAMES}
     site |= dict(flag.split("=") for flag in flags if "=" in flag)
-    assert plans(*(flag for flag in flags if "=" not in flag), **site) == plan
+    assert plan(*(flag for flag in flags if "=" not in flag), **site) == plan()
 
 
 @pytest.mark.parametrize("name", re.findall(r"^([A-Z0-9_]+) \?=", MAKEFILE, re.MULTILINE))
