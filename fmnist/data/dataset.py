@@ -194,10 +194,16 @@ def _try(name: str, source: AbstractContextManager[Path], parts: Sequence[str]) 
 
 
 def _sources() -> Iterator[tuple[str, AbstractContextManager[Path]]]:
-    yield "the cache", nullcontext(cache())
-    yield "this system", nullcontext(SYSTEM)
-    if folder := _keras_home():
-        yield "the Keras cache", nullcontext(folder / "datasets" / "fashion-mnist")
+    keras = _keras_home()
+    folders = {
+        "the cache": cache(),
+        "this system": SYSTEM,
+        "the Keras cache": keras and keras / "datasets" / "fashion-mnist",
+    }
+    for name, folder in folders.items():
+        # On a new machine there is no cache yet, which is nothing to warn of. A folder may be out of reach, too.
+        if folder and os.path.exists(folder):
+            yield name, nullcontext(folder)
     yield "the Keras download", _keras_download()
     yield "the Debian package", _debian_package()
 

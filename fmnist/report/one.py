@@ -29,7 +29,9 @@ def summary(run: RunDir) -> str:
     alert = warning(results)
     lines = textwrap.wrap(f"*** {alert} ***", _WIDTH) if alert else []
     lines += [*textwrap.wrap(verdict(results), _WIDTH), ""]
-    lines += [f"{'':<28}{'this run':<10}{'95% interval':<22}reference", "-" * _WIDTH]
+    referred = any(figure.reference is not None for figure in results.figures)
+    head = f"{'':<28}{'this run':<10}{'95% interval':<22}{'reference' if referred else ''}"
+    lines += [head.rstrip(), "-" * _WIDTH]
     for figure in results.figures:
         interval = f"{figure.interval[0]:.4f} to {figure.interval[1]:.4f}" if figure.interval else ""
         lines.append(f"{figure.name:<28}{figure.value:<10.4f}{interval:<22}{_decimals(figure.reference)}".rstrip())
