@@ -48,6 +48,7 @@ def test_summary_of_a_fixed_recipe_without_reference(tmp_path: Path) -> None:
     assert "L1" not in report.summary(make_run(tmp_path / "plain"))
     assert "trials" not in text
     assert "points" not in text
+    assert "reference" not in text
 
 
 def test_summary_says_below_the_reference(tmp_path: Path) -> None:
