@@ -149,7 +149,7 @@ train: tune
 eval: train
 report: eval
 endif
-.PHONY: help variables setup all data tune train eval report evidence submit status logs cancel devices image tensorboard test test-faults chaos lint bench tour lock clean
+.PHONY: help variables setup all data tune train eval report runs evidence submit status logs cancel devices image tensorboard test test-faults chaos lint bench tour lock clean
 
 #@ Start here
 
@@ -181,6 +181,9 @@ evidence: $(ENVIRONMENT) ## train and score RECIPE [wide-mlp] with many seeds
 
 report: $(READY) ## print the summary of a run and write report.html
 	$(FMNIST) report $(RUN_ARGUMENT)
+
+runs: $(READY) ## list all runs: state, figures, date and size
+	$(FMNIST) runs $(call QUOTED,$(FOLDER))
 
 tensorboard: $(READY) ## show all runs on http://localhost:6006
 	$(TENSORBOARD) $(call QUOTED,$(FOLDER))

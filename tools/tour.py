@@ -125,7 +125,7 @@ def half_a_search() -> str:
         with subprocess.Popen([*fmnist, *_SEARCH, "--run", run], stderr=log, env=environment) as process:
             end = time.monotonic() + _SECONDS
             table = ""
-            while not re.match(r"[6-9] of", table) and time.monotonic() < end and process.poll() is None:
+            while not re.match(r"searching: [6-9] of", table) and time.monotonic() < end and process.poll() is None:
                 shown = subprocess.run([*fmnist, "--status", run], capture_output=True, text=True, env=colored)
                 table = shown.stdout
             log.seek(0)

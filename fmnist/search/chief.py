@@ -20,8 +20,9 @@ from fmnist.errors import SearchFailed
 from fmnist.files import write_json
 from fmnist.recipe.schema import Recipe
 from fmnist.run.folder import RunDir
-from fmnist.search import oracles, stock, tables
+from fmnist.search import oracles, parameters, space, stock, tables
 from fmnist.search.project import Project
+from fmnist.text import wrap
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +64,8 @@ class Chief:
         self._oracle, self._workers = oracles.load(self._project, recipe, seed)
         self._epochs = recipe.require_search().epochs
         self._leases = {worker: _Lease(grace) for worker in oracles.lend_again(self._oracle, self._workers, grace > 0)}
+        # Those that had a trial before, and may be gone.
+        self._unheard = set(self._leases)
         self._unsaved = dict(self._oracle.trials)
         self._rows: dict[str, tables.Row] = {}
         self._tables_due, self._tables_next = False, -math.inf
@@ -91,6 +94,7 @@ class Chief:
                 next_lapse = min((lease.deadline for lease in self._leases.values()), default=math.inf)
                 self._changed.wait(max(0.0, min(deadline, next_lapse) - time.monotonic()))
             if trial.status == TrialStatus.RUNNING:
+                self._unheard.discard(worker_id)
                 self._leases[worker_id] = _Lease(lease)
                 self._workers[trial.trial_id] = worker_id
                 self._save(trial)
@@ -193,6 +197,8 @@ class Chief:
         """Wait up to `seconds` for the end of the search; return whether the search has ended."""
         with self._changed:
             over = self._changed.wait_for(lambda: self.finished, seconds)
+            # Nobody else asks if all workers are gone.
+            self._release_lapsed()
             self._write_tables()
             return over
 
@@ -240,6 +246,9 @@ class Chief:
         if trial is None or trial.trial_id != trial_id:
             raise NotYours(f"trial {trial_id} is not with {worker_id}")
         self._leases[worker_id].renew()
+        if worker_id in self._unheard:
+            self._unheard.discard(worker_id)
+            self._unsaved[trial_id] = trial
         return trial
 
     def _release_lapsed(self) -> None:
@@ -247,6 +256,7 @@ class Chief:
         for worker_id, lease in list(self._leases.items()):
             if time.monotonic() > lease.deadline:
                 del self._leases[worker_id]
+                self._unheard.discard(worker_id)
                 trial = self._oracle.ongoing_trials.pop(worker_id)
                 stock.waiting(self._oracle).append(trial.trial_id)
                 del self._workers[trial.trial_id]
@@ -257,15 +267,20 @@ class Chief:
     def _log_end(self, trial: Trial, worker_id: str) -> None:
         result = f"{self._oracle.objective.name} {trial.score:.4f}" if trial.score is not None else trial.message
         ended, of = len(self._oracle.end_order), self._oracle.max_trials
-        logger.info("trial %s %s on %s: %s (%d of %d)", trial.trial_id, trial.status, worker_id, result, ended, of)
+        logger.info(
+            "%s\n%s",
+            wrap(f"trial {trial.trial_id} {trial.status} on {worker_id}: {result} ({ended} of {of})"),
+            wrap(parameters.sentence(space.values(trial.hyperparameters)), "  "),
+        )
 
     def _save(self, trial: Trial | None = None, *, oracle: bool = True) -> None:
         """Write the changed trials and the oracle; what cannot be written now is written by the next call."""
         if trial is not None:
             self._unsaved[trial.trial_id] = trial
         for trial_id in list(self._unsaved):
-            self._project.save_trial(self._unsaved[trial_id], self._workers.get(trial_id, ""), durable=oracle)
-            self._update_row(self._unsaved[trial_id])
+            held = self._unsaved[trial_id]
+            self._project.save_trial(held, self._workers.get(trial_id, ""), self._is_at_work(held), durable=oracle)
+            self._update_row(held)
             if not oracle:
                 del self._unsaved[trial_id]
         if oracle:
@@ -282,8 +297,16 @@ class Chief:
             end = time.monotonic()
             self._tables_due, self._tables_next = False, end + max(_TABLES_SECONDS, (end - begin) / _TABLES_SHARE)
 
-    def _update_row(self, trial: Trial) -> None:
+    def _is_at_work(self, trial: Trial) -> bool:
+        """Tell whether a worker has the trial, which this chief has heard of."""
         worker = self._workers.get(trial.trial_id, "")
+        held = self._oracle.ongoing_trials.get(worker)
+        return held is not None and held.trial_id == trial.trial_id and worker not in self._unheard
+
+    def _update_row(self, trial: Trial) -> None:
+        # A trial that waits for the next worker is nobody's.
+        is_told = trial.status != TrialStatus.RUNNING or self._is_at_work(trial)
+        worker = self._workers.get(trial.trial_id, "") if is_told else ""
         self._rows[trial.trial_id] = tables.row(trial, self._oracle.objective.name, worker)
 
 

@@ -54,6 +54,7 @@ class Trial(TypedDict):
     best_step: int | None
     message: str | None
     worker: str
+    at_work: NotRequired[bool]
 
 
 @_record

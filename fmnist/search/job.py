@@ -15,6 +15,7 @@ from fmnist.run.folder import RunDir
 from fmnist.search import status
 from fmnist.search.roles import Role
 from fmnist.signals import Stop
+from fmnist.training.job import device_line
 
 logger = logging.getLogger(__name__)
 
@@ -27,12 +28,15 @@ def tune(
     choose: Callable[[], Devices],
     stop: Stop,
     role: Role | None = None,
-) -> None:
+) -> str | None:
     """Run the recipe's search to its end, or continue an interrupted one; write search/, trials.csv and best.json.
 
     Args:
         choose: returns the devices to train on; called only if there is something to train.
         role: the chief of the search or one of its workers; without a role this process is both.
+
+    Returns:
+        The outcome of the search (`status.outcome`); None if there is no search, or if this process is a worker.
 
     Raises:
         BadInput: the run folder is another run's, or the search space holds a value that the configuration refuses.
@@ -41,7 +45,7 @@ def tune(
     """
     # The chief of a finished search must still tell the waiting workers that it is over.
     if (recipe.search is None or not (role and role.is_chief)) and nothing_to_do(run, recipe, seed):
-        return
+        return status.outcome(run, recipe) if recipe.search and not role else None
     # Before the folder is made, so that bad input leaves none. The imports below take seconds.
     loaded = None if role and role.is_chief else dataset.load_train(data_dir, recipe.data)
     devices = choose()
@@ -51,7 +55,7 @@ def tune(
     if role and not role.is_chief:
         assert loaded
         client.join(run, recipe, role, _trials(run, recipe, seed, loaded, devices, stop, joined=True), stop)
-        return
+        return None
     if not run.tensorboard.exists():
         _declare_hyperparameters(run, recipe)
     if role:
@@ -59,9 +63,10 @@ def tune(
     else:
         assert loaded
         _alone(run, recipe, seed, loaded, devices, stop)
-    logger.info("%s", status.outcome(run, recipe))
+    said = status.outcome(run, recipe)
     for path in run.checkpoint.glob("trial_*"):
         path.unlink()
+    return said
 
 
 def nothing_to_do(run: RunDir, recipe: Recipe, seed: int) -> bool:
@@ -69,7 +74,6 @@ def nothing_to_do(run: RunDir, recipe: Recipe, seed: int) -> bool:
 
     Raises:
         BadInput: as `tune`.
-        SearchFailed: every trial of a finished search failed.
     """
     if recipe.search is None:
         run.claim(recipe, seed)
@@ -79,7 +83,7 @@ def nothing_to_do(run: RunDir, recipe: Recipe, seed: int) -> bool:
     run.check(recipe, seed)
     if not (run.config.exists() and status.search_finished(run, recipe)):
         return False
-    logger.info("the search in %s is finished; %s", run, status.outcome(run, recipe))
+    logger.info("the search in %s is finished; nothing to do", run)
     return True
 
 
@@ -108,7 +112,7 @@ def _trials(
         # The record may exist already: of an earlier process, or of another worker.
         goes_on=joined or run.trials.exists(),
     )
-    logger.info("tune %s (seed %d) on %s", recipe.name, seed, devices)
+    logger.info("%s", device_line("tune", recipe, seed, devices))
     return Trials(run, recipe, seed, Trainer(loaded, devices), stop).run
 
 

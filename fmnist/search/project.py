@@ -27,7 +27,8 @@ _SUM = "sha256"  # key of the checksum over all other keys of a file
 class Project:
     """The files `oracle.json` and `trial_*/trial.json`, as Keras Tuner reads and writes them.
 
-    In addition to Keras Tuner's fields, a trial's file holds the `worker` that ran it last.
+    In addition to Keras Tuner's fields, a trial's file holds the `worker` that ran it last, and whether one is
+    `at_work` on it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -40,8 +41,9 @@ class Project:
             _replace(tuner, {}, durable=False)
         _replace(self.path / "oracle.json", state, durable=False)
 
-    def save_trial(self, trial: Trial, worker: str, durable: bool) -> None:
-        _replace(self._trial(trial.trial_id), {**trial.get_state(), "worker": worker}, durable)
+    def save_trial(self, trial: Trial, worker: str, at_work: bool, durable: bool) -> None:
+        state = {**trial.get_state(), "worker": worker, "at_work": at_work}
+        _replace(self._trial(trial.trial_id), state, durable)
 
     def load_oracle(self, parse: Callable[[dict[str, Any]], _T]) -> _T | None:
         """Return the result of `parse` for the newest version that can be read; None if there is none."""

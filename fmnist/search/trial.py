@@ -17,7 +17,7 @@ from fmnist.search import deaths
 from fmnist.search.worker import Report, TrialRequest
 from fmnist.signals import Stop
 from fmnist.training.boards import tensorboard
-from fmnist.training.job import log_epochs
+from fmnist.training.job import pace
 from fmnist.training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
@@ -50,10 +50,14 @@ class Trials:
         checkpoint = self._checkpoint(trial.trial_id, trial.attempt)
         if trial.parent_trial_id and not checkpoint.exists():
             self._adopt(trial.parent_trial_id, checkpoint)
-        log = log_epochs(trial.epochs, f"trial {trial.trial_id}, ")
+        objective = recipe.require_search().objective
 
-        def progress(epoch: int, metrics: dict[str, float]) -> None:
-            log(epoch, metrics)
+        def progress(epoch: int, metrics: dict[str, float], seconds: float) -> None:
+            logger.info(
+                "trial %s, epoch %*d/%d  loss %.3f  %s %.4f  %s",
+                *(trial.trial_id, len(str(trial.epochs)), epoch + 1, trial.epochs, metrics["loss"]),
+                *(objective, metrics[objective], pace(seconds, self._trainer.images)),
+            )
             report(epoch, metrics)
 
         values = {name: _scalar(value) for name, value in trial.values.items()}

@@ -185,5 +185,5 @@ def _train(training: Training, data_dir: Path | None, choose: Callable[[], Devic
         baselines.train(run, recipe, seed, data_dir, stop)
         return
     if recipe.search:
-        tune(run, recipe, seed, data_dir, choose, stop)
-    train(run, recipe, seed, data_dir, choose, stop)
+        logger.info("%s", tune(run, recipe, seed, data_dir, choose, stop))
+    logger.info("%s", train(run, recipe, seed, data_dir, choose, stop))

@@ -134,7 +134,7 @@ def test_without_validation_images_all_else_is_said(tmp_path: Path, fmnist: Comm
     own = OWN.replace("12", "1").replace("[data]", '[data]\nsplit = "none"')
     (tmp_path / "own.toml").write_text(own)
     ended = fmnist(*EVIDENCE)
-    assert "epoch 1 of 1 kept: no images held back for validation;" in ended.stderr
+    assert "no images held back for validation, epoch 1 of 1;" in ended.stderr
     results = tmp_path / "results"
     rows = table(ended.stdout)
     assert list(rows) == ["own", "own, test-time averaging"]
