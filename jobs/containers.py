@@ -23,7 +23,7 @@ from fmnist.search import deaths
 from fmnist.search.supervise import Ending, Member, Share, shares, supervise
 from fmnist.signals import TOLD, Stop, stop_on_signals
 from fmnist.text import printable
-from jobs import engines, single
+from jobs import engines, single, tensorboard
 from jobs.engines import Engine
 from jobs.mounts import empty, mount
 
@@ -45,7 +45,6 @@ _CONFINED = (
 )  # fmt: skip
 _ALONE = ("--network=none",)
 _TENSORBOARD = (
-    "--publish=127.0.0.1:6006:6006",
     # TensorBoard computes nothing, so TensorFlow's messages about devices would only confuse.
     "--env=TF_CPP_MIN_LOG_LEVEL=2", "--env=TF_ENABLE_ONEDNN_OPTS=0",
 )  # fmt: skip
@@ -87,6 +86,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     job.add_argument("--output", "-o")
     job.add_argument("--format")  # so that its value is not taken for a run
     job.add_argument("--sort")
+    job.add_argument("--port", default="6006")
     job.add_argument("--workers", type=int)
     job.add_argument("--gpus-per-worker", type=int, default=1)
     job.add_argument("--devices", default="auto")
@@ -107,7 +107,7 @@ def _run(options: argparse.Namespace, identity: str) -> None:
     image = _image(engine, options.image)
     common = [f"--memory={options.memory}", *_mounts(options)]
     if options.job == "tensorboard":
-        command = ["tensorboard", "--host=0.0.0.0", "--port=6006", "--logdir", *options.arguments]
+        command = ["tensorboard", "--host=0.0.0.0", "--port=6006", "--logdir", *options.runs]
     else:
         command = ["fmnist", options.job, *options.arguments]
         common += [f"--env={TOLD}=1", *(f"--env={name}" for name in environment.recorded())]
@@ -126,7 +126,11 @@ def _run(options: argparse.Namespace, identity: str) -> None:
             if len(divided) > 1:
                 containers.search(command, divided, Path(options.run), stop)
                 return
-        sys.exit(containers.one(command, _TENSORBOARD if options.job == "tensorboard" else _ALONE, stop))
+        reached: Sequence[str] = _ALONE
+        if options.job == "tensorboard":
+            tensorboard.announce(options.port)
+            reached = (f"--publish=127.0.0.1:{options.port}:6006", *_TENSORBOARD)
+        sys.exit(containers.one(command, reached, stop))
 
 
 def _image(engine: Engine, wanted: str | None) -> str:

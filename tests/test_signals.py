@@ -89,7 +89,7 @@ def epochs_logged(folder: Path) -> Counter[int]:
     """How often TensorBoard's event files hold each epoch."""
     events = EventAccumulator(str(folder), size_guidance={"tensors": 0})
     events.Reload()
-    return Counter(event.step for event in events.Tensors("epoch_loss"))
+    return Counter(event.step for event in events.Tensors("curves/loss"))
 
 
 def without_seconds(path: Path) -> list[dict[str, str]]:

@@ -89,7 +89,7 @@ def tensorboard(driver: webdriver.Chrome, run: Path, path: Path) -> None:
         try:
             address = next(found[0] for line in server.stderr if (found := re.search(r"http://localhost:\d+/", line)))
             resize(driver, _WIDTH, _TALL)
-            driver.get(f"{address}?runFilter=final&tagFilter=epoch_(accuracy|loss)|validation/#timeseries")
+            driver.get(f"{address}?runFilter=final&tagFilter=curves/(accuracy|loss)|pictures/#timeseries")
             shown = "return document.querySelectorAll('image-card img, scalar-card').length"
             WebDriverWait(driver, _SECONDS).until(lambda _: driver.execute_script(shown) >= 4)
             driver.execute_script("document.querySelector('.settings-button').click()")

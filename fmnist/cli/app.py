@@ -132,7 +132,6 @@ def train(
     data: DataOption = None,
     devices: DevicesOption = "auto",
     precision: PrecisionOption = "auto",
-    profile: Annotated[bool, typer.Option("--profile", help="Profile the second epoch for TensorBoard.")] = False,
     quiet: QuietOption = False,
 ) -> None:
     """Train a fixed recipe, or the best configuration of the search.
@@ -143,7 +142,7 @@ def train(
     from fmnist.training.job import train
 
     folder = _run_dir(run, resolved, seed)
-    print(train(folder, resolved, seed, data, request(devices, precision), _stop(context), profile=profile))
+    print(train(folder, resolved, seed, data, request(devices, precision), _stop(context)))
 
 
 @app.command("eval", epilog="Example: fmnist eval results/tuned-mlp-seed0")
@@ -167,10 +166,11 @@ def evaluate(
 
     folders = [RunDir(run) for run in runs]
     if ensemble:
-        metrics = evaluate_ensemble(folders, data, _INFERENCE, tta=tta, output=output)
-    else:
-        metrics = (evaluate_averaged if tta else evaluate)(folders[0], data, _INFERENCE)
-    print(sentence(metrics))
+        print(sentence(evaluate_ensemble(folders, data, _INFERENCE, tta=tta, output=output)))
+        return
+    print(sentence(evaluate(folders[0], data, _INFERENCE)))
+    if tta:
+        print(sentence(evaluate_averaged(folders[0], data, _INFERENCE)))
 
 
 @app.command(epilog="Example: fmnist report results/regularized-mlp-seed*")
@@ -254,7 +254,7 @@ def export(
 def evidence(
     context: typer.Context,
     recipe: RecipeOption = "wide-mlp",
-    seeds: Annotated[int, typer.Option(metavar="N", min=1, max=1000, help="Seeds of the recipe.")] = 10,
+    seeds: Annotated[int, typer.Option(metavar="N", min=1, max=1000, help="Seeds of the recipe, 5 or more.")] = 10,
     reference_seeds: Annotated[int, typer.Option(metavar="N", min=0, max=1000, help="Of each reference; 0: none.")] = 3,
     results: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the run folders.")] = Path("results"),
     data: DataOption = None,

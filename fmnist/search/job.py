@@ -8,7 +8,6 @@ from typing import Any
 from fmnist.data import dataset
 from fmnist.data.dataset import TrainData
 from fmnist.devices import Devices, numerics
-from fmnist.files import utf8_path
 from fmnist.recipe import config
 from fmnist.recipe.schema import Recipe
 from fmnist.run.folder import RunDir
@@ -56,8 +55,6 @@ def tune(
         assert loaded
         client.join(run, recipe, role, _trials(run, recipe, seed, loaded, devices, stop, joined=True), stop)
         return None
-    if not run.tensorboard.exists():
-        _declare_hyperparameters(run, recipe)
     if role:
         service.serve(run, recipe, seed, role, stop)
     else:
@@ -114,24 +111,3 @@ def _trials(
     )
     logger.info("%s", device_line("tune", recipe, seed, devices))
     return Trials(run, recipe, seed, Trainer(loaded, devices), stop).run
-
-
-def _declare_hyperparameters(run: RunDir, recipe: Recipe) -> None:
-    """Write the hyperparameters' domains and the objective for TensorBoard's HParams page."""
-    import tensorflow as tf
-    from tensorboard.plugins.hparams import api as hparams
-
-    def domain(of: config.Domain) -> Any:
-        if of.layers:
-            return None
-        if of.values:
-            return hparams.Discrete(of.values)
-        return (hparams.IntInterval if isinstance(of.min, int) else hparams.RealInterval)(of.min, of.max)
-
-    search = recipe.require_search()
-    domains = [hparams.HParam(key, domain(of)) for key, of in config.space(recipe).items()]
-    metric = hparams.Metric(
-        f"epoch_{search.objective.removeprefix('val_')}", group="validation", display_name=search.objective
-    )
-    with tf.summary.create_file_writer(utf8_path(run.tensorboard)).as_default():
-        hparams.hparams_config(hparams=domains, metrics=[metric])

@@ -1,6 +1,7 @@
 """Run `train`: train the final model of a fixed recipe, or of the best configuration that a search found."""
 
 import logging
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,8 +33,6 @@ def train(
     data_dir: Path | None,
     choose: Callable[[], Devices],
     stop: Stop,
-    *,
-    profile: bool = False,
 ) -> str:
     """Train the final model, and write model.keras and history.json.
 
@@ -42,7 +41,6 @@ def train(
     Args:
         data_dir: the folder of the data set's files; None to find them as `fmnist data` does.
         choose: returns the devices to train on; called only if there is something to train.
-        profile: whether TensorFlow's profiler records an epoch for TensorBoard.
 
     Returns:
         A line with the result.
@@ -69,7 +67,7 @@ def train(
             return _outcome(run)
         loaded, devices = prepared or prepare()
         # These take seconds to import.
-        from fmnist.training.boards import ValidationBoard, tensorboard
+        from fmnist.training.boards import FinalBoard
         from fmnist.training.trainer import Diverged, Trainer
 
         checkpoint = run.checkpoint / "train.npz"
@@ -83,6 +81,9 @@ def train(
         training, images = chosen.training, len(loaded.train)
         trainer = Trainer(loaded, devices)
         board = Path(utf8_path(run.tensorboard), "final")
+        if not checkpoint.exists():
+            # The curves of an earlier training would be drawn over.
+            shutil.rmtree(board, ignore_errors=True)
         names = dataset.classes(loaded.source)
         log = log_epochs(training.epochs, images)
         try:
@@ -99,10 +100,7 @@ def train(
                     seed=seed,
                     stop=stop,
                     checkpoint_path=checkpoint,
-                    callbacks=[
-                        tensorboard(board),
-                        ValidationBoard(board, loaded.validation, names, images, training.batch_size, profile),
-                    ],
+                    callbacks=[FinalBoard(board, loaded.validation, names, images, training.batch_size)],
                     progress=progress,
                 )
         except Diverged as error:
