@@ -66,16 +66,20 @@ def train(
             logger.info("%s is finished; nothing to do", run.model)
             return _outcome(run)
         loaded, devices = prepared or prepare()
+        checkpoint = run.checkpoint / "train.npz"
         # These take seconds to import.
+        from fmnist.training import calibration
         from fmnist.training.boards import FinalBoard
         from fmnist.training.trainer import Diverged, Trainer
 
-        checkpoint = run.checkpoint / "train.npz"
+        began = run.jobs()["train"].get("calibration", {}) if checkpoint.exists() else {}
+        devices, speeds = calibration.settle(devices, chosen, loaded.train, began)
         run.record(
             "train",
             devices=str(devices),
             data=loaded.source.sha256,
             numerics=numerics(),
+            calibration=speeds,
             goes_on=checkpoint.exists(),
         )
         training, images = chosen.training, len(loaded.train)
