@@ -94,8 +94,8 @@ def train(
             with stop.in_order(), bar("train", training.epochs * images, "images") as advance:
                 logger.info("%s", device_line("train", chosen, seed, devices))
 
-                def progress(epoch: int, logs: dict[str, float], seconds: float) -> None:
-                    log(epoch, logs, seconds)
+                def progress(epoch: int, logs: dict[str, float], seconds: float, past: bool) -> None:
+                    log(epoch, logs, seconds, past)
                     advance(images)
 
                 result = trainer.fit(
@@ -131,7 +131,10 @@ def log_epochs(epochs: int, images: int) -> "Progress":
         images: the number of images of an epoch.
     """
 
-    def log(epoch: int, logs: dict[str, float], seconds: float) -> None:
+    def log(epoch: int, logs: dict[str, float], seconds: float, past: bool) -> None:
+        if past:
+            return
+
         def both(metric: str, digits: int) -> str:
             return "/".join(f"{logs[name]:.{digits}f}" for name in (metric, f"val_{metric}") if name in logs)
 

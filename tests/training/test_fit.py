@@ -271,7 +271,7 @@ def fit(
     for last in [*stop_after, None]:
         stop = Stop()
 
-        def progress(epoch: int, _metrics: object, _seconds: float, stop: Stop = stop, last: int | None = last) -> None:
+        def progress(epoch: int, *_: object, stop: Stop = stop, last: int | None = last) -> None:
             if epoch == last:
                 stop.request()
 
