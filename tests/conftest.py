@@ -63,6 +63,7 @@ epochs = 2
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--on", choices=["gpu", "cpu"], default="gpu", help="what tests/gpu runs on [gpu]")
     parser.addoption("--rounds", type=int, default=5, help="how often races and random damage are tried [5]")
 
 
