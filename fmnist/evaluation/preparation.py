@@ -1,0 +1,201 @@
+"""Make of a picture what the data set makes of one: 28 x 28 pixels, a garment that is light on black."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageOps
+from scipy import ndimage
+
+from fmnist.recipe.schema import IMAGE_SHAPE
+
+# Pixels of the longer side; a larger picture is made smaller first. A garment of a tenth of it still has 45.
+_SIDE = 448
+# The same, of the picture in which the background's plane is looked for.
+_COARSE = 56
+# What is further from the background than this many deviations of its noise belongs to the garment.
+_DEVIATIONS = 5.0
+# Grey levels. A picture's own steps and JPEG's are that large, however even its background is.
+_LEAST_NOISE = 1.5
+# Of the largest part; what is smaller is a speck.
+_SPECK = 0.05
+_PLANES = 300
+# A corner that is darker than this is the data set's black: of the 60,000 training images none has corners above 35 in
+# the median, but two have such a border.
+_BLACK = 36
+# The data set stretches each image to 255; the hundredth part of the pixels above may be a glint.
+_BRIGHT = 99.0
+# One in a hundred training images is darker, over what is not black in it.
+_DARK = 46.0
+_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A picture as the model sees it.
+
+    image: uint8 [28, 28], light on black.
+    contrast: how far the garment is from the background, in deviations of that one's noise; infinite for a picture that
+        was cut out or prepared before.
+    """
+
+    image: np.ndarray
+    contrast: float = np.inf
+
+
+def prepare(picture: Image.Image) -> Prepared:
+    """Find the garment in a picture, and cut it out, stretch it to the data set's range, scale and centre it.
+
+    What is transparent is the background. Else that is the plane of colours on which the picture's border lies, and the
+    garment what differs from it by more than its noise. The garment has 28 pixels on its longer side then (Xiao, Rasul
+    and Vollgraf 2017, figure 1; without their sharpening). A picture of 28 x 28 pixels on black or white is kept, but
+    for its sign.
+
+    Raises:
+        ValueError: nothing stands out.
+    """
+    size = f"{picture.width} x {picture.height}"
+    values, opacity = _load(picture)
+    if values.shape[:2] == IMAGE_SHAPE and opacity is None and (kept := light_on_black(values @ _LUMA)) is not None:
+        garment, contrast = kept, np.inf
+    else:
+        garment, contrast = _find(values) if opacity is None else (_cut_out(values, opacity), np.inf)
+        garment = _centred(_stretched(garment))
+    if not garment.any():
+        raise ValueError(f"nothing in it stands out from its background ({size})")
+    return Prepared(garment.round().astype(np.uint8), contrast)
+
+
+def light_on_black(image: np.ndarray) -> np.ndarray | None:
+    """Return an image [h, w] of 0 to 255 if its corners are black, its negative if they are white, or else None."""
+    corner = np.median([image[0, 0], image[0, -1], image[-1, 0], image[-1, -1]])
+    if corner < _BLACK:
+        return image
+    return 255 - image if corner > 255 - _BLACK else None
+
+
+def _load(picture: Image.Image) -> tuple[np.ndarray, np.ndarray | None]:
+    """Read a picture upright, with at most _SIDE pixels a side.
+
+    Returns:
+        Its colours, float32 [h, w, 3] from 0 to 255, and its opacity, float32 [h, w] from 0 to 1, if not all is opaque.
+    """
+    if picture.mode in ("1", "P", "PA"):
+        # Their pixels are numbers of colours, which have no mean.
+        picture = picture.convert("RGBA" if picture.has_transparency_data else "RGB")
+    elif picture.mode.startswith(("I", "F")):
+        # 16 bits a pixel and more, which Pillow would clip to 8.
+        values = np.asarray(picture, np.float32)
+        if not np.isfinite(values).all():
+            raise ValueError("not all of its pixels are finite numbers")
+        scale = 257 if values.max() > 255 else 1 if values.max() > 1 else 1 / 255
+        picture = Image.fromarray((values / scale).clip(0, 255).astype(np.uint8))
+    # Of a JPEG it decodes no more than is needed.
+    picture.thumbnail((_SIDE, _SIDE), Image.Resampling.BOX)
+    picture = ImageOps.exif_transpose(picture)
+    if picture.has_transparency_data:
+        values = np.asarray(picture.convert("RGBA"), np.float32)
+        opacity = values[..., 3] / 255
+        if opacity.min() < 0.5:
+            return values[..., :3], opacity
+    return np.asarray(picture.convert("RGB"), np.float32), None
+
+
+def _cut_out(values: np.ndarray, opacity: np.ndarray) -> np.ndarray:
+    """Return how dark what is opaque is, float32 [h, w] from 0; how light, if white alone would be so little dark."""
+    inside = opacity > 0.5
+    dark = 255 - values @ _LUMA
+    if inside.any() and dark[inside].mean() < _DARK:
+        dark = 255 - dark
+    return dark * opacity * inside
+
+
+def _find(values: np.ndarray) -> tuple[np.ndarray, float]:
+    """Return the garment, float32 [h, w] from 0, and its contrast; the picture may have been trimmed around it."""
+    height, width = values.shape[:2]
+    background = _plane(values)
+    rest = values - background
+    border = _border((height, width))
+    blur = max(height, width) / 150
+    smooth = ndimage.gaussian_filter(rest, (blur, blur, 0))
+    # The median deviation of a normal distribution is 1/1.48 of its standard deviation; a garment that reaches into the
+    # border does not change it much.
+    noise = np.maximum(1.48 * np.median(np.abs(smooth[border]), axis=0), _LEAST_NOISE)
+    distance = np.abs(smooth / noise).max(axis=2)
+    garment = _parts(distance)
+    if not garment.any():
+        return np.zeros((height, width), np.float32), 0.0
+    top, bottom, left, right = _box(garment)
+    if 2 * max(bottom - top, right - left) < max(height, width):
+        # It is small: look closer.
+        margin = max(bottom - top, right - left) // 4
+        return _find(values[max(0, top - margin) : bottom + margin, max(0, left - margin) : right + margin])
+    direction = rest[garment].mean(axis=0)
+    direction /= np.linalg.norm(direction)
+    # As a share of what the light there allows: down to black, or up to white.
+    most = np.where(direction < 0, background, 255 - background) @ np.abs(direction)
+    amount = (rest @ direction / np.maximum(most, 1)).clip(0)
+    return amount * ndimage.binary_fill_holes(garment), float(np.median(distance[garment]))
+
+
+def _plane(values: np.ndarray) -> np.ndarray:
+    """Return the background [h, w, 3]: of many planes through three pixels of the border the one nearest to most.
+
+    It is the least median of squares (Rousseeuw 1984): up to half of the border may be something else.
+    """
+    height, width = values.shape[:2]
+    zoom = min(1, _COARSE / max(height, width))
+    # A pixel that is the mean of many has less noise.
+    coarse = ndimage.zoom(ndimage.uniform_filter(values, (1 / zoom, 1 / zoom, 0)), (zoom, zoom, 1), order=0)
+    border = _border(coarse.shape[:2])
+    places, seen = _places(coarse.shape[:2])[border], coarse[border]
+    triples = np.random.default_rng(0).integers(len(seen), size=(_PLANES, 3))
+    triples = triples[np.abs(np.linalg.det(places[triples])) > 0.1]
+    planes = np.linalg.solve(places[triples], seen[triples])
+    errors = np.abs(seen - places @ planes).max(axis=2)
+    medians = np.median(errors, axis=1)
+    near = errors[medians.argmin()] <= 2.5 * medians.min() + 1
+    plane = np.linalg.lstsq(places[near], seen[near], rcond=None)[0]
+    return (_places((height, width)) @ plane).astype(np.float32)
+
+
+def _places(shape: tuple[int, ...]) -> np.ndarray:
+    """Row and column of each pixel, from -1 to 1, and 1: float64 [h, w, 3]."""
+    rows, columns = np.meshgrid(np.linspace(-1, 1, shape[0]), np.linspace(-1, 1, shape[1]), indexing="ij")
+    return np.stack([rows, columns, np.ones(shape)], axis=-1)
+
+
+def _border(shape: tuple[int, ...]) -> np.ndarray:
+    """Tell which pixels are the picture's border: bool [h, w]."""
+    width = max(1, round(0.03 * max(shape)))
+    border = np.ones(shape, bool)
+    border[width:-width, width:-width] = False
+    return border
+
+
+def _parts(distance: np.ndarray) -> np.ndarray:
+    """Tell which pixels are far from the background, but for specks: bool [h, w]."""
+    labels, count = ndimage.label(distance > _DEVIATIONS)
+    sizes = ndimage.sum_labels(distance, labels, np.arange(count + 1))
+    sizes[0] = 0
+    return (sizes >= max(_SPECK * sizes.max(), 1e-9))[labels]
+
+
+def _box(garment: np.ndarray) -> tuple[int, int, int, int]:
+    """Return the first row and the row after the last, and the columns, of what is not 0."""
+    rows, columns = np.flatnonzero(garment.any(axis=1)), np.flatnonzero(garment.any(axis=0))
+    return int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
+
+
+def _stretched(garment: np.ndarray) -> np.ndarray:
+    shown = garment[garment > 0]
+    return garment * (255 / np.percentile(shown, _BRIGHT)) if len(shown) else garment
+
+
+def _centred(garment: np.ndarray) -> np.ndarray:
+    """Trim the garment, [h, w], scale it to 28 pixels on its longer side, and centre it: float32 [28, 28]."""
+    if not garment.any():
+        return np.zeros(IMAGE_SHAPE, np.float32)
+    top, bottom, left, right = _box(garment)
+    trimmed = Image.fromarray(garment[top:bottom, left:right].astype(np.float32))
+    scaled = ImageOps.contain(trimmed, IMAGE_SHAPE, Image.Resampling.BOX)
+    return np.asarray(ImageOps.pad(scaled, IMAGE_SHAPE)).clip(0, 255)
