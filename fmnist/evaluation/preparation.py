@@ -1,6 +1,6 @@
 """Make of a picture what the data set makes of one: 28 x 28 pixels, a garment that is light on black."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -8,9 +8,10 @@ from scipy import ndimage
 
 from fmnist.recipe.schema import IMAGE_SHAPE
 
-# Pixels of the longer side; a larger picture is made smaller first. A garment of a tenth of it still has 45.
-_SIDE = 448
-# The same, of the picture in which the background's plane is looked for.
+# Pixels of the longer side; a larger picture is made smaller first. A garment of a tenth of it still has 28.
+_SIDE = 280
+_LEAST_SIDE = 8
+# As _SIDE, of the picture in which the background's plane is looked for.
 _COARSE = 56
 # What is further from the background than this many deviations of its noise belongs to the garment.
 _DEVIATIONS = 5.0
@@ -21,7 +22,7 @@ _SPECK = 0.05
 _PLANES = 300
 # A corner that is darker than this is the data set's black: of the 60,000 training images none has corners above 35 in
 # the median, but two have such a border.
-_BLACK = 36
+BLACK = 36
 # The data set stretches each image to 255; the hundredth part of the pixels above may be a glint.
 _BRIGHT = 99.0
 # One in a hundred training images is darker, over what is not black in it.
@@ -29,8 +30,11 @@ _DARK = 46.0
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 
-@dataclass(frozen=True)
-class Prepared:
+LEAST_CONTRAST = 15.0
+"""Of less, the background's texture takes a part in what the model sees."""
+
+
+class Prepared(NamedTuple):
     """A picture as the model sees it.
 
     image: uint8 [28, 28], light on black.
@@ -51,53 +55,56 @@ def prepare(picture: Image.Image) -> Prepared:
     for its sign.
 
     Raises:
-        ValueError: nothing stands out.
+        ValueError: nothing stands out, or it has too few pixels.
     """
-    size = f"{picture.width} x {picture.height}"
-    values, opacity = _load(picture)
-    if values.shape[:2] == IMAGE_SHAPE and opacity is None and (kept := light_on_black(values @ _LUMA)) is not None:
-        garment, contrast = kept, np.inf
-    else:
-        garment, contrast = _find(values) if opacity is None else (_cut_out(values, opacity), np.inf)
+    picture = reduced(picture)
+    if min(picture.size) < _LEAST_SIDE:
+        raise ValueError("it has too few pixels, or is too thin")
+    values, opacity = np.asarray(picture.convert("RGB"), np.float32), None
+    if picture.mode == "RGBA":
+        # One that is hardly transparent anywhere has not been cut out.
+        visible = np.asarray(picture.getchannel("A"), np.float32) / 255
+        opacity = visible if visible.min() < 0.5 else None
+    garment, contrast = values @ _LUMA, np.inf
+    corner = corners(garment)
+    if opacity is None and garment.shape == IMAGE_SHAPE and not BLACK <= corner <= 255 - BLACK:
+        garment = garment if corner < BLACK else 255 - garment
+    elif opacity is None:
+        garment, contrast = _find(values)
         garment = _centred(_stretched(garment))
+    else:
+        garment = _centred(_stretched(_cut_out(values, opacity)))
     if not garment.any():
-        raise ValueError(f"nothing in it stands out from its background ({size})")
+        raise ValueError("nothing in it stands out from its background")
     return Prepared(garment.round().astype(np.uint8), contrast)
 
 
-def light_on_black(image: np.ndarray) -> np.ndarray | None:
-    """Return an image [h, w] of 0 to 255 if its corners are black, its negative if they are white, or else None."""
-    corner = np.median([image[0, 0], image[0, -1], image[-1, 0], image[-1, -1]])
-    if corner < _BLACK:
-        return image
-    return 255 - image if corner > 255 - _BLACK else None
+def corners(images: np.ndarray) -> np.ndarray:
+    """Return the median of each image's corners; images are [..., h, w]."""
+    return np.median([images[..., row, column] for row in (0, -1) for column in (0, -1)], axis=0)
 
 
-def _load(picture: Image.Image) -> tuple[np.ndarray, np.ndarray | None]:
-    """Read a picture upright, with at most _SIDE pixels a side.
+def reduced(picture: Image.Image) -> Image.Image:
+    """Return a picture upright, with 8 bits a channel and at most _SIDE pixels a side.
 
-    Returns:
-        Its colours, float32 [h, w, 3] from 0 to 255, and its opacity, float32 [h, w] from 0 to 1, if not all is opaque.
+    Raises:
+        ValueError: not all of its pixels are finite numbers.
     """
     if picture.mode in ("1", "P", "PA"):
         # Their pixels are numbers of colours, which have no mean.
         picture = picture.convert("RGBA" if picture.has_transparency_data else "RGB")
-    elif picture.mode.startswith(("I", "F")):
-        # 16 bits a pixel and more, which Pillow would clip to 8.
-        values = np.asarray(picture, np.float32)
-        if not np.isfinite(values).all():
-            raise ValueError("not all of its pixels are finite numbers")
-        scale = 257 if values.max() > 255 else 1 if values.max() > 1 else 1 / 255
-        picture = Image.fromarray((values / scale).clip(0, 255).astype(np.uint8))
+    elif picture.mode.startswith("I"):
+        # They have 16 bits and more, which Pillow would clip to 8.
+        picture = picture.convert("I").convert("F")
     # Of a JPEG it decodes no more than is needed.
     picture.thumbnail((_SIDE, _SIDE), Image.Resampling.BOX)
     picture = ImageOps.exif_transpose(picture)
-    if picture.has_transparency_data:
-        values = np.asarray(picture.convert("RGBA"), np.float32)
-        opacity = values[..., 3] / 255
-        if opacity.min() < 0.5:
-            return values[..., :3], opacity
-    return np.asarray(picture.convert("RGB"), np.float32), None
+    if picture.mode == "F":
+        grey = np.asarray(picture)
+        if not np.isfinite(grey).all():
+            raise ValueError("not all of its pixels are finite numbers")
+        return Image.fromarray((grey.clip(0) * (255 / max(grey.max(), 1e-9))).round().astype(np.uint8))
+    return picture.convert("RGBA" if picture.has_transparency_data else "RGB")
 
 
 def _cut_out(values: np.ndarray, opacity: np.ndarray) -> np.ndarray:
