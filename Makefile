@@ -154,7 +154,7 @@ train: tune
 eval: train
 report: eval
 endif
-.PHONY: help variables setup all data tune train eval report export runs evidence submit status logs cancel devices image tensorboard test test-faults chaos lint bench tour lock clean
+.PHONY: help variables setup all data tune train eval report export runs evidence submit status logs cancel devices image tensorboard test test-faults chaos lint bench bench-pictures tour lock clean
 
 #@ Start here
 
@@ -262,6 +262,9 @@ lint: $(DEV_ENVIRONMENT) ## check style, types and shell scripts
 
 bench: $(DEV_ENVIRONMENT) ## compare the speed with the alternatives
 	$(BIN)/python -m benchmarks
+
+bench-pictures: $(DEV_ENVIRONMENT) ## classify pictures of many kinds
+	TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/python -m benchmarks pictures
 
 tour: $(DEV_ENVIRONMENT) ## take the pictures of the pages (needs Chromium)
 	$(BIN)/python -m tools.tour $(RUN_ARGUMENT) docs
