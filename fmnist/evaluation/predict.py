@@ -49,10 +49,17 @@ class Prediction:
     warning: str | None = None
 
     def __str__(self) -> str:
-        classes = ", ".join(f"{label} {probability:.1%}" for label, probability in self.classes)
-        distance = "" if self.distance is None else f"; distance {self.distance:.1f}"
-        warning = "" if self.warning is None else f"; WARNING: {self.warning}"
-        return f"{self.name}: {classes}{distance}{warning}"
+        name, *said = self.lines()
+        return f"{name}: {'; '.join(said)}"
+
+    def lines(self) -> list[str]:
+        """Return the image's name, its classes, and what is known of the answer's worth."""
+        lines = [self.name, ", ".join(f"{label} {probability:.1%}" for label, probability in self.classes)]
+        if self.distance is not None:
+            lines.append(f"distance {self.distance:.1f}")
+        if self.warning is not None:
+            lines.append(f"WARNING: {self.warning}")
+        return lines
 
     @property
     def name(self) -> str:
@@ -131,7 +138,7 @@ def _classify(
     sha256 = identity.of_model(run, stands_alone=True)
     model = load(run.model)
     identity.check_unchanged(run, sha256)
-    rows = []
+    rows: list[tuple[Image.Image, np.ndarray, str]] = []
     for file, images, original, contrast in batches:
         distances = [None] * len(images) if known is None else map(float, known.distance(images))
         answers = zip(averaging.probabilities([model], images), distances, images, strict=True)
@@ -141,10 +148,7 @@ def _classify(
             number = None if original else index
             prediction = Prediction(file, number, classes, distance, _warning(distance, contrast))
             if len(rows) < _MOST_SHOWN:
-                caption = f"{prediction.name}\n" + f"{prediction}".removeprefix(f"{prediction.name}: ").replace(
-                    "; ", "\n"
-                )
-                rows.append((original or Image.fromarray(image), image, caption))
+                rows.append((original or Image.fromarray(image), image, "\n".join(prediction.lines())))
             yield prediction
     if show:
         with atomic_write(show.resolve()) as opened:

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import pytest
 from conftest import RUN, Command
-from test_repository import ROOT
+from processes import ROOT
 
 from fmnist.data import dataset
 from fmnist.devices import choose
