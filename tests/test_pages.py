@@ -59,7 +59,6 @@ ELSEWHERE = {
     r"(export FMNIST_TOKEN_FILE=|openssl rand) .*|export FMNIST_TOKEN_FILE=token": "a secret for the roles above",
     r"git clone .*": "needs the network",
     r"\. \.venv/bin/activate": "changes the reader's shell alone",
-    r"python -m benchmarks .*": "takes minutes; test_bench.py runs short ones",
     r"export RESULTS=.*|mkdir -p .*|docker compose .*": "needs Docker; test_containers.py runs compose.yaml",
     r"kubectl .*": "needs a cluster; test_rendered.py checks the manifests",
     r"pytest .*": "this is one",
