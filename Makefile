@@ -24,6 +24,8 @@ WORKERS ?=
 #: where jobs run: local (.venv), docker, podman, or auto
 ENGINE ?= local
 # Further variables, which `make variables` lists.
+#: what `export` writes: savedmodel, tflite, tflite-int8 or onnx
+FORMAT ?= onnx
 #: GPUs of each worker
 GPUS_PER_WORKER ?=
 #: port of `tensorboard`, on this machine
@@ -117,6 +119,7 @@ BIN := $(VENV)/bin
 TENSORFLOW := $(shell nvidia-smi -L >/dev/null 2>&1 && echo cuda || echo cpu)
 ENVIRONMENT := $(VENV)/$(TENSORFLOW).stamp
 DEV_ENVIRONMENT := $(VENV)/dev.stamp
+EXPORT_ENVIRONMENT := $(VENV)/export.stamp
 
 # The commands that run a job in what ENGINE names, and what they need.
 ifeq ($(ENGINE),local)
@@ -151,7 +154,7 @@ train: tune
 eval: train
 report: eval
 endif
-.PHONY: help variables setup all data tune train eval report runs evidence submit status logs cancel devices image tensorboard test test-faults chaos lint bench tour lock clean
+.PHONY: help variables setup all data tune train eval report export runs evidence submit status logs cancel devices image tensorboard test test-faults chaos lint bench bench-pictures tour lock clean
 
 #@ Start here
 
@@ -171,6 +174,9 @@ train: $(READY) ## train the final model
 eval: $(READY) ## score the model on the test set
 	$(FMNIST) eval $(RUN_ARGUMENT) $(DATA_OPTION)
 	$(if $(filter 1,$(TTA)),$(FMNIST) eval $(RUN_ARGUMENT) --tta $(DATA_OPTION))
+
+export: $(READY) $(if $(READY),$(EXPORT_ENVIRONMENT)) ## convert the model for other runtimes
+	$(FMNIST) export $(RUN_ARGUMENT) $(call OPTION,format,FORMAT) $(DATA_OPTION)
 
 evidence: RECIPE := $(if $(filter file,$(origin RECIPE)),wide-mlp,$(RECIPE))
 evidence: $(ENVIRONMENT) ## train and score RECIPE [wide-mlp] with many seeds
@@ -257,6 +263,9 @@ lint: $(DEV_ENVIRONMENT) ## check style, types and shell scripts
 bench: $(DEV_ENVIRONMENT) ## compare the speed with the alternatives
 	$(BIN)/python -m benchmarks
 
+bench-pictures: $(DEV_ENVIRONMENT) ## classify pictures of many kinds
+	TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/python -m benchmarks pictures
+
 tour: $(DEV_ENVIRONMENT) ## take the pictures of the pages (needs Chromium)
 	$(BIN)/python -m tools.tour $(RUN_ARGUMENT) docs
 
@@ -291,7 +300,7 @@ $(ENVIRONMENT): requirements/$(TENSORFLOW).txt
 	@docker/link_cusolver.sh $(VENV)
 	@touch $@
 
-$(DEV_ENVIRONMENT): requirements/dev.txt $(ENVIRONMENT)
+$(DEV_ENVIRONMENT) $(EXPORT_ENVIRONMENT): $(VENV)/%.stamp: requirements/%.txt $(ENVIRONMENT)
 	@$(PIP_INSTALL) --require-hashes --requirement $<
 	@touch $@
 

@@ -28,7 +28,7 @@ _CHATTER = re.compile(
     rb"|\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+ \[[IW]:"  # ONNX Runtime
     rb"|WARNING: All log messages before absl::InitializeLog\(\) is called are written to STDERR"
     rb"|To enable the following instructions: .* rebuild TensorFlow with the appropriate compiler flags"
-    rb"|INFO: |WARNING: Attempting to use a delegate "  # LiteRT
+    rb"|INFO: |WARNING: Attempting to use a delegate |fully_quantize: \d+, inference_type: "  # LiteRT
     rb"|OMP: (Info|Warning) #"
     # CUDA, or its stub library, without a GPU; `devices` reports a missing GPU where that matters.
     rb"|E\d{4} .* cuda_platform\.cc:\d+\] failed call to cuInit: .*(\(303\)|CUDA_ERROR_NO_DEVICE)"

@@ -157,7 +157,7 @@ def test_damaged_pictures(tmp_path: Path, name: str, mode: str) -> None:
     Image.effect_noise((40, 40), 50).convert(mode).save(path)
 
     def read() -> None:
-        assert predict._read(path)[0].shape == (1, 28, 28)
+        assert predict._read(path).images.shape == (1, 28, 28)
 
     for _ in range(500):
         with damaged(path, break_bytes, chance):

@@ -46,6 +46,7 @@ HERE = [
     "fmnist predict shoe.jpg --run results/quick-mlp-seed0",
     "fmnist predict shoe.jpg --run results/tuned-mlp-seed0",
     "fmnist predict shoe.jpg --run results/tuned-mlp-seed0 --json",
+    "fmnist predict shoe.jpg --run results/tuned-mlp-seed0 --show shown.png",
     "fmnist export results/tuned-mlp-seed0 --format savedmodel",
 ]
 """Run here, on copies of a small finished run."""
@@ -54,12 +55,10 @@ ELSEWHERE = {
     r"make .*": "the next test asks make for its commands and reads those; .ci/run runs `make all RECIPE=smoke`",
     r"fmnist train .*": "takes minutes; test_fit.py and others train, and test_jobs.py runs every job",
     r"fmnist tune (--workers|--recipe).*": "takes minutes, or waits for others; test_search_processes.py runs them",
-    r"fmnist export .* --format onnx": "test_export.py exports to every format",
     r"KERASTUNER_TUNER_ID=.* fmnist tune .*": "waits for the other; test_search_processes.py starts such processes",
     r"(export FMNIST_TOKEN_FILE=|openssl rand) .*|export FMNIST_TOKEN_FILE=token": "a secret for the roles above",
     r"git clone .*": "needs the network",
     r"\. \.venv/bin/activate": "changes the reader's shell alone",
-    r"\.venv/bin/python -m pip install .*": "needs the network; make has installed the same with its tests",
     r"export RESULTS=.*|mkdir -p .*|docker compose .*": "needs Docker; test_containers.py runs compose.yaml",
     r"kubectl .*": "needs a cluster; test_rendered.py checks the manifests",
     r"pytest .*": "this is one",

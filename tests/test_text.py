@@ -120,7 +120,7 @@ def test_a_prediction_names_its_file(latin: Path) -> None:
     said = predict.Prediction(file, None, [("Bag", 1.0)])
     assert str(said) == f"{file.parent}/caf\\xe9.png: Bag 100.0%"
     assert json.loads(said.json())["file"] == str(file)
-    assert predict._read(file)[0].shape == (1, 28, 28)
+    assert predict._read(file).images.shape == (1, 28, 28)
 
 
 def test_a_search_in_a_latin_1_folder(latin: Path) -> None:

@@ -216,17 +216,20 @@ def runs_(
 @app.command(epilog="Example: fmnist predict shoe.jpg --run results/tuned-mlp-seed0")
 def predict(
     images: Annotated[
-        list[Path], typer.Argument(metavar="IMAGE", help="PNG, JPEG, IDX or NPY files.", show_default=False)
+        list[Path], typer.Argument(metavar="IMAGE", help="Pictures, or IDX or NPY files.", show_default=False)
     ],
     run: Annotated[Path, typer.Option(metavar="RUN", help="Run folder of the model.")] = Path(
         "results/tuned-mlp-seed0"
     ),
+    show: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write a PNG of the pictures and what the model sees of them.")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print a line of JSON for each image.")] = False,
 ) -> None:
     """Classify images: print the three likeliest classes of each."""
     from fmnist.evaluation.predict import predict
 
-    for prediction in predict(RunDir(run), images, _INFERENCE):
+    for prediction in predict(RunDir(run), images, _INFERENCE, show):
         print(prediction.json() if json else prediction)
 
 

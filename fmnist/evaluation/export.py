@@ -85,8 +85,7 @@ def export(run: RunDir, name: str, data_dir: Path | None, choose: Callable[[], o
     wanted = FORMATS[name]
     missing = [package for package in wanted.packages if importlib.util.find_spec(package) is None]
     if missing:
-        install = "pip install --requirement requirements/export.txt"
-        raise BadInput(f"--format {name} needs {', '.join(missing)}; `{install}` brings them")
+        raise BadInput(f"--format {name} needs {', '.join(missing)}; `make export FORMAT={name}` installs them")
     recipe, _ = run.recipe()
     sha256 = identity.of_model(run, stands_alone=True)
     everything, trained_on = dataset.load_images(data_dir)
@@ -118,10 +117,7 @@ def export(run: RunDir, name: str, data_dir: Path | None, choose: Callable[[], o
         )
         made = os.path.join(folder, wanted.file)
         expected = logits(model, test.images).argmax(axis=1)
-        small = folded(model)
-        # Keras exports to ONNX only models that have been called before.
-        logits(small, test.images[:1])
-        wanted.write(small, train.images, made)
+        wanted.write(_named(folded(model)), train.images, made)
         found = wanted.read(made)(test.images).argmax(axis=1)
         check = Check(
             path,
@@ -136,6 +132,16 @@ def export(run: RunDir, name: str, data_dir: Path | None, choose: Callable[[], o
     return check
 
 
+def _named(model: "keras.Model") -> "keras.Model":
+    """Return the model with names of its input and output, which every format keeps."""
+    import keras
+
+    named = keras.Model({"image": model.inputs[0]}, {"logits": model.outputs[0]})
+    # Keras exports to ONNX only models that have been called before.
+    named.predict({"image": np.zeros((1, *model.input_shape[1:]), np.uint8)}, verbose=0)
+    return named
+
+
 def _write_saved_model(model: "keras.Model", _images: np.ndarray, path: str) -> None:
     model.export(path, format="tf_saved_model", verbose=False)
 
@@ -144,7 +150,8 @@ def _read_saved_model(path: str) -> Callable[[np.ndarray], np.ndarray]:
     import tensorflow as tf
 
     loaded = tf.saved_model.load(path)
-    return lambda images: np.asarray(loaded.serve(images))
+    # The signature lives as long as what it was loaded with.
+    return lambda images: np.asarray(loaded.signatures["serving_default"](image=images)["logits"])
 
 
 def _write_tflite(model: "keras.Model", _images: np.ndarray, path: str) -> None:
@@ -160,7 +167,7 @@ def _write_tflite_int8(model: "keras.Model", images: np.ndarray, path: str) -> N
         format="litert",
         verbose=False,
         optimizations=[tf.lite.Optimize.DEFAULT],
-        representative_dataset=lambda: ([images[index : index + 1]] for index in chosen),
+        representative_dataset=lambda: ({"image": images[index : index + 1]} for index in chosen),
         target_spec={"supported_ops": [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]},
     )
 
@@ -168,17 +175,8 @@ def _write_tflite_int8(model: "keras.Model", images: np.ndarray, path: str) -> N
 def _read_tflite(path: str) -> Callable[[np.ndarray], np.ndarray]:
     from ai_edge_litert.interpreter import Interpreter
 
-    interpreter = Interpreter(path)
-    inputs, outputs = interpreter.get_input_details()[0]["index"], interpreter.get_output_details()[0]["index"]
-
-    def run(images: np.ndarray) -> np.ndarray:
-        interpreter.resize_tensor_input(inputs, images.shape)
-        interpreter.allocate_tensors()
-        interpreter.set_tensor(inputs, images)
-        interpreter.invoke()
-        return np.asarray(interpreter.get_tensor(outputs))
-
-    return run
+    runner = Interpreter(path).get_signature_runner()
+    return lambda images: np.asarray(runner(image=images)["logits"])
 
 
 def _write_onnx(model: "keras.Model", _images: np.ndarray, path: str) -> None:
@@ -197,8 +195,7 @@ def _read_onnx(path: str) -> Callable[[np.ndarray], np.ndarray]:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
-    return lambda images: np.asarray(session.run(None, {name: images})[0])
+    return lambda images: np.asarray(session.run(["logits"], {"image": images})[0])
 
 
 _LITERT = ("ai_edge_litert",)

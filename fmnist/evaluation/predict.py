@@ -2,28 +2,34 @@
 
 import errno
 import json
+import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from fmnist.data import dataset, idx
-from fmnist.errors import BadInput
-from fmnist.evaluation import averaging
-from fmnist.files import open_regular
+from fmnist.errors import BadInput, explain
+from fmnist.evaluation import averaging, preparation
+from fmnist.files import atomic_write, check_replaceable, open_regular
+from fmnist.network import novelty, pictures
 from fmnist.recipe.schema import IMAGE_SHAPE
 from fmnist.run import identity
 from fmnist.run.folder import RunDir
 from fmnist.text import printable, shorten
 
+logger = logging.getLogger(__name__)
+
 _TOP = 3
-# A small file can hold an image that fits no memory.
-_MOST_PIXELS = 50_000_000
-# What differs from the background by more than this belongs to the garment.
-_CONTRAST = 16
+_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
+_READABLE = "PNG, JPEG, WEBP, GIF, BMP, TIFF, IDX or NPY"
+# A small file can hold an image that fits no memory. Cameras of "50 megapixels" exceed that number a little.
+_MOST_PIXELS = 100_000_000
+_MOST_SHOWN = 100
 _MOST_NPY_BYTES = idx.MOST_ITEMS * IMAGE_SHAPE[0] * IMAGE_SHAPE[1] + 2**16
 
 
@@ -32,83 +38,141 @@ class Prediction:
     """The most likely classes of one image with their probabilities, the most likely first.
 
     index: the image's number, from 0, in a file that may hold several; None for a picture.
+    distance: how unlike the training images it is, as `Novelty.distance` says it; None if the run does not know.
+    warning: why the answer may be wrong; None if nothing speaks against it.
     """
 
     file: Path
     index: int | None
     classes: Sequence[tuple[str, float]]
+    distance: float | None = None
+    warning: str | None = None
 
     def __str__(self) -> str:
-        number = "" if self.index is None else f"[{self.index}]"
-        return f"{printable(self.file)}{number}: " + ", ".join(
-            f"{label} {probability:.1%}" for label, probability in self.classes
-        )
+        name, *said = self.lines()
+        return f"{name}: {'; '.join(said)}"
+
+    def lines(self) -> list[str]:
+        """Return the image's name, its classes, and what is known of the answer's worth."""
+        lines = [self.name, ", ".join(f"{label} {probability:.1%}" for label, probability in self.classes)]
+        if self.distance is not None:
+            lines.append(f"distance {self.distance:.1f}")
+        if self.warning is not None:
+            lines.append(f"WARNING: {self.warning}")
+        return lines
+
+    @property
+    def name(self) -> str:
+        return printable(self.file) + ("" if self.index is None else f"[{self.index}]")
 
     def json(self) -> str:
         """Return a line of JSON; bytes of the file's name that are not UTF-8 become lone surrogates (PEP 383)."""
         name = os.fsencode(self.file).decode("utf-8", "surrogateescape")
         top = [{"class": label, "probability": round(probability, 6)} for label, probability in self.classes]
-        return json.dumps({"file": name, "index": self.index, "top": top})
+        distance = None if self.distance is None else round(self.distance, 3)
+        line = {"file": name, "index": self.index, "top": top, "distance": distance, "warning": self.warning}
+        return json.dumps(line)
 
 
-def predict(run: RunDir, files: Sequence[Path], choose: Callable[[], object] = lambda: None) -> Iterator[Prediction]:
-    """Classify the images of PNG, JPEG, IDX and NPY files in their order; read all before the first is classified.
+class _Batch(NamedTuple):
+    """The images of a file.
+
+    images: uint8 [n, 28, 28], light on black.
+    original: the picture that the only image was made from; None if the file holds arrays.
+    contrast: as `preparation.Prepared` says it.
+    """
+
+    file: Path
+    images: np.ndarray
+    original: Image.Image | None = None
+    contrast: float = np.inf
+
+
+def predict(
+    run: RunDir,
+    files: Sequence[Path],
+    choose: Callable[[], object] = lambda: None,
+    show: Path | None = None,
+) -> Iterator[Prediction]:
+    """Classify the images of picture, IDX and NPY files in their order; read all before the first is classified.
+
+    A file that cannot be used costs a line in the log, and the others are classified.
 
     Args:
         choose: called before TensorFlow is used, to choose its devices.
+        show: a PNG file to write, of the first 100 pictures beside what the model sees of them.
 
     Raises:
-        BadInput: the run has no model, or a file cannot be read or shows nothing.
+        BadInput: the run has no model; or, after the others were classified, a file cannot be used.
     """
     names = _names(run)
-    batches = [(file, *_read(file)) for file in files]
+    if show:
+        check_replaceable(show.resolve())
+    batches, unusable = _read_all(files)
+    if batches:
+        yield from _classify(run, batches, names, choose, show)
+    if unusable:
+        raise BadInput(unusable[0] if len(files) == 1 else f"{len(unusable)} of {len(files)} files cannot be used")
+
+
+def _read_all(files: Sequence[Path]) -> tuple[list[_Batch], list[str]]:
+    """Read each file, and return what was read, and why others cannot be used; of several files, log that too."""
+    batches, unusable = [], []
+    for file in files:
+        try:
+            batches.append(_read(file))
+        except BadInput as error:
+            unusable.append(str(error))
+            if len(files) > 1:
+                logger.error("%s", error)
+    return batches, unusable
+
+
+def _classify(
+    run: RunDir, batches: Sequence[_Batch], names: Sequence[str], choose: Callable[[], object], show: Path | None
+) -> Iterator[Prediction]:
+    known = _novelty(run)
     choose()
     from fmnist.network.inference import load
 
     sha256 = identity.of_model(run, stands_alone=True)
     model = load(run.model)
     identity.check_unchanged(run, sha256)
-    for file, images, several in batches:
-        for index, row in enumerate(averaging.probabilities([model], images)):
+    rows: list[tuple[Image.Image, np.ndarray, str]] = []
+    for file, images, original, contrast in batches:
+        distances = [None] * len(images) if known is None else map(float, known.distance(images))
+        answers = zip(averaging.probabilities([model], images), distances, images, strict=True)
+        for index, (row, distance, image) in enumerate(answers):
             top = np.argsort(-row, kind="stable")[:_TOP]
-            yield Prediction(file, index if several else None, [(names[label], float(row[label])) for label in top])
+            classes = [(names[label], float(row[label])) for label in top]
+            number = None if original else index
+            prediction = Prediction(file, number, classes, distance, _warning(distance, contrast))
+            if len(rows) < _MOST_SHOWN:
+                rows.append((original or Image.fromarray(image), image, "\n".join(prediction.lines())))
+            yield prediction
+    if show:
+        with atomic_write(show.resolve()) as opened:
+            Image.fromarray(pictures.side_by_side(rows)).save(opened, "PNG")
 
 
-def prepare(image: Image.Image) -> np.ndarray:
-    """Convert a picture into the form of Fashion-MNIST's images: uint8 [28, 28], light on black.
+def _warning(distance: float | None, contrast: float) -> str | None:
+    if distance is not None and distance > 1:
+        return "unlike the training images, so the answer may be wrong"
+    if contrast < preparation.LEAST_CONTRAST:
+        return "hardly stands out from its background, so the answer may be wrong"
+    return None
 
-    A picture of 28 x 28 pixels is at most inverted. Any other is trimmed to what differs from its corners, scaled to 28
-    pixels on its longer side and centred (Xiao, Rasul and Vollgraf 2017, figure 1; without their sharpening).
 
-    Raises:
-        ValueError: all pixels are alike, or too few stand out.
-    """
-    size = f"{image.width} x {image.height}"
-    upright = ImageOps.exif_transpose(image)
-    if upright.mode.startswith("I"):
-        # Pixels have 16 bits, which Pillow would clip to 8.
-        upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
-    upright = upright.convert("RGBA")
-    paper = Image.new("RGBA", upright.size, "white")
-    grey = np.asarray(Image.alpha_composite(paper, upright).convert("L"))
-    # In the 60,000 training images, the median of the corners is never above 35; the median of the border is, twice.
-    background = float(np.median([grey[0, 0], grey[0, -1], grey[-1, 0], grey[-1, -1]]))
-    if background > 127:
-        grey, background = 255 - grey, 255 - background
-    if grey.min() == grey.max():
-        raise ValueError(f"all its pixels are alike ({size})")
-    if grey.shape == IMAGE_SHAPE:
-        return grey
-    garment = np.abs(grey - background) > _CONTRAST
-    rows, columns = np.flatnonzero(garment.any(axis=1)), np.flatnonzero(garment.any(axis=0))
-    if len(rows) == 0:
-        raise ValueError(f"nothing in it stands out from its corners ({size})")
-    trimmed = Image.fromarray(grey[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1])
-    scaled = ImageOps.contain(trimmed, IMAGE_SHAPE, Image.Resampling.BOX)
-    small = np.asarray(ImageOps.pad(scaled, IMAGE_SHAPE))
-    if not small.any():
-        raise ValueError(f"what stands out from its corners is too thin ({size})")
-    return small
+def _novelty(run: RunDir) -> novelty.Novelty | None:
+    try:
+        return novelty.load(run.novelty)
+    except FileNotFoundError:
+        logger.warning("%s is missing, so nothing is said of how unlike the training images these are", run.novelty)
+        return None
+    except (OSError, ValueError) as error:
+        if line := explain(error):
+            raise BadInput(line) from error
+        raise BadInput(f"{run.novelty} is damaged ({error}); remove it to do without") from error
 
 
 def _names(run: RunDir) -> Sequence[str]:
@@ -119,8 +183,7 @@ def _names(run: RunDir) -> Sequence[str]:
     return dataset.classes(dataset.Source(run.path, hashes, hashes.items() <= dataset.SHA256.items()))
 
 
-def _read(file: Path) -> tuple[np.ndarray, bool]:
-    """Read the images of a file, uint8 [n, 28, 28], and tell whether its format may hold several."""
+def _read(file: Path) -> _Batch:
     try:
         with open_regular(file) as opened:
             start = opened.read(8)
@@ -129,10 +192,19 @@ def _read(file: Path) -> tuple[np.ndarray, bool]:
     if not start:
         raise BadInput(f"{file} is empty")
     if start.startswith(b"\x93NUMPY"):
-        return _read_npy(file), True
+        return _Batch(file, _upturned(file, _read_npy(file)))
     if start.startswith((idx.GZIP, b"\0\0")):
-        return idx.read(file, IMAGE_SHAPE)[0], True
-    return _read_picture(file)[np.newaxis], False
+        return _Batch(file, _upturned(file, idx.read(file, IMAGE_SHAPE)[0]))
+    return _read_picture(file)
+
+
+def _upturned(file: Path, images: np.ndarray) -> np.ndarray:
+    """Return images with the negatives of those that are dark on white, and say how many those are."""
+    white = preparation.corners(images) > 255 - preparation.BLACK
+    if not white.any():
+        return images
+    logger.warning("%s: dark on light, so taken as their negatives: %d of %d images", file, white.sum(), len(images))
+    return np.where(white[:, np.newaxis, np.newaxis], 255 - images, images)
 
 
 def _read_npy(file: Path) -> np.ndarray:
@@ -153,19 +225,21 @@ def _read_npy(file: Path) -> np.ndarray:
     return images
 
 
-def _read_picture(file: Path) -> np.ndarray:
+def _read_picture(file: Path) -> _Batch:
     # Pillow's own limit would print a warning; the check below replaces it.
     Image.MAX_IMAGE_PIXELS = None
     try:
-        with open_regular(file) as opened, Image.open(opened, formats=("PNG", "JPEG")) as image:
+        with open_regular(file) as opened, Image.open(opened, formats=_FORMATS) as image:
             width, height = image.size
             if width * height > _MOST_PIXELS:
                 raise BadInput(
                     f"{file} has {width} x {height} pixels, more than {_MOST_PIXELS // 10**6} million; make it smaller"
                 )
-            return prepare(image)
+            small = preparation.reduced(image)
+            prepared = preparation.prepare(small)
+            return _Batch(file, prepared.image[np.newaxis], small, prepared.contrast)
     except UnidentifiedImageError as error:
-        raise BadInput(f"{file} is no image that can be read; give PNG, JPEG, IDX or NPY") from error
+        raise BadInput(f"{file} is no image that can be read; give {_READABLE}") from error
     except BadInput:
         raise
     except ValueError as error:

@@ -15,7 +15,7 @@ def folded(model: keras.Model) -> keras.Model:
     Args:
         model: as `build.build` makes it.
     """
-    inputs = values = keras.Input(model.input_shape[1:], dtype=model.inputs[0].dtype)
+    inputs = values = keras.Input(model.input_shape[1:], dtype=model.inputs[0].dtype, name="image")
     linear: tuple[np.ndarray, np.ndarray] | None = None  # float64 kernel and bias of what is still to be applied
 
     def applied() -> Any:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 _CELL, _NAMES = 44, 100  # side of a cell of the confusion matrix, and room for the names, in pixels
 _SCALE = 3  # how many times an image is enlarged
@@ -51,6 +51,21 @@ def confident_mistakes(y_true: np.ndarray, probabilities: np.ndarray, count: int
     wrong = np.flatnonzero(probabilities.argmax(axis=1) != y_true)
     order = np.argsort(-probabilities[wrong].max(axis=1), kind="stable")
     return wrong[order[:count]]
+
+
+def side_by_side(rows: Sequence[tuple[Image.Image, np.ndarray, str]]) -> np.ndarray:
+    """Draw a row for each picture as uint8 [h, w, 3]: the picture, its image uint8 [28, 28] at four times, a text."""
+    side, gap, font = 4 * 28, 8, ImageFont.load_default(_FONT)
+    width = 2 * (side + gap) + max(int(font.getlength(line)) for _, _, text in rows for line in text.splitlines()) + gap
+    sheet = Image.new("RGB", (width, len(rows) * (side + gap)), "white")
+    pen = ImageDraw.Draw(sheet)
+    for index, (picture, image, text) in enumerate(rows):
+        top = index * (side + gap)
+        small = ImageOps.contain(picture, (side, side), Image.Resampling.BOX).convert("RGBA")
+        sheet.paste(small, (0, top), small)
+        sheet.paste(Image.fromarray(image).resize((side, side), Image.Resampling.NEAREST), (side + gap, top))
+        pen.multiline_text((2 * (side + gap), top), text, "black", font)
+    return np.asarray(sheet)
 
 
 def gallery(images: np.ndarray, y_true: np.ndarray, predicted: np.ndarray, names: Sequence[str]) -> np.ndarray:

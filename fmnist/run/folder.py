@@ -90,6 +90,10 @@ class RunDir:
         return self.path / "model.keras"
 
     @property
+    def novelty(self) -> Path:
+        return self.path / "novelty.npz"
+
+    @property
     def trained(self) -> bool:
         """Whether a training has finished here; it writes its curves last."""
         return self.model.exists() and self.history.exists()
@@ -118,7 +122,7 @@ class RunDir:
     def _written(self) -> list[Path]:
         """The files that jobs replace."""
         return [
-            *(self.config, self.chief, self.used_up, self.trials, self.best, self.history, self.model),
+            *(self.config, self.chief, self.used_up, self.trials, self.best, self.history, self.model, self.novelty),
             *(self.metrics, self.averaged_metrics, self.predictions, self.report),
         ]
 

@@ -11,6 +11,7 @@ from fmnist.data.dataset import TrainData
 from fmnist.devices import Devices, numerics
 from fmnist.errors import BadInput
 from fmnist.files import atomic_write, sha256, utf8_path, write_json
+from fmnist.network import novelty
 from fmnist.progress import bar
 from fmnist.recipe.config import recorded, replace, to_dict
 from fmnist.recipe.schema import Recipe
@@ -34,7 +35,7 @@ def train(
     choose: Callable[[], Devices],
     stop: Stop,
 ) -> str:
-    """Train the final model, and write model.keras and history.json.
+    """Train the final model, and write model.keras, novelty.npz and history.json.
 
     An interrupted training is continued, and a finished one left as it is.
 
@@ -110,6 +111,9 @@ def train(
         except Diverged as error:
             raise BadInput(f"{chosen.name}: {error}") from error
         with stop.in_order():
+            if len(loaded.train) >= novelty.LEAST_IMAGES:
+                held_back = loaded.validation if len(loaded.validation) else loaded.train
+                novelty.save(run.novelty, novelty.fit(loaded.train.images, held_back.images))
             save(run, chosen, result)
             checkpoint.unlink(missing_ok=True)
         return _outcome(run)

@@ -1,14 +1,17 @@
 """The model in the formats of other runtimes, read back by those."""
 
 import dataclasses
+import re
 import shutil
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 import pytest
 from conftest import RUN, Command
+from processes import ROOT
 
 from fmnist.data import dataset
 from fmnist.devices import choose
@@ -85,6 +88,32 @@ def test_a_float_format_agrees_with_keras_on_the_whole_test_set(
     assert logits.dtype == np.float32
 
 
+PAGE = (ROOT / "docs" / "exports.md").read_text()
+
+
+@pytest.mark.parametrize(("name", "block"), re.findall(r"^## `(.*?)`\n.*?^```python\n(.*?)^```", PAGE, re.M | re.S))
+def test_the_page_loads_every_format_in_five_lines(
+    copy: RunDir, data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, block: str
+) -> None:
+    """By the same names of input and output, it comes to the same answers."""
+    for package in export.FORMATS[name].packages:
+        pytest.importorskip(package)
+    path = export.export(copy, name, data_dir).path
+    shutil.copytree(path.parent, tmp_path / "results" / "tuned-mlp-seed0" / "export")
+    monkeypatch.chdir(tmp_path)
+    images = dataset.load_test(data_dir)[0].images[:100]
+    said: dict[str, Any] = {"images": images}
+    assert len(block.splitlines()) == 5
+    exec(block, said)
+    expected = logits(load(copy.model), images).argmax(axis=1)
+    least = 0.9 if name == "tflite-int8" else 1
+    assert (np.asarray(said["logits"]).argmax(axis=1) == expected).mean() >= least
+
+
+def test_the_page_has_every_format() -> None:
+    assert re.findall(r"^## `(.*?)`$", PAGE, re.M) == list(export.FORMATS)
+
+
 def test_the_quantised_model_is_smaller_and_loses_half_a_point_at_most(copy: RunDir, data_dir: Path) -> None:
     pytest.importorskip("ai_edge_litert")
     check = export.export(copy, "tflite-int8", data_dir)
@@ -114,10 +143,15 @@ def test_a_missing_package_and_an_unknown_format_are_named(
         export.export(copy, "pmml", data_dir)
     absent = dataclasses.replace(export.FORMATS["onnx"], packages=("numpy", "no_such_package"))
     monkeypatch.setitem(export.FORMATS, "onnx", absent)
-    with pytest.raises(BadInput, match="--format onnx needs no_such_package; `pip install .*export.txt`"):
+    with pytest.raises(BadInput, match="--format onnx needs no_such_package; `make export FORMAT=onnx` installs them"):
         export.export(copy, "onnx", data_dir)
 
 
-def test_the_command_prints_the_agreement(run: Path, fmnist: Command) -> None:
-    result = fmnist("export", run, "--format", "savedmodel")
-    assert result.stdout.startswith(f"{run}/export/saved_model: the same class as Keras on 100.00% of the test images")
+@pytest.mark.parametrize("name", ["savedmodel", "tflite", "tflite-int8", "onnx"])
+def test_the_command_prints_the_agreement_and_nothing_of_the_exporter(run: Path, fmnist: Command, name: str) -> None:
+    for package in export.FORMATS[name].packages:
+        pytest.importorskip(package)
+    result = fmnist("export", run, "--format", name, TF_CPP_MIN_LOG_LEVEL="0")
+    assert result.stdout.startswith(f"{run}/export/{export.FORMATS[name].file}: the same class as Keras on ")
+    assert result.stdout.count("\n") == 1
+    assert result.stderr == ""

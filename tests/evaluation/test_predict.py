@@ -13,9 +13,11 @@ from conftest import RUN, Command
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from benchmarks import drawing
 from fmnist.data import dataset
 from fmnist.errors import BadInput
 from fmnist.evaluation import predict
+from fmnist.evaluation.preparation import prepare
 from fmnist.run.folder import RunDir
 
 
@@ -72,9 +74,9 @@ def test_a_file_is_what_it_holds_whatever_its_name(
     Image.fromarray(images[0]).save(tmp_path / "picture.gz", "PNG")
     (tmp_path / "packed.idx").write_bytes(packed)
     (tmp_path / "plain.gz").write_bytes(gzip.decompress(packed))
-    found, several = predict._read(tmp_path / name)
-    assert (found == images[: len(found)]).all()
-    assert several == (name != "picture.gz")
+    found = predict._read(tmp_path / name)
+    assert (found.images == images[: len(found.images)]).all()
+    assert (found.original is None) == (name != "picture.gz")
 
 
 def test_the_same_picture_ten_times_as_large_and_off_the_centre(
@@ -91,23 +93,23 @@ def test_the_same_picture_ten_times_as_large_and_off_the_centre(
 
 @pytest.mark.parametrize("scale", [1, 3, 10])
 def test_a_picture_is_trimmed_scaled_and_centred(scale: int) -> None:
-    """A white bar of 14 x 28 on black becomes what it was, from any size, place and sign."""
+    """A white bar of 14 x 28 on black becomes what it was, from any size, place and sign; its corners are rounded."""
     expected = np.zeros((28, 28), np.uint8)
     expected[:, 7:21] = 255
     grey = np.zeros((40 * scale, 60 * scale), np.uint8)
     grey[5 * scale : 33 * scale, 40 * scale : 54 * scale] = 255
-    assert (predict.prepare(Image.fromarray(grey)) == expected).all()
-    assert (predict.prepare(Image.fromarray(255 - grey)) == expected).all()
     # Cut out, on nothing at all.
     black = np.zeros((*grey.shape, 4), np.uint8)
     black[..., 3] = grey
-    assert (predict.prepare(Image.fromarray(black)) == expected).all()
+    for pixels in (grey, 255 - grey, black):
+        difference = prepare(Image.fromarray(pixels)).image - expected.astype(float)
+        assert np.abs(difference).mean() < 3
 
 
 def test_a_picture_of_16_bits_is_that_of_8(tmp_path: Path, images: np.ndarray) -> None:
     for name, picture in (("8.png", images[0]), ("16.png", images[0].astype(np.uint16) * 257)):
         Image.fromarray(picture).save(tmp_path / name)
-    shallow, deep = (predict._read(tmp_path / name)[0] for name in ("8.png", "16.png"))
+    shallow, deep = (predict._read(tmp_path / name).images for name in ("8.png", "16.png"))
     assert (deep == shallow).all()
 
 
@@ -118,7 +120,7 @@ def test_a_photograph_that_lies_on_its_side_is_set_upright(tmp_path: Path) -> No
     exif[0x0112] = 6
     Image.fromarray(bar).save(tmp_path / "side.jpg", exif=exif, quality=95)
     with Image.open(tmp_path / "side.jpg") as picture:
-        found = predict.prepare(picture)
+        found = prepare(picture).image
     assert found.any(axis=0).sum() > 2 * found.any(axis=1).sum()
 
 
@@ -127,12 +129,16 @@ def write_text(path: Path) -> None:
 
 
 def write_large(path: Path) -> None:
-    Image.new("1", (10_000, 10_000)).save(path)
+    Image.new("1", (10_000, 10_001)).save(path)
 
 
 def write_truncated(path: Path) -> None:
     Image.effect_noise((200, 200), 50).save(path)
     path.write_bytes(path.read_bytes()[:5000])
+
+
+def write_no_number(path: Path) -> None:
+    Image.fromarray(np.full((30, 30), np.nan, np.float32)).save(path)
 
 
 def write_thin(path: Path) -> None:
@@ -159,16 +165,18 @@ def write_damaged_header(path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "write", "message"),
     [
-        ("a.txt", write_text, "a.txt is no image that can be read; give PNG, JPEG, IDX or NPY"),
+        ("a.txt", write_text, "a.txt is no image that can be read; give PNG, JPEG, WEBP, GIF, BMP, TIFF"),
         ("a.png", Path.touch, "a.png is empty"),
         ("none.png", None, "none.png: No such file or directory"),
         (".", None, "Is a directory"),
-        ("one.png", lambda path: Image.new("L", (1, 1)).save(path), "all its pixels are alike (1 x 1)"),
-        ("large.png", write_large, "large.png has 10000 x 10000 pixels, more than 50 million"),
+        ("one.png", lambda path: Image.new("L", (1, 1)).save(path), "one.png cannot be used: it has too few pixels"),
+        ("large.png", write_large, "large.png has 10000 x 10001 pixels, more than 100 million"),
         ("half.png", write_truncated, "half.png is damaged"),
-        ("thin.png", write_thin, "what stands out from its corners is too thin (5000 x 3)"),
+        ("thin.png", write_thin, "thin.png cannot be used: it has too few pixels, or is too thin"),
         ("text.png", write_long_text, "text.png cannot be used: Decompressed data too large"),
-        ("a.gif", lambda path: Image.new("L", (30, 30)).save(path), "a.gif is no image"),
+        ("even.gif", lambda path: Image.new("L", (30, 30)).save(path), "nothing in it stands out from its background"),
+        ("nan.tiff", write_no_number, "nan.tiff cannot be used: not all of its pixels are finite numbers"),
+        ("a.ppm", lambda path: Image.new("L", (32, 32)).save(path), "a.ppm is no image"),
         ("float.npy", lambda path: np.save(path, np.zeros((2, 28, 28))), "float.npy holds float64 [2, 28, 28]; give"),
         ("wide.npy", lambda path: np.save(path, np.zeros((2, 32, 32), np.uint8)), "wide.npy holds uint8 [2, 32, 32]"),
         ("archive.npz", lambda path: np.savez(path, np.zeros((2, 28, 28), np.uint8)), "archive.npz is no image that"),
@@ -210,7 +218,121 @@ def test_the_command_prints_three_classes_or_json_and_refuses_in_one_line(
     assert result.stdout.startswith(f"shoe.png: {said[0]} ")
     assert result.stdout.count("%") == 3
 
-    # Nothing is said of the good one before the bad one is refused.
-    result = fmnist("predict", "shoe.png", "tiny.toml", "--run", run, code=64)
+    result = fmnist("predict", "tiny.toml", "--run", run, code=64)
     assert result.stdout == ""
-    assert result.stderr == "fmnist: tiny.toml is no image that can be read; give PNG, JPEG, IDX or NPY\n"
+    assert result.stderr.startswith("fmnist: tiny.toml is no image that can be read; give PNG, JPEG, ")
+    assert result.stderr.count("\n") == 1
+
+
+def test_one_bad_file_does_not_keep_the_others_from_being_classified(
+    run: Path, tmp_path: Path, images: np.ndarray, said: np.ndarray, fmnist: Command
+) -> None:
+    for index in range(2):
+        Image.fromarray(images[index]).save(tmp_path / f"{index}.png")
+    result = fmnist("predict", "0.png", "tiny.toml", "none.png", "1.png", "--run", run, code=64)
+    assert [line.partition(":")[0] for line in result.stdout.splitlines()] == ["0.png", "1.png"]
+    unreadable, missing, last = result.stderr.splitlines()
+    assert unreadable.startswith("tiny.toml is no image that can be read")
+    assert missing == "none.png: No such file or directory"
+    assert last == "fmnist: 2 of 4 files cannot be used"
+
+
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"])
+def test_every_format_of_a_picture(tmp_path: Path, images: np.ndarray, format: str) -> None:
+    picture = Image.new("RGB", (200, 300), "white")
+    picture.paste(Image.fromarray(255 - images[0]).resize((140, 140)), (20, 100))
+    picture.save(tmp_path / "shoe", format)
+    expected = prepare(picture).image
+    found = predict._read(tmp_path / "shoe").images[0]
+    assert np.corrcoef(found.ravel(), expected.ravel())[0, 1] > 0.9
+
+
+def test_a_photograph_of_50_megapixels(tmp_path: Path, images: np.ndarray) -> None:
+    picture = Image.new("L", (8192, 6144), "white")
+    garment = Image.fromarray(255 - images[0])
+    picture.paste(garment.resize((4096, 4096)), (200, 300))
+    picture.save(tmp_path / "large.jpg")
+    small = Image.new("L", (256, 192), "white")
+    small.paste(garment.resize((128, 128)), (6, 9))
+    difference = predict._read(tmp_path / "large.jpg").images[0] - prepare(small).image.astype(float)
+    assert np.abs(difference).mean() < 8
+
+
+def drawn(kind: str, strength: int, image: np.ndarray, folder: Path) -> predict._Batch:
+    """What is read of a picture as the benchmark draws it."""
+    file = folder / "picture"
+    file.write_bytes(drawing.draw(kind, strength, image, np.random.default_rng(0)))
+    return predict._read(file)
+
+
+@pytest.mark.parametrize("strength", drawing.STRENGTHS[:2])
+@pytest.mark.parametrize("kind", drawing.KINDS)
+def test_a_garment_is_found_on_every_background(tmp_path: Path, data_dir: Path, kind: str, strength: int) -> None:
+    """Of images that no preparation was made for, what is read looks like them."""
+    originals = dataset.load_images(data_dir)[0].images[:8]
+    read = np.array([drawn(kind, strength, image, tmp_path).images[0] for image in originals])
+    alike = [np.corrcoef(a.ravel(), b.ravel())[0, 1] for a, b in zip(read, originals, strict=True)]
+    assert np.median(alike) > 0.9
+
+
+def test_white_cloth_on_a_darker_background_is_dark_and_not_black() -> None:
+    grey = np.full((200, 200), 190, np.uint8)
+    grey[40:160, 60:140] = 240  # a white garment,
+    grey[40:60, 60:140] = 60  # its collar
+    found = prepare(Image.fromarray(grey)).image
+    assert found[:2, 6:22].min() > 200
+    assert 10 < found[10:27, 7:21].min() <= found[10:27, 7:21].max() < 80
+
+
+def test_a_background_as_strong_as_the_garment_is_warned_of(tmp_path: Path, images: np.ndarray) -> None:
+    contrasts = [drawn("wood", strength, images[1], tmp_path).contrast for strength in drawing.STRENGTHS]
+    assert contrasts[0] > contrasts[1] > contrasts[2]
+    assert predict._warning(0.0, contrasts[0]) is None
+    assert "background" in str(predict._warning(0.0, contrasts[2]))
+
+
+def test_arrays_that_are_dark_on_light_are_noticed(
+    finished: Path, tmp_path: Path, images: np.ndarray, said: np.ndarray, caplog: pytest.LogCaptureFixture
+) -> None:
+    np.save(tmp_path / "dark.npy", np.concatenate([255 - images[:20], images[20:30]]))
+    assert likeliest(finished / RUN, tmp_path / "dark.npy") == said[:30].tolist()
+    assert "dark.npy: dark on light, so taken as their negatives: 20 of 30 images" in caplog.text
+
+
+def test_what_is_unlike_the_training_images_is_warned_of(
+    finished: Path, tmp_path: Path, images: np.ndarray, caplog: pytest.LogCaptureFixture
+) -> None:
+    noise = np.random.default_rng(0).integers(0, 200, (50, 28, 28), np.uint8)
+    np.save(tmp_path / "both.npy", np.concatenate([images[:1000], noise]))
+    found = list(predict.predict(RunDir(finished / RUN), [tmp_path / "both.npy"]))
+    warned = [one.warning is not None for one in found]
+    assert np.mean(warned[:1000]) < 0.05
+    assert np.mean(warned[1000:]) == 1
+    assert "; WARNING: unlike the training images" in str(found[-1])
+    assert json.loads(found[-1].json())["distance"] > 1
+
+    # A run of an earlier version has no such file.
+    older = shutil.copytree(finished / RUN, tmp_path / "older")
+    (older / "novelty.npz").unlink()
+    found = list(predict.predict(RunDir(older), [tmp_path / "both.npy"]))
+    assert (found[-1].distance, found[-1].warning) == (None, None)
+    assert "novelty.npz is missing" in caplog.text
+    (older / "novelty.npz").write_bytes((finished / RUN / "novelty.npz").read_bytes()[:1000])
+    with pytest.raises(BadInput, match="novelty.npz is damaged"):
+        list(predict.predict(RunDir(older), [tmp_path / "both.npy"]))
+
+
+def test_show_draws_each_picture_beside_what_the_model_sees(
+    run: Path, tmp_path: Path, images: np.ndarray, fmnist: Command
+) -> None:
+    Image.fromarray(images[0]).save(tmp_path / "first.png")
+    np.save(tmp_path / "more.npy", images[1:3])
+    fmnist("predict", "first.png", "more.npy", "--run", run, "--show", "shown.png")
+    with Image.open(tmp_path / "shown.png") as sheet:
+        shown = np.asarray(sheet)
+    for index in range(3):
+        seen = shown[120 * index : 120 * index + 112, 120:232, 0]
+        assert (seen[::4, ::4] == images[index]).all()
+    (tmp_path / "folder").mkdir()
+    result = fmnist("predict", "first.png", "--run", run, "--show", "folder", code=64)
+    assert "folder: Is a directory" in result.stderr
