@@ -193,7 +193,8 @@ def _read(file: Path) -> _Batch:
         raise BadInput(f"{file} is empty")
     if start.startswith(b"\x93NUMPY"):
         return _Batch(file, _upturned(file, _read_npy(file)))
-    if start.startswith((idx.GZIP, b"\0\0")):
+    # An icon, too, begins with two zeros; the third byte of IDX is a type.
+    if start.startswith(idx.GZIP) or (start.startswith(b"\0\0") and start[2:3] >= b"\x08"):
         return _Batch(file, _upturned(file, idx.read(file, IMAGE_SHAPE)[0]))
     return _read_picture(file)
 

@@ -177,6 +177,7 @@ def write_damaged_header(path: Path) -> None:
         ("even.gif", lambda path: Image.new("L", (30, 30)).save(path), "nothing in it stands out from its background"),
         ("nan.tiff", write_no_number, "nan.tiff cannot be used: not all of its pixels are finite numbers"),
         ("a.ppm", lambda path: Image.new("L", (32, 32)).save(path), "a.ppm is no image"),
+        ("a.ico", lambda path: Image.new("L", (32, 32)).save(path), "a.ico is no image"),
         ("float.npy", lambda path: np.save(path, np.zeros((2, 28, 28))), "float.npy holds float64 [2, 28, 28]; give"),
         ("wide.npy", lambda path: np.save(path, np.zeros((2, 32, 32), np.uint8)), "wide.npy holds uint8 [2, 32, 32]"),
         ("archive.npz", lambda path: np.savez(path, np.zeros((2, 28, 28), np.uint8)), "archive.npz is no image that"),
