@@ -21,7 +21,7 @@ from fmnist.files import write_json
 from fmnist.recipe.schema import Recipe
 from fmnist.run.folder import RunDir
 from fmnist.search import oracles, stock, tables
-from fmnist.search.project import Project
+from fmnist.search.project import Project, Saved
 
 logger = logging.getLogger(__name__)
 
@@ -60,15 +60,17 @@ class Chief:
         """
         self._run = run
         self._project = Project(run.search)
-        self._oracle, self._workers = oracles.load(self._project, recipe, seed)
+        self._oracle, self._workers, changed = oracles.load(self._project, recipe, seed)
         self._epochs = recipe.require_search().epochs
         self._leases = {worker: _Lease(grace) for worker in oracles.lend_again(self._oracle, self._workers, grace > 0)}
-        self._unsaved = dict(self._oracle.trials)
+        self._unsaved = {trial_id: self._oracle.trials[trial_id] for trial_id in changed}
         self._rows: dict[str, tables.Row] = {}
+        for trial in self._oracle.trials.values():
+            self._update_row(trial)
         self._tables_due, self._tables_next = False, -math.inf
         self._changed = threading.Condition()
         self._stopped = run.used_up.exists()
-        if self._unsaved:
+        if self._oracle.trials:
             self._save()
 
     def create_trial(self, worker_id: str, wait: float = 0.0, lease: float = math.inf) -> Trial:
@@ -264,7 +266,7 @@ class Chief:
         if trial is not None:
             self._unsaved[trial.trial_id] = trial
         for trial_id in list(self._unsaved):
-            self._project.save_trial(self._unsaved[trial_id], self._workers.get(trial_id, ""), durable=oracle)
+            self._project.save_trial(self._saved(self._unsaved[trial_id]), durable=oracle)
             self._update_row(self._unsaved[trial_id])
             if not oracle:
                 del self._unsaved[trial_id]
@@ -281,6 +283,10 @@ class Chief:
             tables.write(self._run, self._oracle, self._rows.values())
             end = time.monotonic()
             self._tables_due, self._tables_next = False, end + max(_TABLES_SECONDS, (end - begin) / _TABLES_SHARE)
+
+    def _saved(self, trial: Trial) -> Saved:
+        worker, runs = self._workers.get(trial.trial_id, ""), stock.runs(self._oracle)[trial.trial_id]
+        return Saved(trial, worker, runs, stock.seed_state(self._oracle))
 
     def _update_row(self, trial: Trial) -> None:
         worker = self._workers.get(trial.trial_id, "")

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,46 +25,64 @@ _T = TypeVar("_T")
 _SUM = "sha256"  # key of the checksum over all other keys of a file
 
 
+@dataclass(frozen=True)
+class Saved:
+    """A trial's file, which holds more than Keras Tuner's fields.
+
+    Attributes:
+        trial: the trial.
+        worker: the worker that ran it last; empty if nobody did.
+        runs: number of its runs that have ended; None in a file of an earlier version.
+        seed_state: state of the oracle's draws (`stock.seed_state`) when the file was written.
+    """
+
+    trial: Trial
+    worker: str
+    runs: int | None = None
+    seed_state: int = 0
+
+
 class Project:
     """The files `oracle.json` and `trial_*/trial.json`, as Keras Tuner reads and writes them.
 
-    In addition to Keras Tuner's fields, a trial's file holds the `worker` that ran it last.
+    The trials' files are what a search goes on from. The oracle's file is derived from them, for Keras Tuner itself.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def save_oracle(self, state: dict[str, Any]) -> None:
-        """Write the oracle's state. It can be made again from the trials, so this does not wait for the disk."""
+        """Write the oracle's state. It does not wait for the disk."""
         if not (tuner := self.path / "tuner0.json").exists():
             # A stock Tuner accepts the folder as a project only with this file, which is always empty.
             _replace(tuner, {}, durable=False)
         _replace(self.path / "oracle.json", state, durable=False)
 
-    def save_trial(self, trial: Trial, worker: str, durable: bool) -> None:
-        _replace(self._trial(trial.trial_id), {**trial.get_state(), "worker": worker}, durable)
+    def save_trial(self, saved: Saved, durable: bool) -> None:
+        more = {"worker": saved.worker, "runs": saved.runs, "seed_state": saved.seed_state}
+        _replace(self._trial(saved.trial.trial_id), {**saved.trial.get_state(), **more}, durable)
 
-    def load_oracle(self, parse: Callable[[dict[str, Any]], _T]) -> _T | None:
-        """Return the result of `parse` for the newest version that can be read; None if there is none."""
-        return _newest(self.path / "oracle.json", formats.Oracle, parse)
+    def load_oracle(self) -> dict[str, Any] | None:
+        """Return the newest version of the oracle's state that can be read; None if there is none."""
+        return _newest(self.path / "oracle.json", formats.Oracle, dict)
 
-    def load_trials(self) -> Iterator[tuple[str, tuple[Trial, str] | None]]:
-        """Yield each trial's id with the trial and its worker, or None if neither version can be read; oldest first."""
+    def load_trials(self) -> Iterator[tuple[str, Saved | None]]:
+        """Yield each trial's id with what its file holds, or None if neither version can be read; oldest first."""
         names = (folder.name.removeprefix("trial_") for folder in self.path.glob("trial_*"))
         for name in sorted(filter(str.isdigit, names), key=int):
             path = self._trial(name)
             # A folder without a file is of a trial that no worker received: the chief died while it made the trial.
             if path.exists() or _backup(path).exists():
-                yield name, _newest(path, formats.Trial, functools.partial(_trial_of, name))
+                yield name, _newest(path, formats.Trial, functools.partial(_saved, name))
 
     def _trial(self, trial_id: str) -> Path:
         return self.path / f"trial_{trial_id}" / "trial.json"
 
 
-def _trial_of(name: str, state: dict[str, Any]) -> tuple[Trial, str]:
+def _saved(name: str, state: dict[str, Any]) -> Saved:
     if state["trial_id"] != name:
         raise ValueError(f"it is trial {shorten(state['trial_id'])}'s")
-    return Trial.from_state(state), state["worker"]
+    return Saved(Trial.from_state(state), state["worker"], state.get("runs"), state.get("seed_state", 0))
 
 
 def _backup(path: Path) -> Path:

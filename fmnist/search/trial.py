@@ -77,7 +77,7 @@ class Trials:
         return self._run.checkpoint / f"trial_{trial_id}_{attempt}.npz"
 
     def _adopt(self, parent: str, checkpoint: Path) -> None:
-        """Copy the last checkpoint of a promoted trial's parent (Hyperband), for the trial to start from."""
+        """Copy the last checkpoint of a promoted trial's parent, for the trial to start from."""
         paths = self._run.checkpoint.glob("trial_*.npz")
         names = (re.fullmatch(rf"trial_{re.escape(parent)}_(\d+)\.npz", path.name) for path in paths)
         attempts = [int(name[1]) for name in names if name]

@@ -29,7 +29,7 @@ class TrialRequest:
         values: values by dotted configuration key, as `config.replace` takes them.
         epochs: number of epochs to train up to, those of the parent included.
         initial_epoch: the epoch to train from, counted from 0; above 0 only with a parent.
-        parent_trial_id: the trial whose checkpoint to start from (Hyperband's promotions); None without a parent.
+        parent_trial_id: the trial whose checkpoint to start from, if this one is promoted; None without a parent.
         attempt: number of failed runs of this trial, and of those that it was promoted from. A new attempt starts from
             the beginning, with another seed; the same attempt continues from its checkpoint, or its parent's.
     """

@@ -110,7 +110,7 @@ def test_a_search_goes_on_from_damaged_state(tmp_path: Path) -> None:
 
 @pytest.mark.faults
 @pytest.mark.parametrize("name", DAMAGES)
-@pytest.mark.parametrize("oracle", ["random", "hyperband", "bayesian"])
+@pytest.mark.parametrize("oracle", ["random", "hyperband", "bayesian", "asha"])
 def test_a_search_goes_on_from_damaged_state_of_many_kinds(tmp_path: Path, oracle: str, name: str, rounds: int) -> None:
     fuzz_search(tmp_path, oracle, DAMAGES[name], 3 * rounds)
 

@@ -107,7 +107,7 @@ def test_a_space_has_one_reading_each_value_of_its_keys_type(tmp_path: Path) -> 
 
     tune._declare_hyperparameters(RunDir(tmp_path / "run"), of)
     assert list((tmp_path / "run" / "tb").iterdir())
-    for oracle in "random", "bayesian", "hyperband":
+    for oracle in "random", "bayesian", "hyperband", "asha":
         for values in samples(config.replace(of, {"search.oracle": oracle}), 20):
             # As the values reach workers and come back from tables.
             assert json.loads(json.dumps(values)) == values
