@@ -19,7 +19,7 @@ MOST_SEED = 2**32 - 1
 """The largest seed that NumPy, scikit-learn and Keras all take."""
 
 MOST_TRIALS = 10**5
-"""The most trials of a search: whenever one ends, the chief rewrites the order of all."""
+"""The most trials of a search: the chief has all of them in memory."""
 
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 

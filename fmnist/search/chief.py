@@ -20,15 +20,15 @@ from fmnist.errors import SearchFailed
 from fmnist.files import write_json
 from fmnist.recipe.schema import Recipe
 from fmnist.run.folder import RunDir
-from fmnist.search import oracles, stock, tables
-from fmnist.search.project import Project, Saved
+from fmnist.search import oracles, reports, stock, tables
+from fmnist.search.project import Project
 
 logger = logging.getLogger(__name__)
 
 ENDS = (TrialStatus.COMPLETED, TrialStatus.INVALID, TrialStatus.FAILED)
 """The statuses with which a worker may end a trial."""
 
-_TABLES_SECONDS, _TABLES_SHARE = 1.0, 0.05  # least time between two writes, and greatest share of time
+_PUBLISH_SECONDS, _PUBLISH_SHARE = 1.0, 0.05  # least time between two writes, and greatest share of time
 
 
 class NotYours(Exception):
@@ -60,17 +60,21 @@ class Chief:
         """
         self._run = run
         self._project = Project(run.search)
-        self._oracle, self._workers, changed = oracles.load(self._project, recipe, seed)
+        self._oracle, self._workers, whole = oracles.load(self._project, recipe, seed)
         self._epochs = recipe.require_search().epochs
         self._leases = {worker: _Lease(grace) for worker in oracles.lend_again(self._oracle, self._workers, grace > 0)}
-        self._unsaved = {trial_id: self._oracle.trials[trial_id] for trial_id in changed}
+        self._lapse = min((lease.deadline for lease in self._leases.values()), default=math.inf)  # none is earlier
         self._rows: dict[str, tables.Row] = {}
-        for trial in self._oracle.trials.values():
-            self._update_row(trial)
-        self._tables_due, self._tables_next = False, -math.inf
+        self._changed_rows = dict(self._oracle.trials)
+        ended = (trial for trial in self._oracle.trials.values() if trial.status in stock.ENDED)
+        self._unpublished = {one.trial_id: one for one in ended if not self._project.is_published(one.trial_id)}
+        self._publish_next = -math.inf
         self._changed = threading.Condition()
         self._stopped = run.used_up.exists()
         if self._oracle.trials:
+            if not whole:
+                kept = ((trial, self._workers.get(trial.trial_id, "")) for trial in self._oracle.trials.values())
+                self._project.replace(oracles.record(self._oracle, *one, reports=True) for one in kept)
             self._save()
 
     def create_trial(self, worker_id: str, wait: float = 0.0, lease: float = math.inf) -> Trial:
@@ -90,12 +94,18 @@ class Chief:
             while (trial := self._ask(worker_id)).status == TrialStatus.IDLE:
                 if time.monotonic() >= deadline:
                     return _copy(trial)
-                next_lapse = min((lease.deadline for lease in self._leases.values()), default=math.inf)
-                self._changed.wait(max(0.0, min(deadline, next_lapse) - time.monotonic()))
+                self._changed.wait(max(0.0, min(deadline, self._lapse) - time.monotonic()))
             if trial.status == TrialStatus.RUNNING:
+                lent = worker_id in self._leases
                 self._leases[worker_id] = _Lease(lease)
-                self._workers[trial.trial_id] = worker_id
-                self._save(trial)
+                self._lapse = min(self._lapse, self._leases[worker_id].deadline)
+                if not lent:
+                    self._workers[trial.trial_id] = worker_id
+                    # The stock oracle gives each trial a copy of the space, which takes most of a trial's memory.
+                    values = trial.hyperparameters.values
+                    trial.hyperparameters = stock.assign(self._oracle.hyperparameters, values)
+                    self._keep(trial)
+                self._save()
             answer = _copy(trial)
             answer.hyperparameters.values = {
                 "tuner/epochs": self._epochs,
@@ -118,14 +128,12 @@ class Chief:
         with self._changed:
             trial = self._held(worker_id, trial_id)
             stock.check_objective(self._oracle, metrics)
-            if not _repeats(trial, metrics, step):
-                _forget(trial, step)
-                _record(trial, metrics, step, self._oracle.objective)
-                self._unsaved[trial_id] = trial
-            if self._unsaved:
-                self._save(oracle=False)
-                self._tables_due = True
-                self._write_tables()
+            if not reports.repeats(trial, metrics, step):
+                reports.forget(trial, step)
+                reports.record(trial, metrics, step, self._oracle.objective)
+                self._project.report(trial_id, step, metrics)
+                self._changed_rows[trial_id] = trial
+            self._save()
             return _copy(trial)
 
     def end_trial(self, worker_id: str, trial_id: str, status: str, message: str | None = None) -> None:
@@ -152,8 +160,9 @@ class Chief:
                     # The trial starts afresh; the reports of this run must not count for the next one.
                     trial.metrics = stock.MetricsTracker()
                 del self._leases[worker_id]
+                self._keep(trial)
                 self._log_end(trial, worker_id)
-            self._save(trial)
+            self._save()
             self._changed.notify_all()
 
     def renew(self, worker_id: str, trial_id: str) -> None:
@@ -195,14 +204,13 @@ class Chief:
         """Wait up to `seconds` for the end of the search; return whether the search has ended."""
         with self._changed:
             over = self._changed.wait_for(lambda: self.finished, seconds)
-            self._write_tables()
+            self._save()
             return over
 
     def rows(self) -> list[tables.Row]:
         """Return the rows of the table of trials, as in trials.csv."""
         with self._changed:
-            for trial in self._oracle.ongoing_trials.values():
-                self._update_row(trial)
+            self._update_rows()
             return list(self._rows.values())
 
     def best(self) -> tables.Best:
@@ -229,7 +237,7 @@ class Chief:
                 trial.status = TrialStatus.IDLE
             else:
                 self._stopped = True
-                self._write_tables()
+                self._save()
                 if (tried := len(self._oracle.trials)) < self._oracle.max_trials:
                     write_json(self._run.used_up, {"trials": tried})
                 self._changed.notify_all()
@@ -246,6 +254,8 @@ class Chief:
 
     def _release_lapsed(self) -> None:
         """Take back the trials of the workers that have been silent for too long."""
+        if time.monotonic() <= self._lapse:
+            return
         for worker_id, lease in list(self._leases.items()):
             if time.monotonic() > lease.deadline:
                 del self._leases[worker_id]
@@ -254,43 +264,47 @@ class Chief:
                 del self._workers[trial.trial_id]
                 logger.warning("%s is silent: trial %s goes to the next worker", worker_id, trial.trial_id)
                 self._changed.notify_all()
-                self._save(trial)
+                self._keep(trial)
+        self._lapse = min((lease.deadline for lease in self._leases.values()), default=math.inf)
+        self._save()
 
     def _log_end(self, trial: Trial, worker_id: str) -> None:
         result = f"{self._oracle.objective.name} {trial.score:.4f}" if trial.score is not None else trial.message
         ended, of = len(self._oracle.end_order), self._oracle.max_trials
         logger.info("trial %s %s on %s: %s (%d of %d)", trial.trial_id, trial.status, worker_id, result, ended, of)
 
-    def _save(self, trial: Trial | None = None, *, oracle: bool = True) -> None:
-        """Write the changed trials and the oracle; what cannot be written now is written by the next call."""
-        if trial is not None:
-            self._unsaved[trial.trial_id] = trial
-        for trial_id in list(self._unsaved):
-            self._project.save_trial(self._saved(self._unsaved[trial_id]), durable=oracle)
-            self._update_row(self._unsaved[trial_id])
-            if not oracle:
-                del self._unsaved[trial_id]
-        if oracle:
-            self._project.save_oracle(self._oracle.get_state())
-            self._unsaved.clear()
-            self._tables_due = True
-            self._write_tables()
+    def _keep(self, trial: Trial) -> None:
+        """Note a change of a trial, which `_save` writes."""
+        self._project.keep(oracles.record(self._oracle, trial, self._workers.get(trial.trial_id, "")))
+        self._changed_rows[trial.trial_id] = trial
+        if trial.status in stock.ENDED:
+            self._unpublished[trial.trial_id] = trial
 
-    def _write_tables(self) -> None:
-        """Update trials.csv and best.json: at the end, before it at most once a second, less often if they are long."""
+    def _save(self) -> None:
+        """Write what has changed; what cannot be written now is written by the next call."""
+        self._project.flush()
+        self._publish()
+
+    def _publish(self) -> None:
+        """Write what others read: the stock files and the tables.
+
+        It is written at the end; before, at most once a second, and less often if it is long.
+        """
         begin = time.monotonic()
-        if self._tables_due and (self.finished or begin > self._tables_next):
+        if (self._changed_rows or self._unpublished) and (self.finished or begin > self._publish_next):
+            for trial_id in list(self._unpublished):
+                self._project.publish_trial(self._unpublished[trial_id], self._workers.get(trial_id, ""))
+                del self._unpublished[trial_id]
+            self._project.publish_oracle(self._oracle.get_state())
+            self._update_rows()
             tables.write(self._run, self._oracle, self._rows.values())
+            self._changed_rows.clear()
             end = time.monotonic()
-            self._tables_due, self._tables_next = False, end + max(_TABLES_SECONDS, (end - begin) / _TABLES_SHARE)
+            self._publish_next = end + max(_PUBLISH_SECONDS, (end - begin) / _PUBLISH_SHARE)
 
-    def _saved(self, trial: Trial) -> Saved:
-        worker, runs = self._workers.get(trial.trial_id, ""), stock.runs(self._oracle)[trial.trial_id]
-        return Saved(trial, worker, runs, stock.seed_state(self._oracle))
-
-    def _update_row(self, trial: Trial) -> None:
-        worker = self._workers.get(trial.trial_id, "")
-        self._rows[trial.trial_id] = tables.row(trial, self._oracle.objective.name, worker)
+    def _update_rows(self) -> None:
+        for trial_id, trial in self._changed_rows.items():
+            self._rows[trial_id] = tables.row(trial, self._oracle.objective.name, self._workers.get(trial_id, ""))
 
 
 def _unusable(trial: Trial, objective: str) -> str | None:
@@ -299,39 +313,6 @@ def _unusable(trial: Trial, objective: str) -> str | None:
         return f"it reported no {objective}"
     value = trial.metrics.get_best_value(objective)
     return None if math.isfinite(value) else f"{objective} is {value}"
-
-
-def _repeats(trial: Trial, metrics: Mapping[str, float], step: int) -> bool:
-    """Tell whether the trial already has these metrics for this epoch, apart from its seconds."""
-    known = {
-        name: seen.value
-        for name, history in trial.metrics.metrics.items()
-        for seen in history.get_history()
-        if seen.step == step and name != tables.SECONDS
-    }
-    return known == {name: [float(value)] for name, value in metrics.items() if name != tables.SECONDS}
-
-
-def _forget(trial: Trial, step: int) -> None:
-    """Drop the reports of epoch `step` and of later ones."""
-    if all(seen.step < step for history in trial.metrics.metrics.values() for seen in history.get_history()):
-        return
-    known = trial.metrics.get_config()
-    for history in known["metrics"].values():
-        history["observations"] = [seen for seen in history["observations"] if seen["step"] < step]
-    trial.metrics = stock.MetricsTracker.from_config(known)
-
-
-def _record(trial: Trial, metrics: Mapping[str, float], step: int, objective: keras_tuner.Objective) -> None:
-    """Record the metrics of epoch `step`.
-
-    The oracle's own `update_trial` does the same, but is slower: with each report it looks twice for the best value of
-    every metric, and makes a Keras metric of each to find its direction.
-    """
-    for name, value in metrics.items():
-        if not trial.metrics.exists(name):
-            trial.metrics.register(name, objective.direction if name == objective.name else stock.direction(name))
-        trial.metrics.metrics[name].update(float(value), step)
 
 
 def _copy(trial: Trial) -> Trial:

@@ -19,10 +19,10 @@ from fmnist.run.folder import RunDir
 from fmnist.search.chief import NotYours
 from fmnist.search.connection import SAID, Connection, Finder, NotFound, SearchOver
 from fmnist.search.heart import Heart
+from fmnist.search.reports import SECONDS
 from fmnist.search.roles import Role
 from fmnist.search.service import LEASE, MESSAGE, WAIT_SECONDS
 from fmnist.search.stock import protos
-from fmnist.search.tables import SECONDS
 from fmnist.search.worker import RunTrial, work
 from fmnist.signals import Stop
 

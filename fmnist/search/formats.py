@@ -54,8 +54,6 @@ class Trial(TypedDict):
     best_step: int | None
     message: str | None
     worker: str
-    runs: NotRequired[Count]
-    seed_state: NotRequired[int]
 
 
 @_record

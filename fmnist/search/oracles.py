@@ -10,7 +10,9 @@ from keras_tuner.oracles import RandomSearchOracle
 from fmnist.recipe.schema import Recipe
 from fmnist.search import space, stock
 from fmnist.search.asha import AshaOracle
-from fmnist.search.project import Project, Saved
+from fmnist.search.project import Project, Record
+from fmnist.search.project import reports as reported
+from fmnist.search.reports import record as add_report
 
 
 def make(recipe: Recipe, seed: int) -> keras_tuner.Oracle:
@@ -45,30 +47,47 @@ def make(recipe: Recipe, seed: int) -> keras_tuner.Oracle:
     return oracle
 
 
-def load(project: Project, recipe: Recipe, seed: int) -> tuple[keras_tuner.Oracle, dict[str, str], list[str]]:
-    """Restore the oracle from the project's trials, or make a new one. Trials that have not ended wait to be taken up.
+def load(project: Project, recipe: Recipe, seed: int) -> tuple[keras_tuner.Oracle, dict[str, str], bool]:
+    """Restore the oracle from what the project keeps, or make a new one. Trials that have not ended wait.
 
     Returns:
-        The oracle, each trial's last worker by id, and the ids of the trials whose files are not as this version
-        writes them.
+        The oracle, each trial's last worker by id, and whether the project's journal holds all of that.
+
+    Raises:
+        BadInput: as `make`, or a file cannot be read.
     """
     oracle = make(recipe, seed)
-    found = _without_gaps(dict(project.load_trials()))
-    changed = [trial_id for trial_id, saved in found.items() if saved is None or saved.runs is None]
-    earlier = _Earlier(project.load_oracle() if changed else None, oracle)
-    for trial_id, saved in found.items():
-        if saved is None:
-            stock.adopt(oracle, _lost(trial_id), ended=1)
-        elif saved.runs is None:
-            stock.adopt(oracle, saved.trial, earlier.runs(saved.trial))
-        else:
-            stock.adopt(oracle, saved.trial, saved.runs)
-            stock.set_seed_state(oracle, saved.seed_state)
-    return oracle, {trial_id: saved.worker for trial_id, saved in found.items() if saved}, changed
+    kept, whole = project.load()
+    kept = _without_gaps(kept)
+    earlier = _Earlier(None if whole else project.load_oracle(), oracle)
+    for trial_id, record in kept.items():
+        trial = _trial(record, oracle) if record else _lost(trial_id)
+        runs = record.runs if record else 1
+        stock.adopt(oracle, trial, earlier.runs(trial) if runs is None else runs)
+    states = [record.seed_state for record in kept.values() if record and record.seed_state is not None]
+    stock.set_seed_state(oracle, max(states, default=stock.seed_state(oracle)))
+    workers = {trial_id: record.worker for trial_id, record in kept.items() if record}
+    return oracle, workers, whole and None not in kept.values()
+
+
+def record(oracle: keras_tuner.Oracle, trial: Trial, worker: str, *, reports: bool = False) -> Record:
+    """Return what is to be kept of a trial, with its reports or without."""
+    return Record(
+        trial_id=trial.trial_id,
+        status=trial.status,
+        message=trial.message,
+        values=trial.hyperparameters.values,
+        score=trial.score,
+        best_step=trial.best_step,
+        worker=worker,
+        runs=stock.runs(oracle)[trial.trial_id],
+        seed_state=stock.seed_state(oracle),
+        reports=reported(trial.metrics.get_config()) if reports else {},
+    )
 
 
 class _Earlier:
-    """What the file of the oracle tells of trials whose own files do not: those of an earlier version."""
+    """What the stock file of the oracle tells of trials that are read from their own stock files."""
 
     def __init__(self, state: Mapping[str, Any] | None, oracle: keras_tuner.Oracle) -> None:
         self._known = set(state["start_order"]) if state else set()
@@ -106,7 +125,7 @@ def failures(oracle: keras_tuner.Oracle, trial: Trial) -> int:
     return runs + (failures(oracle, oracle.trials[parent]) if parent else 0)
 
 
-def _without_gaps(found: Mapping[str, Saved | None]) -> dict[str, Saved | None]:
+def _without_gaps(found: Mapping[str, Record | None]) -> dict[str, Record | None]:
     """Fill gaps in the trials' numbers with lost ones: Keras Tuner numbers the next trial by their count."""
     known = {int(trial_id): trial_id for trial_id in found}
     digits = max(map(len, found), default=0)
@@ -114,6 +133,15 @@ def _without_gaps(found: Mapping[str, Saved | None]) -> dict[str, Saved | None]:
     return {name: found.get(name) for name in names}
 
 
+def _trial(record: Record, oracle: keras_tuner.Oracle) -> Trial:
+    space = stock.assign(oracle.hyperparameters, record.values)
+    trial = Trial(space, record.trial_id, record.status, record.message)
+    trial.score, trial.best_step = record.score, record.best_step
+    for step, metrics in record.reports.items():
+        add_report(trial, metrics, step, oracle.objective)
+    return trial
+
+
 def _lost(trial_id: str) -> Trial:
-    message = "its trial.json was lost or damaged, and so was the version before"
+    message = "what was kept of it is lost or damaged"
     return Trial(keras_tuner.HyperParameters(), trial_id, TrialStatus.FAILED, message)

@@ -34,8 +34,12 @@ _COLLISIONS = 1000
 
 _STANDING = ("tuner/epochs", "tuner/initial_epoch", "tuner/bracket", "tuner/round")
 
-direction = functools.cache(infer_metric_direction)
-"""Return, by a metric's name, whether it should be large ("max") or small ("min"); this makes a Keras metric of it."""
+
+@functools.cache
+def direction(metric: str) -> str:
+    """Return whether a metric, by its name, should be large ("max") or small ("min"), as one that is not known."""
+    # It makes a Keras metric of the name.
+    return infer_metric_direction(metric) or "min"
 
 
 def keep_in_memory(oracle: keras_tuner.Oracle) -> None:
@@ -106,6 +110,14 @@ def adopt(oracle: keras_tuner.Oracle, trial: Trial, ended: int) -> None:
     else:
         # The oracle takes trials from the end of the list, so the oldest one is last.
         oracle._retry_queue.insert(0, trial.trial_id)
+
+
+def assign(space: keras_tuner.HyperParameters, values: dict[str, Any]) -> keras_tuner.HyperParameters:
+    """Return the space with these values. It shares the space itself, which is large and does not change."""
+    assigned = keras_tuner.HyperParameters()
+    assigned._hps, assigned._space = space._hps, space._space
+    assigned.values = values
+    return assigned
 
 
 class PromotingOracle(keras_tuner.Oracle):

@@ -12,7 +12,7 @@ from keras_tuner.engine.trial import Trial, TrialStatus
 from fmnist.errors import explain
 from fmnist.search import space
 from fmnist.search.chief import NotYours
-from fmnist.search.tables import SECONDS
+from fmnist.search.reports import SECONDS
 from fmnist.signals import Stop
 
 logger = logging.getLogger(__name__)
