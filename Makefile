@@ -149,7 +149,7 @@ train: tune
 eval: train
 report: eval
 endif
-.PHONY: help variables setup all data tune train eval report evidence submit status logs cancel devices image tensorboard test test-faults chaos lint bench tour lock clean
+.PHONY: help variables setup all data tune train eval report evidence submit status logs cancel devices image tensorboard test test-faults chaos lint bench bench-search tour lock clean
 
 #@ Start here
 
@@ -251,6 +251,11 @@ lint: $(DEV_ENVIRONMENT) ## check style, types and shell scripts
 
 bench: $(DEV_ENVIRONMENT) ## compare the speed with the alternatives
 	$(BIN)/python -m benchmarks
+
+bench-search: $(DEV_ENVIRONMENT) ## measure searches, to a thousand simulated workers
+	$(BIN)/python -m benchmarks chief
+	$(BIN)/python -m benchmarks scale
+	$(BIN)/python -m benchmarks search --only workers --set search.oracle=asha
 
 tour: $(DEV_ENVIRONMENT) ## take the pictures of the pages (needs Chromium)
 	$(BIN)/python -m tools.tour $(RUN_ARGUMENT) docs
