@@ -1,5 +1,6 @@
 """What a trial costs the chief, as their number grows: in one process, without gRPC, whose workers take no time."""
 
+import logging
 import random
 import statistics
 import tempfile
@@ -74,6 +75,7 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=10_000, help="[%(default)s]")
     parser.add_argument("--workers", type=int, default=100, help="[%(default)s]")
     arguments = parser.parse_args()
+    logging.getLogger("fmnist").setLevel(logging.WARNING)  # a line a trial
     here = machine.describe()
     figures = []
     for oracle in arguments.oracles:
