@@ -194,6 +194,12 @@ class Chief:
             return self._oracle.hyperparameters.copy()
 
     @property
+    def running(self) -> int:
+        """The number of trials that workers have."""
+        with self._changed:
+            return len(self._oracle.ongoing_trials)
+
+    @property
     def finished(self) -> bool:
         """Whether every trial of the search has ended, and no other one will begin."""
         with self._changed:
