@@ -26,9 +26,11 @@ ENGINE ?= local
 # Further variables, which `make variables` lists.
 #: GPUs of each worker
 GPUS_PER_WORKER ?=
+#: port of `tensorboard`, on this machine
+PORT ?= 6006
 #: 1: `eval` also scores the model with test-time averaging
 TTA ?=
-#: number of seeds of RECIPE in `evidence`
+#: number of seeds of RECIPE in `evidence`, 5 or more
 SEEDS ?= 10
 #: number of seeds of each reference in `evidence`
 REFERENCE_SEEDS ?= 3
@@ -122,7 +124,7 @@ READY := $(ENVIRONMENT)
 FMNIST := $(BIN)/fmnist
 # It computes nothing, so TensorFlow has nothing to say in it, and needs no GPU.
 TENSORBOARD := CUDA_VISIBLE_DEVICES=-1 TF_CPP_MIN_LOG_LEVEL=2 TF_ENABLE_ONEDNN_OPTS=0 \
-	$(BIN)/tensorboard --host localhost --port 6006 --logdir
+	$(BIN)/python -m jobs.tensorboard
 else
 READY :=
 FMNIST = $(call QUOTED,$(PYTHON3)) -m jobs.containers $(call OPTION,engine,ENGINE) $(call OPTION_IF_SET,image,IMAGE) \
@@ -149,7 +151,7 @@ train: tune
 eval: train
 report: eval
 endif
-.PHONY: help variables setup all data tune train eval report evidence submit status logs cancel devices image tensorboard test test-faults chaos lint bench bench-search tour lock clean
+.PHONY: help variables setup all data tune train eval report runs evidence submit status logs cancel devices image tensorboard test test-faults chaos lint bench bench-search tour lock clean
 
 #@ Start here
 
@@ -182,8 +184,11 @@ evidence: $(ENVIRONMENT) ## train and score RECIPE [wide-mlp] with many seeds
 report: $(READY) ## print the summary of a run and write report.html
 	$(FMNIST) report $(RUN_ARGUMENT)
 
-tensorboard: $(READY) ## show all runs on http://localhost:6006
-	$(TENSORBOARD) $(call QUOTED,$(FOLDER))
+runs: $(READY) ## list all runs: state, figures, date and size
+	$(FMNIST) runs $(call QUOTED,$(FOLDER))
+
+tensorboard: $(READY) ## show all runs on http://localhost:6006 (PORT)
+	$(TENSORBOARD) $(call OPTION,port,PORT) $(call QUOTED,$(FOLDER))
 
 devices: $(READY) ## print what this machine computes with
 	$(FMNIST) devices

@@ -350,6 +350,18 @@ def lock(file: IO[Any]) -> bool:
     return True
 
 
+def is_locked(path: Path) -> bool:
+    """Tell whether another process, or this one, has locked a file; False where files have no locks."""
+    try:
+        with open_regular(path) as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
 def check_writable(folder: Path) -> None:
     """Check that `folder` can be written, by writing: on network mounts the permissions alone do not tell.
 

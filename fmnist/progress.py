@@ -1,19 +1,25 @@
-"""Show the progress of long work on a terminal: a bar with rate and time left. A log has the jobs' own lines."""
+"""Show the progress of long work on a terminal: a bar with rate and time left, or a table. A log has lines alone."""
 
 import contextlib
 import logging
+import re
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
+from rich.table import Table
 from rich.text import Text
 
 Advance = Callable[[int], None]
 
 _LOOK = 0.2  # seconds between two looks at a folder
+_PIPE = 10_000  # columns
+_GAP = 2  # columns between two of a table; 1 where there is no room
 
 
 @contextlib.contextmanager
@@ -90,3 +96,52 @@ def logging_to_stderr() -> Iterator[None]:
         for handler, stream in zip(handlers, streams, strict=True):
             if stream:
                 handler.setStream(stream)
+
+
+class Column(NamedTuple):
+    """A column of a table, and its cells from top to bottom."""
+
+    name: str
+    cells: Sequence[str]
+
+    @property
+    def heads(self) -> list[str]:
+        """The lines of its head."""
+        return self.name.split("_")
+
+    @property
+    def width(self) -> int:
+        return max(map(cell_len, [*self.heads, *self.cells]))
+
+
+def results_console() -> Console:
+    """Return the console of results, stdout. In a pipe or a file no line is broken: what reads it wants whole ones."""
+    console = Console(file=sys.stdout, highlight=False)
+    return console if console.is_terminal else Console(file=sys.stdout, highlight=False, width=_PIPE)
+
+
+def fits(columns: Sequence[Column], width: int) -> bool:
+    """Tell whether a table of the columns has room in so many columns of a screen."""
+    return _width(columns, 1) <= width
+
+
+def table(columns: Sequence[Column], width: int, is_bold: Sequence[bool] = ()) -> Table:
+    """Return a table for a screen of that width; numbers are flush right.
+
+    Args:
+        is_bold: of each row, whether it stands out.
+    """
+    gap = _GAP if _width(columns, _GAP) <= width else 1
+    shown = Table(box=None, pad_edge=False, padding=(0, gap, 0, 0))
+    for column in columns:
+        is_number = all(re.fullmatch(r"[-+\d.,e/]*", cell) for cell in column.cells)
+        head = Text("\n".join(column.heads))
+        shown.add_column(head, no_wrap=True, vertical="bottom", justify="right" if is_number else "left")
+    for index, cells in enumerate(zip(*(column.cells for column in columns), strict=True)):
+        # As `Text`, since a string would be read as markup.
+        shown.add_row(*map(Text, cells), style="bold" if any(is_bold[index : index + 1]) else None)
+    return shown
+
+
+def _width(columns: Sequence[Column], gap: int) -> int:
+    return sum(column.width for column in columns) + gap * (len(columns) - 1)

@@ -11,6 +11,9 @@ from types import FrameType
 
 from fmnist.errors import EXIT_INTERRUPTED, Interrupted
 
+TOLD = "FMNIST_STOP_IS_TOLD"
+"""Environment variable by which a parent that says itself that it stops keeps its children from saying so, too."""
+
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
 
 _GRACE = 4.0  # seconds for the main thread to return from a call, such as one into compiled code
@@ -90,7 +93,8 @@ def stop_on_signals(abandon: Callable[[], None] = lambda: None) -> Stop:
                 abandon()
                 os._exit(128 + signum)
             if not stop.requested:
-                _say(f"{signum.name}: stopping{'' if stop.at_once else ' at the end of this epoch'}")
+                when = "" if stop.at_once else " at the end of this epoch"
+                _say(f"{signum.name}: stopping{when}; the same command goes on")
             if stop.at_once:
                 # Files are replaced atomically, so the job may end anywhere.
                 end = threading.Timer(_GRACE, os._exit, (EXIT_INTERRUPTED,))
@@ -103,6 +107,8 @@ def stop_on_signals(abandon: Callable[[], None] = lambda: None) -> Stop:
 
 
 def _say(line: str) -> None:
+    if os.environ.get(TOLD):
+        return
     # If the terminal is closed, nobody needs the line.
     with contextlib.suppress(OSError, ValueError):
         print(line, file=sys.stderr, flush=True)

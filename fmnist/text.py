@@ -7,6 +7,7 @@ import os
 import select
 import stat
 import sys
+import textwrap
 from typing import Any
 
 # Errors of a write to a terminal or pipe that nobody reads any more.
@@ -32,6 +33,16 @@ def shorten(text: str, most: int = 120) -> str:
     """Return a text as one line of at most `most` characters."""
     line = " ".join(text[: 4 * most].split())
     return line if len(line) <= most else f"{line[: most - 3]}..."
+
+
+def wrap(text: str, first: str = "") -> str:
+    """Return a text as lines of at most 79 columns, the first one after `first`, the others indented.
+
+    Words stay whole, however long they are.
+    """
+    return textwrap.fill(
+        text, 79, initial_indent=first, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+    )
 
 
 def print_anything() -> None:

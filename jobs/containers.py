@@ -21,16 +21,16 @@ from fmnist.errors import EXIT_BAD_INPUT, BadInput
 from fmnist.revision import revision
 from fmnist.search import deaths
 from fmnist.search.supervise import Ending, Member, Share, shares, supervise
-from fmnist.signals import Stop, stop_on_signals
+from fmnist.signals import TOLD, Stop, stop_on_signals
 from fmnist.text import printable
-from jobs import engines, single
+from jobs import engines, single, tensorboard
 from jobs.engines import Engine
 from jobs.mounts import empty, mount
 
 logger = logging.getLogger(__name__)
 
 _MAKE_RUNS = ("tune", "train")
-_OF_RUNS = ("eval", "report", "export", "tensorboard")  # these take run folders as arguments, not as an option
+_OF_RUNS = ("eval", "report", "export", "runs", "tensorboard")  # these take run folders, or theirs, as arguments
 _LABEL = "fmnist.job"
 # Folders that the image or the engine provides.
 _OWN = (
@@ -45,7 +45,6 @@ _CONFINED = (
 )  # fmt: skip
 _ALONE = ("--network=none",)
 _TENSORBOARD = (
-    "--publish=127.0.0.1:6006:6006",
     # TensorBoard computes nothing, so TensorFlow's messages about devices would only confuse.
     "--env=TF_CPP_MIN_LOG_LEVEL=2", "--env=TF_ENABLE_ONEDNN_OPTS=0",
 )  # fmt: skip
@@ -79,13 +78,15 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("job", choices=("data", "devices", *_MAKE_RUNS, *_OF_RUNS))
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help="what `fmnist JOB` takes")
     options = parser.parse_args(arguments)
-    reads_data = options.job not in ("devices", "report", "tensorboard")
+    reads_data = options.job not in ("devices", "report", "runs", "tensorboard")
     job = argparse.ArgumentParser(prog=f"fmnist {options.job}", add_help=False, allow_abbrev=False)
     job.add_argument("--run", required=options.job in _MAKE_RUNS)
     job.add_argument("--recipe", default="")
     job.add_argument("--data", default=(os.environ.get("FMNIST_DATA") or None) if reads_data else None)
     job.add_argument("--output", "-o")
     job.add_argument("--format")  # so that its value is not taken for a run
+    job.add_argument("--sort")
+    job.add_argument("--port", default="6006")
     job.add_argument("--workers", type=int)
     job.add_argument("--gpus-per-worker", type=int, default=1)
     job.add_argument("--devices", default="auto")
@@ -106,10 +107,10 @@ def _run(options: argparse.Namespace, identity: str) -> None:
     image = _image(engine, options.image)
     common = [f"--memory={options.memory}", *_mounts(options)]
     if options.job == "tensorboard":
-        command = ["tensorboard", "--host=0.0.0.0", "--port=6006", "--logdir", *options.arguments]
+        command = ["tensorboard", "--host=0.0.0.0", "--port=6006", "--logdir", *options.runs]
     else:
         command = ["fmnist", options.job, *options.arguments]
-        common += [f"--env={name}" for name in environment.recorded()]
+        common += [f"--env={TOLD}=1", *(f"--env={name}" for name in environment.recorded())]
         common += ["--env=FMNIST_DATA"] if os.environ.get("FMNIST_DATA") else []
     if strange := [word for word in (*common, *command) if word.encode(errors="replace") != os.fsencode(word)]:
         raise BadInput(f"{engine.name} takes names in UTF-8 alone, unlike {printable(strange[-1])}")
@@ -125,7 +126,11 @@ def _run(options: argparse.Namespace, identity: str) -> None:
             if len(divided) > 1:
                 containers.search(command, divided, Path(options.run), stop)
                 return
-        sys.exit(containers.one(command, _TENSORBOARD if options.job == "tensorboard" else _ALONE, stop))
+        reached: Sequence[str] = _ALONE
+        if options.job == "tensorboard":
+            tensorboard.announce(options.port)
+            reached = (f"--publish=127.0.0.1:{options.port}:6006", *_TENSORBOARD)
+        sys.exit(containers.one(command, reached, stop))
 
 
 def _image(engine: Engine, wanted: str | None) -> str:
@@ -145,7 +150,7 @@ def _image(engine: Engine, wanted: str | None) -> str:
 
 def _mounts(options: argparse.Namespace) -> list[str]:
     """Return the options for what the job sees of the host, and for the folder that it works in."""
-    logs, runs = (options.runs, []) if options.job == "tensorboard" else ([], options.runs)
+    logs, runs = (options.runs, []) if options.job in ("runs", "tensorboard") else ([], options.runs)
     recipe = options.recipe if options.recipe.endswith(".toml") else None
     how = {os.path.abspath(path): ["readonly"] for path in (recipe, options.data, *logs) if path}
     # Outputs and runs may not exist yet, so mount the folders that hold them; for a run that is a link, its target too.

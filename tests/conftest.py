@@ -28,7 +28,7 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 forked.preload_jobs()
 
-READ_LATE = {"COLUMNS", "CUDA_VISIBLE_DEVICES", "FMNIST_DATA", "NO_COLOR", "TERM"}
+READ_LATE = {"COLUMNS", "CUDA_VISIBLE_DEVICES", "FMNIST_DATA", "LINES", "NO_COLOR", "TERM"}
 """Variables that no import reads."""
 
 Process = Forked | subprocess.Popen[str]

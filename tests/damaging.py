@@ -17,7 +17,9 @@ from fmnist import files
 from fmnist.errors import BadInput, Failed
 from fmnist.evaluation import job as evaluate
 from fmnist.evaluation import predict
+from fmnist.report import figures
 from fmnist.report import one as report
+from fmnist.report import runs as report_runs
 from fmnist.report import several as report_several
 from fmnist.run import provenance, records
 from fmnist.run.folder import RunDir
@@ -82,6 +84,8 @@ def readers(run: RunDir, output: Path) -> dict[str, Reader]:
     return {
         "report": lambda: (report.write(run, output), report.summary(run)),
         "comparison": lambda: (report_several.write([run, other], output), report_several.summary([other, run])),
+        "report --json": lambda: json.dumps([figures.of_run(run), figures.of_runs([other, run])]),
+        "runs": lambda: [row.to_dict() for row in report_runs._rows(run.path.parent)],
         "predict": lambda: predict._names(run),
         "eval": lambda: known(run.metrics, records.Metrics, metrics, "model", "data"),
         "eval --tta": lambda: known(run.averaged_metrics, records.Averaged, averaged, "model", "data", "views"),
@@ -89,6 +93,7 @@ def readers(run: RunDir, output: Path) -> dict[str, Reader]:
         "train": trained,
         "tune": lambda: (status.search_finished(run, claimed), status.outcome(run, claimed)),
         "tune --status": lambda: status.show(run),
+        "tune --status --json": lambda: status.show(run, as_json=True),
         "worker": lambda: roles.read_notice(run),
         "evidence": evidence,
         "check": lambda: run.check(claimed, 7),

@@ -143,8 +143,10 @@ def worker(
     fail: str = "",
     patience: float = 60.0,
     network: str | None = None,
+    usual: float = client._USUAL_SECONDS,
 ) -> None:
-    """Args: network: the namespace to be in."""
+    """Args: network: the namespace to be in; usual: seconds for which it waits without a word."""
+    client._USUAL_SECONDS = usual
     if network:
         with open(f"/var/run/netns/{network}") as namespace:
             assert ctypes.CDLL(None).setns(namespace.fileno(), 0) == 0

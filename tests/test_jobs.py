@@ -113,7 +113,7 @@ def test_a_training_takes_the_data_of_its_search(run: Path, tmp_path: Path, othe
     assert results(tmp_path / run) == before
 
 
-COMMANDS = ["data", "tune", "train", "eval", "report", "predict", "export", "evidence", "devices"]
+COMMANDS = ["data", "tune", "train", "eval", "report", "runs", "predict", "export", "evidence", "devices"]
 
 
 @pytest.mark.parametrize("command", ["", *COMMANDS])

@@ -15,9 +15,9 @@ import pytest
 from processes import ROOT, Ended, program
 from rich.console import Console
 
+from fmnist import progress
 from fmnist.errors import BadInput
 from fmnist.run.folder import RunDir
-from fmnist.search import status
 from jobs import containers
 from jobs.kubernetes import submitter as kubernetes
 from jobs.pipeline import Pipeline, Site
@@ -226,9 +226,8 @@ def test_kubernetes_is_given_no_variables_and_no_recipe_that_it_cannot_hold(tmp_
 
 
 @pytest.mark.parametrize("name", ["[/x]", "[bold]", "[link=x]y[/link]", ":smile:", *HOSTILE[:-1]])
-def test_a_worker_is_shown_by_its_name(name: str) -> None:
-    row = {"trial": "0", "status": "RUNNING", "worker": name}
+def test_a_table_shows_a_name_as_it_is(name: str) -> None:
     console = Console(width=200, file=io.StringIO())
     with console.capture() as shown:
-        console.print(status._workers([row]))
+        console.print(progress.table([progress.Column("run", [name])], 200))
     assert shown.get().splitlines()[1].startswith(name)

@@ -79,6 +79,19 @@ def test_a_quiet_job_prints_its_result_alone(run: Path, tmp_path: Path, fmnist: 
     assert re.fullmatch(r"test accuracy 0\.\d{4} \(95% interval .*\)\n", result.stdout)
 
 
+@pytest.mark.parametrize(
+    ("job", "said"),
+    [
+        ("train", r"validation accuracy 0\.\d{4}, epoch 3 of 3; results/tiny-seed0/model\.keras\n"),
+        ("tune", r"best of 2 trials: \d, val_accuracy 0\.\d{4}\n  --set='model.hidden=.* \\\n.*learning_rate=0\.\d+\n"),
+    ],
+)
+def test_a_quiet_training_prints_its_result_alone(run: Path, fmnist: Command, job: str, said: str) -> None:
+    result = fmnist(job, "--recipe", "tiny.toml", "--quiet")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert re.fullmatch(said, result.stdout)
+
+
 def test_an_evaluation_on_a_terminal_shows_how_fast_it_is(run: Path, tmp_path: Path, start: Start) -> None:
     (tmp_path / run / "metrics.json").unlink()
     text = on_terminal(lambda stderr: start(tmp_path, "eval", run, stderr=stderr, **TERMINAL))

@@ -29,8 +29,8 @@ def answer(folder: Path, *arguments: str) -> Ended:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ("tune --recipe tiny.toml", "the search in results/tiny-seed0 is finished; best of 2 trials: "),
-        ("tune --recipe tiny.toml --workers 2", "the search in results/tiny-seed0 is finished; best of 2 trials: "),
+        ("tune --recipe tiny.toml", "the search in results/tiny-seed0 is finished; nothing to do"),
+        ("tune --recipe tiny.toml --workers 2", "the search in results/tiny-seed0 is finished; nothing to do"),
         ("tune --recipe baseline-mlp", "recipe baseline-mlp is fixed: there is nothing to search"),
         ("train --recipe tiny.toml", "model.keras is finished; nothing to do"),
         ("eval results/tiny-seed0", "metrics.json is finished; nothing to do"),
@@ -58,6 +58,9 @@ def test_the_evidence_that_is_there(run: Path, tmp_path: Path, fmnist: Command) 
         (f"train --seed {2**32}", ["less than or equal to 4294967295"]),
         ("tune --trials 0", ["'--trials'"]),
         ("eval", ["RUN"]),
+        ("tune --json", ["--json goes with --status"]),
+        ("runs nowhere", ["nowhere is no folder of runs"]),
+        ("train --recipe smoke --set lr=1 --set epochs=0", ["2 errors: (1) unknown key 'lr'; did you mean", "(2) "]),
         ("train --recipe none.toml", ["none.toml", "No such file"]),
         ("train --recipe broken.toml", ["broken.toml is not valid TOML"]),
         ("tune --recipe typo.toml", ["typo.toml", "'training.epoch'; did you mean 'training.epochs'?"]),

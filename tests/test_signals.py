@@ -89,7 +89,7 @@ def epochs_logged(folder: Path) -> Counter[int]:
     """How often TensorBoard's event files hold each epoch."""
     events = EventAccumulator(str(folder), size_guidance={"tensors": 0})
     events.Reload()
-    return Counter(event.step for event in events.Tensors("epoch_loss"))
+    return Counter(event.step for event in events.Tensors("curves/loss"))
 
 
 def without_seconds(path: Path) -> list[dict[str, str]]:
@@ -195,7 +195,7 @@ def test_a_job_without_epochs_ends_with_75_too(
     name, *options = job
     command = [name, *options, run] if options[-1:] == ["--run"] else [name, run, *options]
     ended = end(start(tmp_path, *command, prepare=functools.partial(signal_at_open, file, signum)), 75, seconds=60)
-    assert (ended.stdout, ended.stderr) == ("", f"{signum.name}: stopping\n")
+    assert (ended.stdout, ended.stderr) == ("", f"{signum.name}: stopping; the same command goes on\n")
     assert [path.read_bytes() for path in files] == before
     assert not list((tmp_path / run).rglob(".*"))
 
@@ -220,5 +220,5 @@ def test_a_job_that_waits_for_its_data_heeds_a_signal(tmp_path: Path, job: tuple
         _, stderr = process.communicate(timeout=60)
     assert process.returncode == 75
     assert time.monotonic() - begin < 10
-    assert stderr.splitlines()[-1] == "SIGTERM: stopping"
+    assert stderr.splitlines()[-1] == "SIGTERM: stopping; the same command goes on"
     assert not place.exists()

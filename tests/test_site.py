@@ -3,7 +3,9 @@
 import os
 import re
 import shutil
+import socket
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +84,32 @@ def test_what_runs_is_not_changed_by_settings_of_other_programs(tmp_path: Path) 
 def test_tensorflow_keeps_quiet_in_tensorboard() -> None:
     command = make("--dry-run", "tensorboard", "READY=").replace("\\\n", " ").split()
     assert command[:3] == ["CUDA_VISIBLE_DEVICES=-1", "TF_CPP_MIN_LOG_LEVEL=2", "TF_ENABLE_ONEDNN_OPTS=0"]
+
+
+def test_a_port_that_is_taken_is_said_with_what_to_do(tmp_path: Path) -> None:
+    program(tmp_path / "docker", "#!/bin/sh\ncase $1 in info) echo '{}';; image) echo there;; esac\n")
+    path = f"{tmp_path}:{os.environ['PATH']}"
+
+    def show(port: object, *module: str) -> str:
+        command = [sys.executable, "-m", *module, f"--port={port}", str(tmp_path)]
+        ended = subprocess.run(
+            command, cwd=ROOT, env=processes.clean(PATH=path), capture_output=True, text=True, timeout=60
+        )
+        assert ended.returncode == 64, ended.stderr
+        return ended.stderr.splitlines()[-1]
+
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        for module in (["jobs.tensorboard"], ["jobs.containers", "--engine", "docker", "tensorboard"]):
+            said = f"fmnist: port {port} is not free (Address already in use); name another: make tensorboard PORT=..."
+            assert show(port, *module) == said
+    for no_port in ("0", "65536", "http", "-1", ""):
+        assert show(no_port, "jobs.tensorboard") == f"fmnist: PORT={no_port} is no port; name one from 1024 to 65535"
+
+
+def test_make_hands_the_port_on() -> None:
+    assert "--port='6007' 'results'" in make("--dry-run", "tensorboard", "READY=", "PORT=6007")
+    assert "tensorboard --port='6007' 'results'" in make("--dry-run", "tensorboard", "ENGINE=podman", "PORT=6007")
 
 
 def test_a_folder_for_temporary_files_is_kept(tmp_path: Path) -> None:

@@ -121,7 +121,7 @@ def _default(field: "dataclasses.Field[Any]") -> str:
     value = field.default
     if value is dataclasses.MISSING:
         return "required"
-    if value is None:
+    if value in (None, ""):
         return "not set"
     text = str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)
     return f"`{list(value) if isinstance(value, tuple) else text}`"

@@ -89,7 +89,7 @@ def tensorboard(driver: webdriver.Chrome, run: Path, path: Path) -> None:
         try:
             address = next(found[0] for line in server.stderr if (found := re.search(r"http://localhost:\d+/", line)))
             resize(driver, _WIDTH, _TALL)
-            driver.get(f"{address}?runFilter=final&tagFilter=epoch_(accuracy|loss)|validation/#timeseries")
+            driver.get(f"{address}?runFilter=final&tagFilter=curves/(accuracy|loss)|pictures/#timeseries")
             shown = "return document.querySelectorAll('image-card img, scalar-card').length"
             WebDriverWait(driver, _SECONDS).until(lambda _: driver.execute_script(shown) >= 4)
             driver.execute_script("document.querySelector('.settings-button').click()")
@@ -125,7 +125,7 @@ def half_a_search() -> str:
         with subprocess.Popen([*fmnist, *_SEARCH, "--run", run], stderr=log, env=environment) as process:
             end = time.monotonic() + _SECONDS
             table = ""
-            while not re.match(r"[6-9] of", table) and time.monotonic() < end and process.poll() is None:
+            while not re.match(r"searching: [6-9] of", table) and time.monotonic() < end and process.poll() is None:
                 shown = subprocess.run([*fmnist, "--status", run], capture_output=True, text=True, env=colored)
                 table = shown.stdout
             log.seek(0)

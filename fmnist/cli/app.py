@@ -12,6 +12,7 @@ from fmnist import __version__, chatter, environment
 from fmnist.cli.options import (
     DataOption,
     DevicesOption,
+    JsonOption,
     PrecisionOption,
     QuietOption,
     RecipeOption,
@@ -19,9 +20,12 @@ from fmnist.cli.options import (
     RunOption,
     SeedOption,
     SetOption,
+    formats,
+    sorts,
 )
 from fmnist.devices import inventory, request
 from fmnist.errors import EXIT_BAD_INPUT, EXIT_FAILED, BadInput, Failed, Restart, explain, out_of_memory
+from fmnist.files import to_json
 from fmnist.recipe import config
 from fmnist.recipe.schema import MOST_TRIALS, Recipe
 from fmnist.run.folder import RunDir
@@ -80,34 +84,42 @@ def tune(
     overrides: SetOption = None,
     trials: Annotated[
         int | None,
-        typer.Option(metavar="N", min=1, max=MOST_TRIALS, help="Trials in all; raise the number to add some."),
+        typer.Option(metavar="N", min=1, max=MOST_TRIALS, help="Trials in all; raise it to add some."),
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(metavar="N", min=1, max=1000, help="Processes that train; default: 1, or one a GPU.")
+        int | None, typer.Option(metavar="N", min=1, max=1000, help="Processes; default: 1, or 1 a GPU.")
     ] = None,
     gpus_per_worker: Annotated[int, typer.Option(metavar="N", min=1, max=1000, help="GPUs of each trial.")] = 1,
     status: Annotated[Path | None, typer.Option(metavar="RUN", help="Print how far that search is, and end.")] = None,
     data: DataOption = None,
     devices: DevicesOption = "auto",
     precision: PrecisionOption = "auto",
+    json: Annotated[bool, typer.Option("--json", help="Print --status as JSON.")] = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Search for the best configuration with Keras Tuner."""
+    """Search for the best configuration with Keras Tuner.
+
+    Exit code 75: interrupted, the same command goes on; 130: a second Ctrl-C.
+    """
     if status:
         from fmnist.search.status import show
 
-        show(RunDir(status))
+        show(RunDir(status), as_json=json)
         return
+    if json:
+        raise BadInput("--json goes with --status")
     resolved = config.load(recipe, overrides or ())
     if trials:
         resolved.require_search()
         resolved = config.replace(resolved, {"search.trials": trials})
     from fmnist.search.launch import launch
 
-    launch(
+    outcome = launch(
         _run_dir(run, resolved, seed), resolved, seed, data, devices, precision, _stop(context),
         workers=workers, gpus_per_worker=gpus_per_worker,
     )  # fmt: skip
+    if outcome:
+        print(outcome)
 
 
 @app.command(epilog="Example: fmnist train --recipe regularized-mlp --set training.epochs=60")
@@ -120,15 +132,17 @@ def train(
     data: DataOption = None,
     devices: DevicesOption = "auto",
     precision: PrecisionOption = "auto",
-    profile: Annotated[bool, typer.Option("--profile", help="Profile the second epoch for TensorBoard.")] = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Train a fixed recipe, or the best configuration of the search."""
+    """Train a fixed recipe, or the best configuration of the search.
+
+    Exit code 75: interrupted, the same command goes on; 130: a second Ctrl-C.
+    """
     resolved = config.load(recipe, overrides or ())
     from fmnist.training.job import train
 
     folder = _run_dir(run, resolved, seed)
-    train(folder, resolved, seed, data, request(devices, precision), _stop(context), profile=profile)
+    print(train(folder, resolved, seed, data, request(devices, precision), _stop(context)))
 
 
 @app.command("eval", epilog="Example: fmnist eval results/tuned-mlp-seed0")
@@ -152,10 +166,11 @@ def evaluate(
 
     folders = [RunDir(run) for run in runs]
     if ensemble:
-        metrics = evaluate_ensemble(folders, data, _INFERENCE, tta=tta, output=output)
-    else:
-        metrics = (evaluate_averaged if tta else evaluate)(folders[0], data, _INFERENCE)
-    print(sentence(metrics))
+        print(sentence(evaluate_ensemble(folders, data, _INFERENCE, tta=tta, output=output)))
+        return
+    print(sentence(evaluate(folders[0], data, _INFERENCE)))
+    if tta:
+        print(sentence(evaluate_averaged(folders[0], data, _INFERENCE)))
 
 
 @app.command(epilog="Example: fmnist report results/regularized-mlp-seed*")
@@ -165,18 +180,37 @@ def report(
         Path | None,
         typer.Option("--output", "-o", metavar="FILE", help="The page; default: report.html or comparison.html."),
     ] = None,
+    json: JsonOption = False,
 ) -> None:
     """Print the summary of a run, or compare several; write a page."""
+    from fmnist.report import figures
     from fmnist.report import one as report
     from fmnist.report import several as report_several
+    from fmnist.report.runs import finished
 
-    folders = [RunDir(run) for run in runs]
+    folders = finished(list(map(RunDir, runs)))
     if len(folders) == 1:
-        path, text = report.write(folders[0], output), report.summary(folders[0])
+        path = report.write(folders[0], output)
+        told = figures.of_run(folders[0]) if json else report.summary(folders[0])
     else:
-        path, text = report_several.write(folders, output), report_several.summary(folders)
-    print(text)
-    print(f"report: {printable(path)}")
+        path = report_several.write(folders, output)
+        told = figures.of_runs(folders) if json else report_several.summary(folders)
+    if isinstance(told, str):
+        print(f"{told}\nreport: {printable(path)}")
+    else:
+        print(to_json({**told, "report": printable(path)}), end="")
+
+
+@app.command("runs", epilog="Example: fmnist runs --sort test")
+def runs_(
+    directory: Annotated[Path, typer.Argument(metavar="[DIR]", help="Folder of the run folders.")] = Path("results"),
+    sort: Annotated[str, typer.Option(metavar="COLUMN", help="Column to sort by.", autocompletion=sorts)] = "run",
+    json: JsonOption = False,
+) -> None:
+    """List all runs: their state, figures, date and size."""
+    from fmnist.report.runs import show
+
+    show(directory, sort, as_json=json)
 
 
 @app.command(epilog="Example: fmnist predict shoe.jpg --run results/tuned-mlp-seed0")
@@ -200,7 +234,13 @@ def predict(
 def export(
     run: RunArgument,
     format: Annotated[
-        str, typer.Option(metavar="NAME", help="savedmodel, tflite, tflite-int8 or onnx.", show_default=False)
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="savedmodel, tflite, tflite-int8 or onnx.",
+            show_default=False,
+            autocompletion=formats,
+        ),
     ],
     data: DataOption = None,
 ) -> None:
@@ -214,7 +254,7 @@ def export(
 def evidence(
     context: typer.Context,
     recipe: RecipeOption = "wide-mlp",
-    seeds: Annotated[int, typer.Option(metavar="N", min=1, max=1000, help="Seeds of the recipe.")] = 10,
+    seeds: Annotated[int, typer.Option(metavar="N", min=1, max=1000, help="Seeds of the recipe, 5 or more.")] = 10,
     reference_seeds: Annotated[int, typer.Option(metavar="N", min=0, max=1000, help="Of each reference; 0: none.")] = 3,
     results: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the run folders.")] = Path("results"),
     data: DataOption = None,
@@ -222,7 +262,10 @@ def evidence(
     precision: PrecisionOption = "auto",
     quiet: QuietOption = False,
 ) -> None:
-    """Train and score a recipe and its references with many seeds."""
+    """Train and score a recipe and its references with many seeds.
+
+    Exit code 75: interrupted, the same command goes on; 130: a second Ctrl-C.
+    """
     resolved = config.load(recipe)
     choose = request(devices, precision)
     from fmnist.study.job import evidence, plan

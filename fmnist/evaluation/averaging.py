@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fmnist.progress import Advance
+from fmnist.recipe.schema import CLASSES, TrainingConfig
 
 if TYPE_CHECKING:
     import keras
@@ -17,8 +18,7 @@ VIEWS = 2 * len(_SHIFTS)
 def views(images: np.ndarray) -> Iterator[np.ndarray]:
     """Yield the images and then their mirror images, each in place and shifted by a pixel up, down, left and right.
 
-    Pixels that move in are 0. A model that was trained without flips and shifts does worse on these views than on the
-    images alone.
+    Pixels that move in are 0.
 
     Args:
         images: uint8 [n, height, width].
@@ -31,6 +31,11 @@ def views(images: np.ndarray) -> Iterator[np.ndarray]:
         padded = np.pad(mirrored, ((0, 0), (1, 1), (1, 1)))
         for down, right in _SHIFTS:
             yield padded[:, 1 - down : 1 - down + height, 1 - right : 1 - right + width]
+
+
+def helps(training: TrainingConfig) -> bool:
+    """Whether a model was trained on such views; one that was not is worse at them than at the image alone."""
+    return training.augment.flip and training.augment.shift > 0
 
 
 def probabilities(
@@ -52,7 +57,6 @@ def probabilities(
     from scipy.special import softmax
 
     from fmnist.network.inference import logits
-    from fmnist.recipe.schema import CLASSES
 
     shown = list(views(images)) if tta else [images]
     total = np.zeros((len(images), CLASSES))

@@ -82,6 +82,7 @@ def evaluate_averaged(
         number of `views`.
     """
     member = _member(run)
+    _warn_of_views([member])
     images, facts = _read(data_dir)
     seen = {"data": facts, "views": averaging.VIEWS}
     if known := _known(run.averaged_metrics, records.Averaged, member.identity | seen):
@@ -127,6 +128,8 @@ def evaluate_ensemble(
     members = [_member(run) for run in runs]
     for member in members[1:]:
         _check_split(members[0], member)
+    if tta:
+        _warn_of_views(members)
     images, facts = _read(data_dir)
     for run in runs:
         run.check_data(facts["sha256"])
@@ -200,6 +203,12 @@ class _Member:
 def _member(run: RunDir) -> _Member:
     recipe, seed = run.recipe()
     return _Member(run, recipe, seed, identity.of_model(run))
+
+
+def _warn_of_views(members: Sequence[_Member]) -> None:
+    for member in members:
+        if not averaging.helps(member.recipe.training):
+            logger.warning("%s was trained without shift and flip, so --tta is likely to cost accuracy", member.run)
 
 
 def _read(data_dir: Path | None) -> tuple[tuple[Images, Images], dict[str, Any]]:
@@ -300,12 +309,13 @@ def _judged(
 
 
 def _write_images(run: RunDir, matrix: np.ndarray, names: Sequence[str]) -> None:
-    description = f"Rows: the true class; columns: the predicted one; both in the order {', '.join(names)}."
     import tensorflow as tf
 
-    writer = tf.summary.create_file_writer(f"{utf8_path(run.tensorboard)}/eval")
+    from fmnist.training.boards import CONFUSION
+
+    writer = tf.summary.create_file_writer(f"{utf8_path(run.tensorboard)}/final/test")
     with writer.as_default(step=0):
-        tf.summary.image("test/confusion_matrix", pictures.confusion_image(matrix)[np.newaxis], description=description)
+        tf.summary.image(CONFUSION, pictures.confusion_image(matrix, names)[np.newaxis])
     writer.close()
 
 

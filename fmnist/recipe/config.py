@@ -18,7 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from fmnist.errors import BadInput
 from fmnist.files import read_bytes
-from fmnist.recipe.schema import Recipe, SpaceConfig, keys, nearest
+from fmnist.recipe.schema import Recipe, SpaceConfig, keys, nearest, nearest_value
 from fmnist.text import printable, shorten
 
 if sys.version_info >= (3, 11):
@@ -33,8 +33,17 @@ _HIDDEN = "model.hidden"
 _VALUES = reprlib.Repr()
 _VALUES.maxstring = _VALUES.maxother = _VALUES.maxlong = 80
 _MOST = 2**20  # bytes; no sensible recipe is larger
+_MOST_ERRORS = 10  # that one message tells
+_LONGEST = 900  # characters of such a message
 # Keys that were removed because they did not help (docs/experiments.md); they were off at 0.
 _GONE = ("training.augment.erase", "training.augment.mixup", "training.distillation")
+# TOML has lists and sections, not tuples and dictionaries.
+_WORDS = {
+    "a valid tuple": "a list",
+    "^Tuple": "List",
+    r"a dictionary or an instance of \w+|a valid dictionary": "a section",
+    " after validation": "",
+}
 _EXACT = 2**53  # tables, TensorBoard and other readers of JSON hold numbers as doubles, which are exact up to here
 
 
@@ -235,15 +244,52 @@ def _set(settings: dict[str, Any], key: str, value: Any) -> None:
 
 
 def _explain(error: ValidationError) -> str:
-    # For a mistake within a list, the other types of a union report that it should not be a list: take the deepest.
-    first = max(error.errors(), key=lambda each: len(each["loc"]))
-    place = [str(part) for part in first["loc"]]
-    if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-        key = ".".join(place)
-        return f"unknown key {shorten(repr(key))}{nearest(key, list(keys()))}"
-    # The place also holds the name of a union's member (`tuple[...]`, `constrained-float`, `str`). Dotted keys of
-    # `search.space` are in it too, so leave out only what looks like a type.
-    key = ".".join(part for part in place if not re.search(r"[\[-]|^(str|bool|int|float)$", part))
-    message = first["msg"].removeprefix("Value error, ")
-    value = f", not {_VALUES.repr(first['input'])}" if key and not isinstance(first["input"], dict) else ""
-    return f"{shorten(key)}: {message}{value}" if key else shorten(message, 400)
+    """Tell all that is wrong, in one line."""
+    errors = error.errors()
+    found: dict[str, Any] = {}
+    # A union of types reports one error a member. The deepest counts: of a list with a mistake, the other members say
+    # that it should be no list.
+    for each in sorted(errors, key=lambda each: -len(each["loc"])):
+        key = _key(each["loc"])
+        if not any(known == key or known.startswith(f"{key}.") for known in found):
+            found[key] = each
+    told = [_explain_one(key, each) for each in errors for key in [_key(each["loc"])] if found.get(key) is each]
+    if len(told) == 1:
+        return told[0]
+    most = told[:_MOST_ERRORS]
+    more = f" and {len(told) - len(most)} more" if len(told) > len(most) else ""
+    lines = " ".join(f"({number}) {line}" for number, line in enumerate(most, 1))
+    return shorten(f"{len(told)} errors: {lines}", _LONGEST) + more
+
+
+def _key(place: Sequence[str | int]) -> str:
+    # A union's member is in the place by its name (`tuple[...]`, `constrained-float`, `str`); a dotted key of
+    # `search.space` is a name too, so only what looks like a type is left out.
+    key = ".".join(part for part in map(str, place) if not re.search(r"[\[-]|^(str|bool|int|float)$", part))
+    # What is wrong with a name is not what is wrong with what it stands for.
+    return f"{key}, its name" if place[-1:] == ("[key]",) else key
+
+
+def _explain_one(key: str, error: Mapping[str, Any]) -> str:
+    if error["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+        return _unknown([str(part) for part in error["loc"]])
+    message = error["msg"].removeprefix("Value error, ")
+    if error["loc"][-1:] == ("[key]",) or not key:
+        # It names the key itself.
+        return shorten(message, 400)
+    for pattern, word in _WORDS.items():
+        message = re.sub(pattern, word, message)
+    value = error["input"]
+    is_told = isinstance(value, dict) or error["type"] in ("too_long", "too_short")
+    told = "" if is_told else f", not {_VALUES.repr(value)}"
+    if error["type"] == "literal_error" and isinstance(value, str):
+        told += nearest_value(value, re.findall("'([^']+)'", error["ctx"]["expected"]))
+    return f"{shorten(key)}: {message}{told}"
+
+
+def _unknown(place: Sequence[str]) -> str:
+    key = ".".join(place)
+    known = list(keys())
+    if place[:2] == ["search", "space"] and len(place) > 2:
+        known = [f"{'.'.join(place[:-1])}.{field.name}" for field in dataclasses.fields(SpaceConfig)]
+    return f"unknown key {shorten(repr(key))}{nearest(key, known)}"

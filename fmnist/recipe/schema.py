@@ -6,8 +6,9 @@ lines `key (unit): meaning` of the docstrings.
 
 import dataclasses
 import difflib
+import re
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_origin
 
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
@@ -25,6 +26,41 @@ _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 # The memory and time of difflib grow with the square of a word's length.
 _LONGEST_WORD = 200
+_MOST_MEANT = 2  # keys that a message names
+
+# What other programs and people call it, of the last part of a key: no likeness of letters finds these.
+_ALSO_CALLED = {
+    **dict.fromkeys(("layers", "units", "neurons", "width", "hidden_layers", "hidden_units", "layer_sizes"), "hidden"),
+    **dict.fromkeys(("bn", "batchnorm", "batch_norm"), "batch_normalization"),
+    **dict.fromkeys(("init", "initializer", "kernel_init"), "kernel_initializer"),
+    **dict.fromkeys(("nonlinearity", "act"), "activation"),
+    **dict.fromkeys(("lr", "eta", "step_size"), "learning_rate"),
+    **dict.fromkeys(("bs", "batch"), "batch_size"),
+    **dict.fromkeys(("wd", "decay"), "weight_decay"),
+    **dict.fromkeys(("ema", "momentum"), "ema_momentum"),
+    **dict.fromkeys(("opt", "optim"), "optimizer"),
+    **dict.fromkeys(("max_trials", "n_trials"), "trials"),
+    **dict.fromkeys(("max_epochs", "num_epochs", "n_epochs"), "epochs"),
+    **dict.fromkeys(("tuner", "algorithm"), "oracle"),
+    **dict.fromkeys(("metric", "goal"), "objective"),
+    **dict.fromkeys(("low", "lower", "from"), "min"),
+    **dict.fromkeys(("high", "upper", "to"), "max"),
+    **dict.fromkeys(("choices", "choice", "options"), "values"),
+    **dict.fromkeys(("scale", "log", "distribution"), "sampling"),
+    "zca": "whitening",
+}
+_VALUES_ALSO_CALLED = {
+    "swish": "'silu'",
+    "adamw": "'adam' with training.weight_decay",
+    "xavier": "'glorot_uniform'",
+    "xavier_uniform": "'glorot_uniform'",
+    "he": "'he_normal'",
+    "kaiming": "'he_normal'",
+    "bayes": "'bayesian'",
+    "random_search": "'random'",
+    "accuracy": "'val_accuracy'",
+    "loss": "'val_loss'",
+}
 
 CLASSES = 10
 IMAGE_SHAPE = (28, 28)
@@ -250,6 +286,14 @@ class SpaceConfig:
         return self
 
 
+def _searchable(key: str) -> str:
+    """Return a key that a search may vary; raise ValueError for any other."""
+    known = [leaf for leaf in leaves() if leaf.startswith(("model.", "training."))]
+    if key not in known:
+        raise ValueError(f"search.space names an unknown key {shorten(repr(key))}{nearest(key, known)}")
+    return key
+
+
 @dataclass(frozen=True, config=_STRICT)
 class SearchConfig:
     """A Keras Tuner search.
@@ -266,7 +310,7 @@ class SearchConfig:
     max_retries_per_trial (retries): how often a failed trial is tried again.
     """
 
-    space: dict[str, SpaceConfig]
+    space: dict[Annotated[str, AfterValidator(_searchable)], SpaceConfig]
     oracle: Literal["random", "bayesian", "hyperband", "asha"] = "random"
     objective: Monitor = "val_accuracy"
     trials: Annotated[int, Field(gt=0), AfterValidator(AtMost(MOST_TRIALS))] = 10
@@ -314,20 +358,12 @@ class Recipe:
     """
 
     name: Text
-    description: Text
+    description: Text = ""
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
     training: TrainingConfig = TrainingConfig()
     search: SearchConfig | None = None
     reference: ReferenceConfig | None = None
-
-    @model_validator(mode="after")
-    def _searches_what_it_can(self) -> "Recipe":
-        known = [key for key in leaves() if key.startswith(("model.", "training."))]
-        for key in self.search.space if self.search else ():
-            if key not in known:
-                raise ValueError(f"search.space names an unknown key {shorten(repr(key))}{nearest(key, known)}")
-        return self
 
     @model_validator(mode="after")
     def _one_l1_decay_a_layer(self) -> "Recipe":
@@ -365,10 +401,11 @@ class Recipe:
 
 
 def keys(kind: Any = Recipe, prefix: str = "") -> Iterator[str]:
-    """Yield the dotted names of all keys and sections of a recipe."""
+    """Yield the dotted names of all keys and sections of a recipe, but not those within `search.space`."""
     for field in dataclasses.fields(kind):
         yield prefix + field.name
-        for option in getattr(field.type, "__args__", (field.type,)):
+        options = () if get_origin(field.type) is dict else getattr(field.type, "__args__", (field.type,))
+        for option in options:
             if dataclasses.is_dataclass(option):
                 yield from keys(option, f"{prefix}{field.name}.")
 
@@ -380,12 +417,40 @@ def leaves() -> Sequence[str]:
 
 
 def nearest(word: str, known: Sequence[str]) -> str:
-    """Return the end of a message about an unknown word: the known word that was probably meant, if any."""
+    """Return what a message about an unknown word ends with: the known ones that were probably meant, if any."""
+    meant = [repr(match) for match in _meant(word, known)[:_MOST_MEANT]]
+    return f"; did you mean {' or '.join(meant)}?" if meant else ""
+
+
+def nearest_value(word: str, known: Sequence[str]) -> str:
+    """Return the same for a value that is none of the known ones."""
+    if called := _VALUES_ALSO_CALLED.get(word.lower()):
+        # Its name in Keras; of another key's value it would mean nothing.
+        return f"; did you mean {called}?" if called.split("'")[1] in known else ""
+    return nearest(word.lower(), known)
+
+
+def _meant(word: str, known: Sequence[str]) -> list[str]:
     if len(word) > _LONGEST_WORD:
-        return ""
-    # Compare within the section first: a long, correct section must not outweigh a mistake in the last part.
+        return []
     section, dot, name = word.rpartition(".")
+    # `units_1` is a column of trials.csv.
+    name = _ALSO_CALLED.get(re.sub(r"_\d+$", "", name), name)
+    # Compare within the section first: a long, correct section must not outweigh a mistake in the last part.
     siblings = {key.rpartition(".")[2]: key for key in known if key.rpartition(".")[:2] == (section, dot)}
-    matches = [siblings[match] for match in difflib.get_close_matches(name, siblings, n=1, cutoff=0.5)]
-    matches += difflib.get_close_matches(word, known, n=1, cutoff=0.8)
-    return f"; did you mean {matches[0]!r}?" if matches else ""
+    if name in siblings:
+        return [siblings[name]]
+    last = {key.rpartition(".")[2] for key in known}
+    elsewhere = difflib.get_close_matches(name, last, n=1, cutoff=0.8)
+    for found in (
+        # A section, where a key of it is wanted.
+        [key for key in known if key.startswith(f"{word}.")],
+        [key for key in known if key.rpartition(".")[2] == name],
+        [siblings[match] for match in difflib.get_close_matches(name, siblings, n=1, cutoff=0.8)],
+        [key for key in known if key.rpartition(".")[2] in elsewhere],
+        [siblings[match] for match in difflib.get_close_matches(name, siblings, n=1, cutoff=0.6)],
+        difflib.get_close_matches(word, known, n=1, cutoff=0.8),
+    ):
+        if found:
+            return found
+    return []

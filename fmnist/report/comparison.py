@@ -13,6 +13,9 @@ from fmnist.recipe import config
 from fmnist.report.results import Figure, Results, read
 from fmnist.run.folder import RunDir, check_distinct
 
+_NAMED = 60  # characters of settings in a group's name
+_ABOUT = ("name", "description", "reference.")
+
 
 @dataclass(frozen=True)
 class Spread:
@@ -112,18 +115,28 @@ def groups(runs: Sequence[Results]) -> list[Group]:
     """Group the runs by recipe and settings, in the order of each group's first run.
 
     Where several groups have the same recipe name, the later ones are named with the settings that differ from the
-    first. The number of trials is such a setting, and so is each `--set`.
+    first, or with a number where those are many. The number of trials is such a setting, and so is each `--set`.
     """
     members: dict[str, list[Results]] = {}
     for run in runs:
         members.setdefault(json.dumps(_settings(run)), []).append(run)
     first: dict[str, Results] = {}
-    found = []
+    found: list[Group] = []
     for same in members.values():
         origin = first.setdefault(same[0].claimed.name, same[0])
-        changed = _changes(_settings(origin), _settings(same[0]))
-        found.append(Group(" ".join([same[0].claimed.name, *changed]), same))
+        changed = " ".join(_changes(_settings(origin), _settings(same[0])))
+        if len(changed) > _NAMED:
+            changed = f"({sum(group.runs[0].claimed.name == origin.claimed.name for group in found) + 1})"
+        found.append(Group(f"{same[0].claimed.name} {changed}".strip(), same))
     return found
+
+
+def differences(found: Sequence[Group]) -> list[tuple[str, list[str]]]:
+    """Return each setting that differs between groups: its key, and its value in each, empty if it is not set."""
+    settings = [_flat(_settings(group.runs[0])) for group in found]
+    keys = dict.fromkeys(key for one in settings for key in one)
+    rows = [(key, [one.get(key, "") for one in settings]) for key in keys]
+    return [(key, values) for key, values in rows if len(set(values)) > 1]
 
 
 def pairs(runs: Sequence[Results]) -> list[Pair]:
@@ -153,6 +166,34 @@ def compare(first: Results, second: Results) -> Pair:
 
 def _settings(run: Results) -> dict[str, Any]:
     return {**config.to_dict(run.claimed), **run.gone}
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Return what is set, by dotted keys, as text; not the names and figures that are about a recipe."""
+    flat: dict[str, str] = {}
+    for key, value in settings.items():
+        if prefix == "search.space.":
+            flat[prefix + key] = _domain(value)
+        elif isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{key}.")
+        elif value is not None:
+            flat[prefix + key] = _text(value)
+    return {key: value for key, value in flat.items() if not key.startswith(_ABOUT)}
+
+
+def _domain(domain: Mapping[str, Any]) -> str:
+    if domain.get("layers"):
+        return f"{' to '.join(map(_text, domain['layers']))} layers of {_text(domain['units'])}"
+    if domain.get("values"):
+        return _text(domain["values"])
+    log = ", logarithmic" if domain.get("sampling") == "log" else ""
+    return f"{_text(domain.get('min'))} to {_text(domain.get('max'))}{log}"
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_text, value))
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _changes(before: Mapping[str, Any], after: Mapping[str, Any], prefix: str = "") -> list[str]:

@@ -15,6 +15,8 @@ from urllib.parse import quote
 
 _NUMBER = re.compile(r"(< )?[-+]?\d[\d,]*(\.\d+)?(e[-+]?\d+)?%?")
 
+_COLORS = 6
+
 _FILES = resources.files("fmnist.report")
 _STYLE, _SCRIPT = (_FILES.joinpath(name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
 _SCRIPT_HASH = base64.b64encode(hashlib.sha256(_SCRIPT.encode()).digest()).decode()
@@ -45,9 +47,10 @@ def document(title: str, fragments: Iterable[str]) -> str:
     return _DOCUMENT.substitute(title=escape(title), policy=_POLICY, style=_STYLE, script=_SCRIPT, body=body)
 
 
-def element(tag: str, text: str, kind: str = "") -> str:
-    """Return an element that holds plain text; `kind` is its class."""
-    return f"<{tag}{_class(kind)}>{escape(text)}</{tag}>"
+def element(tag: str, text: str, kind: str = "", label: str = "") -> str:
+    """Return an element that holds plain text; `kind` is its class, `label` what stands before it on a phone."""
+    named = f' data-label="{escape(label)}"' if label else ""
+    return f"<{tag}{_class(kind)}{named}>{escape(text)}</{tag}>"
 
 
 def link(text: str, address: str) -> str:
@@ -84,11 +87,26 @@ def tiles(rows: Iterable[tuple[str, str, str]]) -> str:
     return f"<div class=tiles>{''.join(cells)}</div>"
 
 
+def series(color: int) -> str:
+    """Return the class of what is drawn in this colour; where there are more than six, their lines differ."""
+    return f"series{color % _COLORS} dash{color // _COLORS}" if color >= _COLORS else f"series{color}"
+
+
+def legend(names: Iterable[tuple[int, str]], *, dots: bool = False) -> str:
+    """Return the names of colours, each beside a line or a dot; an empty string if there are none."""
+    shape = "<circle class='{}' cx=11 cy=5 r=4.5 />" if dots else "<polyline class='{}' points='0,5 22,5' />"
+    entries = [
+        f"<span><svg viewBox='0 0 22 10' aria-hidden=true>{shape.format(series(color))}</svg>{escape(name)}</span>"
+        for color, name in names
+    ]
+    return f"<div class=legend>{''.join(entries)}</div>" if entries else ""
+
+
 def table(header: Sequence[str], rows: Iterable[Sequence[str]], kind: str = "") -> str:
     """Return a table whose first column names the rows; columns of numbers are aligned right.
 
-    `kind` may contain two words: with "wide" a table of many columns scrolls sideways and does not wrap its lines; with
-    "sortable" a click on a column's head sorts the table.
+    `kind` may contain words: with "wide" a table of many columns does not wrap its lines, but for those of "text", and
+    on a phone its rows are lists; with "sortable" a click on a column's head sorts the table.
     """
     names, *columns = zip(*rows, strict=True)
     kinds = ["number" if all(_NUMBER.fullmatch(cell) for cell in column if cell) else "" for column in columns]
@@ -98,7 +116,11 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]], kind: str = "") 
         for name, column in zip(header, ["", *kinds], strict=False)
     )
     cells = zip(*columns, strict=True)
-    body = ("".join(element("td", cell, column) for cell, column in zip(row, kinds, strict=True)) for row in cells)
+    labels = header[1:] if "wide" in kind.split() else [""] * len(kinds)
+    body = (
+        "".join(element("td", cell, column, label) for cell, column, label in zip(row, kinds, labels, strict=True))
+        for row in cells
+    )
     return _table(head, zip(names, body, strict=True), kind)
 
 
@@ -109,7 +131,7 @@ def bar_table(header: Sequence[str], rows: Iterable[tuple[str, Sequence[float]]]
         (name, "".join(f'<td class=number style="--share:{value:.4f}">{value:.4f}</td>' for value in values))
         for name, values in rows
     )
-    return f"<div class=bars>{_table(head, body, '')}</div>"
+    return f'<div class=bars style="--columns:{len(header) - 1}">{_table(head, body, "")}</div>'
 
 
 def heat_table(names: Sequence[str], matrix: Sequence[Sequence[int]]) -> str:

@@ -7,33 +7,39 @@ from dataclasses import dataclass
 from html import escape
 from typing import Literal
 
+from fmnist.report import page
+
 # A parameter of so few values has them at equal distances; one whose values span more than this factor, on a log scale.
 _FEW = 6
 _LOG_FACTOR = 30
 _MISSING = "–"
-SERIES = 6
-"""Number of colours."""
 
 
 @dataclass(frozen=True)
 class Series:
-    """A named sequence of y values at x = 1, 2, ...; None is left out. By default each series has its own `color`."""
+    """A sequence of y values at x = 1, 2, ...; None is left out. By default each series has its own `color`.
+
+    name: in the legend; a series without a name is not there.
+    told: what is shown when the pointer is on it: of each dot, or of a line one text.
+    """
 
     name: str
     values: Sequence[float | None]
     style: Literal["line", "steps", "dots"] = "line"
     color: int | None = None
+    told: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A named value with an interval around it."""
+    """A named value with an interval around it; the note stands beside it, by default the value."""
 
     name: str
     value: float
     low: float
     high: float
     color: int = 0
+    note: str = ""
 
 
 class Scale:
@@ -105,7 +111,7 @@ class Parameter:
 
 def curves(title: str, x_name: str, series: Sequence[Series], mark: int | None = None) -> str:
     """Return a line chart. With `mark`, it has a vertical line at that x."""
-    width, height, left, right, top, bottom = 480, 270, 60, 12, 28, 34
+    width, height, left, right, top, bottom = 480, 250, 60, 12, 10, 34
     y = Scale.over((v for line in series for v in line.values if v is not None), height - bottom, top)
     count = max(len(line.values) for line in series)
     x = Scale(1, max(count, 2), left, width - right)
@@ -115,32 +121,33 @@ def curves(title: str, x_name: str, series: Sequence[Series], mark: int | None =
     parts.append(f'<text x="{width - right}" y={height - 2} text-anchor=end>{escape(x_name)}</text>')
     if mark:
         parts.append(f'<line class=mark x1="{x(mark):.1f}" x2="{x(mark):.1f}" y1={top} y2={height - bottom} />')
-    named = 0
+    legend = []
     for index, line in enumerate(series):
-        color = (index if line.color is None else line.color) % SERIES
+        color = index if line.color is None else line.color
         points = [(x(n), y(value)) for n, value in enumerate(line.values, 1) if value is not None]
-        legend = []
         if line.name:
-            begin = left + 150 * named
-            named += 1
-            legend = [(begin, 12.0), (begin + 22, 12.0)]
-            parts.append(f"<text x={begin + 28} y=16>{escape(line.name)}</text>")
-        if line.style == "dots" or len(points) == 1:
-            parts += [_dot(color, px, py, 3) for px, py in [*legend[1:], *points]]
-        else:
-            parts += [_polyline(color, points, line.style == "steps"), *([_polyline(color, legend)] if legend else [])]
-    return _figure(title, width, height, parts)
+            legend.append((color, line.name))
+        if line.style == "dots":
+            told = [line.told[n] for n, value in enumerate(line.values) if value is not None] if line.told else []
+            parts += [_dot(color, px, py, 4, name) for (px, py), name in itertools.zip_longest(points, told)]
+        elif len(points) == 1:
+            parts += [_dot(color, px, py, 3, *line.told) for px, py in points]
+        elif points:
+            parts.append(_polyline(color, points, line.style == "steps", *line.told))
+    return _figure(title, width, height, parts, page.legend(legend))
 
 
-def scatter(title: str, values: Sequence[str], scores: Sequence[float], names: Sequence[str]) -> str:
+def scatter(
+    title: str, values: Sequence[str], scores: Sequence[float], names: Sequence[str], colors: Sequence[int]
+) -> str:
     """Return a plot of scores over a hyperparameter's values; a dot shows its name when the pointer is on it."""
     width, height, left, right, top, bottom = 480, 220, 56, 16, 10, 26
     x = Parameter(title, values, left, width - right)
     y = Scale.over(scores, height - bottom, top)
     parts = _y_grid(y, left, width - right)
     parts += [f'<text x="{px:.1f}" y={height - 6} text-anchor=middle>{escape(label)}</text>' for px, label in x.ticks()]
-    for px, score, name in zip(x.pixels, scores, names, strict=True):
-        parts.append(_dot(0, px, y(score), 4.5, name, "weak"))
+    for px, score, name, color in zip(x.pixels, scores, names, colors, strict=True):
+        parts.append(_dot(color, px, y(score), 4.5, name, "weak"))
     return _figure(title, width, height, parts)
 
 
@@ -177,7 +184,9 @@ def parallel_coordinates(
     for place, (name, ticks) in enumerate(ends):
         px = side + step * place
         parts.append(f'<line class=axis x1="{px:.1f}" x2="{px:.1f}" y1={top} y2={height - bottom} />')
-        parts.append(f'<text x="{px:.1f}" y={18 if place % 2 == 0 else 34} text-anchor=middle>{escape(name)}</text>')
+        # The outermost names stay within the picture.
+        anchor, at = ("start", 0.0) if place == 0 else ("end", width) if place == len(axes) else ("middle", px)
+        parts.append(f'<text x="{at:.1f}" y={18 if place % 2 == 0 else 34} text-anchor={anchor}>{escape(name)}</text>')
         parts += [f'<text x="{px + 5:.1f}" y="{py + 4:.1f}">{escape(label)}</text>' for py, label in ticks]
     return f"<div class=scroll>{_svg('Parallel coordinates of the trials', width, height, parts, 'broad')}</div>"
 
@@ -205,24 +214,27 @@ def reliability(title: str, bins: Iterable[tuple[int, float, float]]) -> str:
     return _figure(title, width, height, parts)
 
 
-def intervals(title: str, rows: Sequence[Interval]) -> str:
-    """Return a plot with a line per row: a dot at the value, and a bar over the interval, all on one scale."""
-    width, label, right, step = 1048, 210, 30, 26
-    top = 8
-    bottom = top + step * len(rows)
-    x = Scale.over([edge for row in rows for edge in (row.low, row.high)], label, width - right)
-    parts = []
-    for px, tick in x.ticks():
-        parts.append(f'<line class=grid x1="{px:.1f}" x2="{px:.1f}" y1={top} y2={bottom} />')
-        parts.append(f'<text x="{px:.1f}" y={bottom + 18} text-anchor=middle>{tick}</text>')
-    for index, row in enumerate(rows):
-        py, color = top + step * (index + 0.5), row.color % SERIES
+def intervals(title: str, rows: Sequence[Interval], *, zero: bool = False) -> str:
+    """Return a plot with a line per row: a dot at the value, and a bar over the interval, all on one scale.
+
+    It is of HTML, so that names of any length fit a phone.
+
+    Args:
+        zero: whether the scale includes 0.
+    """
+    x = Scale.over([edge for row in rows for edge in (row.low, row.high)] + [0.0] * zero, 0, 100)
+    ticks = "".join(f'<i style="left:{at:.2f}%"><b>{label}</b></i>' for at, label in x.ticks())
+    lines = []
+    for row in rows:
         told = f"{row.name}: {row.value:.4f}, {row.low:.4f} to {row.high:.4f}"
-        parts.append(f'<text x={label - 14} y="{py + 4}" text-anchor=end>{escape(row.name)}</text>')
-        ends = f'x1="{x(row.low):.1f}" x2="{x(row.high):.1f}" y1="{py}" y2="{py}"'
-        parts.append(f"<line class=series{color} stroke-width=2 {ends} />")
-        parts.append(_dot(color, x(row.value), py, 5.5, told))
-    return f"<div class=scroll>{_svg(title, width, bottom + 26, parts, 'broad')}</div>"
+        note = escape(row.note or f"{row.value:.4f}")
+        places = f"--low:{x(row.low):.2f}%;--at:{x(row.value):.2f}%;--high:{x(row.high):.2f}%"
+        lines.append(
+            f'<div class="interval {page.series(row.color)}" title="{escape(told)}"><span>{escape(row.name)}</span>'
+            f'<span class=track style="{places}"></span><span class=number>{note}</span></div>'
+        )
+    lines.append(f"<div class=interval><span></span><span class=ticks>{ticks}</span><span></span></div>")
+    return f"<figure class=intervals><figcaption>{escape(title)}</figcaption>{''.join(lines)}</figure>"
 
 
 def _y_grid(y: Scale, left: float, right: float) -> list[str]:
@@ -233,20 +245,23 @@ def _y_grid(y: Scale, left: float, right: float) -> list[str]:
     return parts
 
 
-def _dot(color: int, x: float, y: float, radius: float, name: str = "", kind: str = "") -> str:
+def _dot(color: int, x: float, y: float, radius: float, name: str | None = "", kind: str = "") -> str:
     told = f"<title>{escape(name)}</title>" if name else ""
-    return f'<circle class="series{color} {kind}" cx="{x:.1f}" cy="{y:.1f}" r="{radius:.1f}">{told}</circle>'
+    kinds = " ".join(filter(None, [page.series(color), kind]))
+    return f'<circle class="{kinds}" cx="{x:.1f}" cy="{y:.1f}" r="{radius:.1f}">{told}</circle>'
 
 
-def _polyline(color: int, points: Sequence[tuple[float, float]], steps: bool = False) -> str:
+def _polyline(color: int, points: Sequence[tuple[float, float]], steps: bool = False, name: str = "") -> str:
     if steps:
         corners = [((right, y), (right, next_y)) for (_, y), (right, next_y) in itertools.pairwise(points)]
         points = [points[0], *itertools.chain.from_iterable(corners)]
-    return f'<polyline class=series{color} points="{" ".join(f"{x:.1f},{y:.1f}" for x, y in points)}" />'
+    told = f"<title>{escape(name)}</title>" if name else ""
+    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+    return f'<polyline class="{page.series(color)}" points="{path}">{told}</polyline>'
 
 
-def _figure(title: str, width: int, height: int, parts: Iterable[str]) -> str:
-    return f"<figure><figcaption>{escape(title)}</figcaption>{_svg(title, width, height, parts)}</figure>"
+def _figure(title: str, width: int, height: int, parts: Iterable[str], legend: str = "") -> str:
+    return f"<figure><figcaption>{escape(title)}</figcaption>{legend}{_svg(title, width, height, parts)}</figure>"
 
 
 def _svg(title: str, width: int, height: int, parts: Iterable[str], kind: str = "") -> str:

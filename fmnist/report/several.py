@@ -6,12 +6,11 @@ from pathlib import Path
 
 from fmnist.files import write_output
 from fmnist.report import page, plots
-from fmnist.report.comparison import Group, Pair, groups, pairs, read_all
+from fmnist.report.comparison import Group, Pair, differences, groups, pairs, read_all
 from fmnist.report.results import Results, warning
 from fmnist.run.folder import RunDir
 
 _FIGURES = ("test accuracy", "validation accuracy", "macro F1", "test loss", "expected calibration error")
-_NAME = 28  # characters that fit beside a row of the plot
 _HEADS = [name.removeprefix("expected ") for name in _FIGURES]
 
 
@@ -43,6 +42,7 @@ def write(runs: Sequence[RunDir], output: Path | None = None) -> Path:
     found = groups(results)
     sections = {
         "By recipe": _by_recipe(found),
+        "Differences": _differences(found),
         "Runs": _runs(found, path.parent),
         "Learning curves": _learning_curves(found),
         "Classes": _classes(found),
@@ -83,12 +83,23 @@ def _by_recipe(found: Sequence[Group]) -> list[str]:
     return [page.table(["", "n", *_HEADS], rows, "wide")]
 
 
+def _differences(found: Sequence[Group]) -> list[str]:
+    rows = differences(found)
+    if not rows:
+        return []
+    note = "The settings that differ, where they are set; of a search the values that it chooses from."
+    return [
+        page.element("p", note, "muted"),
+        page.table(["", *(group.name for group in found)], ([key, *values] for key, values in rows), "wide text"),
+    ]
+
+
 def _runs(found: Sequence[Group], folder: Path) -> list[str]:
     members = [(color, group, run) for color, group in enumerate(found) for run in group.runs]
     rows = []
     for color, _, run in members:
         low, high = run.metrics["test"]["accuracy_interval"]
-        rows.append(plots.Interval(run.run.name[-_NAME:], run.metrics["test"]["accuracy"], low, high, color))
+        rows.append(plots.Interval(run.run.name, run.metrics["test"]["accuracy"], low, high, color))
     table = page.table(
         ["run", "recipe", "seed", *_HEADS, "epochs", "training s"],
         (

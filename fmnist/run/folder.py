@@ -5,13 +5,24 @@ import csv
 import io
 import logging
 import os
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from fmnist import environment
 from fmnist.errors import FULL, BadInput, Busy, explain
-from fmnist.files import check_replaceable, check_writable, lock, locked, open_lock, read_bytes, sweep, write_json
+from fmnist.files import (
+    check_replaceable,
+    check_writable,
+    is_locked,
+    lock,
+    locked,
+    open_lock,
+    read_bytes,
+    sweep,
+    write_json,
+)
 from fmnist.recipe import config
 from fmnist.recipe.config import to_dict
 from fmnist.recipe.schema import Recipe
@@ -20,6 +31,8 @@ from fmnist.run.records import Config
 from fmnist.text import printable, shorten
 
 logger = logging.getLogger(__name__)
+
+_LOOK = 0.05  # seconds
 
 
 class RunDir:
@@ -252,10 +265,17 @@ class RunDir:
         self.checkpoint.mkdir(parents=True, exist_ok=True)
         with open_lock(self.checkpoint / f"{job}.lock") as file:
             if not lock(file):
-                raise Busy(f"another `{job}` is at work in {self}; wait for it or stop it")
+                # `is_at_work` may have looked just now.
+                time.sleep(_LOOK)
+                if not lock(file):
+                    raise Busy(f"another `{job}` is at work in {self}; wait for it or stop it")
             for folder in (self.path, self.checkpoint, self.exports, self.search, *self.search.glob("trial_*")):
                 sweep(folder)
             yield
+
+    def is_at_work(self, job: str) -> bool:
+        """Tell whether a process holds the folder for `job`; False where files have no locks."""
+        return is_locked(self.checkpoint / f"{job}.lock")
 
     @contextlib.contextmanager
     def changing(self) -> Iterator[None]:

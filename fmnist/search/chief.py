@@ -20,8 +20,10 @@ from fmnist.errors import SearchFailed
 from fmnist.files import write_json
 from fmnist.recipe.schema import Recipe
 from fmnist.run.folder import RunDir
-from fmnist.search import oracles, reports, stock, tables
+from fmnist.search import oracles, parameters, reports, space, stock, tables
 from fmnist.search.project import Project
+from fmnist.search.record import Record
+from fmnist.text import wrap
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +65,8 @@ class Chief:
         self._oracle, self._workers, whole = oracles.load(self._project, recipe, seed)
         self._epochs = recipe.require_search().epochs
         self._leases = {worker: _Lease(grace) for worker in oracles.lend_again(self._oracle, self._workers, grace > 0)}
+        # Those that had a trial before, and may be gone.
+        self._unheard = set(self._leases)
         self._lapse = min((lease.deadline for lease in self._leases.values()), default=math.inf)  # none is earlier
         self._rows: dict[str, tables.Row] = {}
         self._changed_rows = dict(self._oracle.trials)
@@ -72,9 +76,13 @@ class Chief:
         self._changed = threading.Condition()
         self._stopped = run.used_up.exists()
         if self._oracle.trials:
-            if not whole:
-                kept = ((trial, self._workers.get(trial.trial_id, "")) for trial in self._oracle.trials.values())
-                self._project.replace(oracles.record(self._oracle, *one, reports=True) for one in kept)
+            if whole:
+                # Who is at work, the journal knows of an earlier chief.
+                for trial in self._oracle.trials.values():
+                    if trial.status == TrialStatus.RUNNING:
+                        self._keep(trial)
+            else:
+                self._project.replace(self._record(trial, reports=True) for trial in self._oracle.trials.values())
             self._save()
 
     def create_trial(self, worker_id: str, wait: float = 0.0, lease: float = math.inf) -> Trial:
@@ -96,10 +104,12 @@ class Chief:
                     return _copy(trial)
                 self._changed.wait(max(0.0, min(deadline, self._lapse) - time.monotonic()))
             if trial.status == TrialStatus.RUNNING:
-                lent = worker_id in self._leases
+                is_new = worker_id not in self._leases or worker_id in self._unheard
+                self._unheard.discard(worker_id)
                 self._leases[worker_id] = _Lease(lease)
                 self._lapse = min(self._lapse, self._leases[worker_id].deadline)
-                if not lent:
+                self._unheard.discard(worker_id)
+                if is_new:
                     self._workers[trial.trial_id] = worker_id
                     # The stock oracle gives each trial a copy of the space, which takes most of a trial's memory.
                     values = trial.hyperparameters.values
@@ -210,6 +220,8 @@ class Chief:
         """Wait up to `seconds` for the end of the search; return whether the search has ended."""
         with self._changed:
             over = self._changed.wait_for(lambda: self.finished, seconds)
+            # Nobody else asks if all workers are gone.
+            self._release_lapsed()
             self._save()
             return over
 
@@ -256,6 +268,9 @@ class Chief:
         if trial is None or trial.trial_id != trial_id:
             raise NotYours(f"trial {trial_id} is not with {worker_id}")
         self._leases[worker_id].renew()
+        if worker_id in self._unheard:
+            self._unheard.discard(worker_id)
+            self._keep(trial)
         return trial
 
     def _release_lapsed(self) -> None:
@@ -265,6 +280,7 @@ class Chief:
         for worker_id, lease in list(self._leases.items()):
             if time.monotonic() > lease.deadline:
                 del self._leases[worker_id]
+                self._unheard.discard(worker_id)
                 trial = self._oracle.ongoing_trials.pop(worker_id)
                 stock.waiting(self._oracle).append(trial.trial_id)
                 del self._workers[trial.trial_id]
@@ -277,14 +293,22 @@ class Chief:
     def _log_end(self, trial: Trial, worker_id: str) -> None:
         result = f"{self._oracle.objective.name} {trial.score:.4f}" if trial.score is not None else trial.message
         ended, of = len(self._oracle.end_order), self._oracle.max_trials
-        logger.info("trial %s %s on %s: %s (%d of %d)", trial.trial_id, trial.status, worker_id, result, ended, of)
+        logger.info(
+            "%s\n%s",
+            wrap(f"trial {trial.trial_id} {trial.status} on {worker_id}: {result} ({ended} of {of})"),
+            wrap(parameters.sentence(space.values(trial.hyperparameters)), "  "),
+        )
 
     def _keep(self, trial: Trial) -> None:
         """Note a change of a trial, which `_save` writes."""
-        self._project.keep(oracles.record(self._oracle, trial, self._workers.get(trial.trial_id, "")))
+        self._project.keep(self._record(trial))
         self._changed_rows[trial.trial_id] = trial
         if trial.status in stock.ENDED:
             self._unpublished[trial.trial_id] = trial
+
+    def _record(self, trial: Trial, *, reports: bool = False) -> Record:
+        worker = self._workers.get(trial.trial_id, "")
+        return oracles.record(self._oracle, trial, worker, self._is_at_work(trial), reports=reports)
 
     def _save(self) -> None:
         """Write what has changed; what cannot be written now is written by the next call."""
@@ -310,7 +334,16 @@ class Chief:
 
     def _update_rows(self) -> None:
         for trial_id, trial in self._changed_rows.items():
-            self._rows[trial_id] = tables.row(trial, self._oracle.objective.name, self._workers.get(trial_id, ""))
+            # A trial that waits for the next worker is nobody's.
+            is_told = trial.status != TrialStatus.RUNNING or self._is_at_work(trial)
+            worker = self._workers.get(trial_id, "") if is_told else ""
+            self._rows[trial_id] = tables.row(trial, self._oracle.objective.name, worker)
+
+    def _is_at_work(self, trial: Trial) -> bool:
+        """Tell whether a worker has the trial, which this chief has heard of."""
+        worker = self._workers.get(trial.trial_id, "")
+        held = self._oracle.ongoing_trials.get(worker)
+        return held is not None and held.trial_id == trial.trial_id and worker not in self._unheard
 
 
 def _unusable(trial: Trial, objective: str) -> str | None:

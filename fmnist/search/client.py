@@ -34,6 +34,7 @@ PATIENCE_SECONDS = 600.0
 _CALL_SECONDS = 10.0  # seconds without an answer after which a connection counts as dead
 _PAUSES = (0.1, 3.0)  # seconds between two tries, the first and the longest
 _LAST_WORDS = 10  # seconds in which a process that ends itself may still log
+_USUAL_SECONDS = 10.0  # that a chief may take to start, which is not worth a line
 _TELL_SECONDS = 30.0  # between two lines about the same problem
 
 
@@ -139,9 +140,9 @@ class RemoteChief:
             return self._call_until_answered(method, request, metadata)
 
     def _call_until_answered(self, method: str, request: Any, metadata: tuple[Any, ...]) -> tuple[Any, dict[str, Any]]:
-        deadline = time.monotonic() + self._patience
+        begin = time.monotonic()
         pause, longest = _PAUSES
-        told, tell_again = "", 0.0
+        told, tell_again = "", begin + _USUAL_SECONDS
         while True:
             try:
                 return self._calls.call(method, request, metadata, _CALL_SECONDS + WAIT_SECONDS)
@@ -152,14 +153,15 @@ class RemoteChief:
             except NotFound as error:
                 problem = str(error)
             self._find.check_over()
-            if time.monotonic() > deadline:
+            now = time.monotonic()
+            if now > begin + self._patience:
                 logger.error(
                     "no chief for %.0f s (%s); start this worker again when there is one", self._patience, problem
                 )
                 raise Interrupted
-            if problem != told or time.monotonic() > tell_again:
+            if now > tell_again or (told and problem != told):
                 logger.warning("waiting for the chief (%s)", problem)
-                told, tell_again = problem, time.monotonic() + _TELL_SECONDS
+                told, tell_again = problem, now + _TELL_SECONDS
             if self._stop.wait(pause * random.uniform(0.5, 1.0)):
                 raise Interrupted
             pause = min(2 * pause, longest)

@@ -8,13 +8,13 @@ from typing import Any
 from fmnist.data import dataset
 from fmnist.data.dataset import TrainData
 from fmnist.devices import Devices, numerics
-from fmnist.files import utf8_path
 from fmnist.recipe import config
 from fmnist.recipe.schema import Recipe
 from fmnist.run.folder import RunDir
 from fmnist.search import status
 from fmnist.search.roles import Role
 from fmnist.signals import Stop
+from fmnist.training.job import device_line
 
 logger = logging.getLogger(__name__)
 
@@ -27,12 +27,15 @@ def tune(
     choose: Callable[[], Devices],
     stop: Stop,
     role: Role | None = None,
-) -> None:
+) -> str | None:
     """Run the recipe's search to its end, or continue an interrupted one; write search/, trials.csv and best.json.
 
     Args:
         choose: returns the devices to train on; called only if there is something to train.
         role: the chief of the search or one of its workers; without a role this process is both.
+
+    Returns:
+        The outcome of the search (`status.outcome`); None if there is no search, or if this process is a worker.
 
     Raises:
         BadInput: the run folder is another run's, or the search space holds a value that the configuration refuses.
@@ -41,7 +44,7 @@ def tune(
     """
     # The chief of a finished search must still tell the waiting workers that it is over.
     if (recipe.search is None or not (role and role.is_chief)) and nothing_to_do(run, recipe, seed):
-        return
+        return status.outcome(run, recipe) if recipe.search and not role else None
     # Before the folder is made, so that bad input leaves none. The imports below take seconds.
     loaded = None if role and role.is_chief else dataset.load_train(data_dir, recipe.data)
     devices = choose()
@@ -51,17 +54,16 @@ def tune(
     if role and not role.is_chief:
         assert loaded
         client.join(run, recipe, role, _trials(run, recipe, seed, loaded, devices, stop, joined=True), stop)
-        return
-    if not run.tensorboard.exists():
-        _declare_hyperparameters(run, recipe)
+        return None
     if role:
         service.serve(run, recipe, seed, role, stop)
     else:
         assert loaded
         _alone(run, recipe, seed, loaded, devices, stop)
-    logger.info("%s", status.outcome(run, recipe))
+    said = status.outcome(run, recipe)
     for path in run.checkpoint.glob("trial_*"):
         path.unlink()
+    return said
 
 
 def nothing_to_do(run: RunDir, recipe: Recipe, seed: int) -> bool:
@@ -69,7 +71,6 @@ def nothing_to_do(run: RunDir, recipe: Recipe, seed: int) -> bool:
 
     Raises:
         BadInput: as `tune`.
-        SearchFailed: every trial of a finished search failed.
     """
     if recipe.search is None:
         run.claim(recipe, seed)
@@ -79,7 +80,7 @@ def nothing_to_do(run: RunDir, recipe: Recipe, seed: int) -> bool:
     run.check(recipe, seed)
     if not (run.config.exists() and status.search_finished(run, recipe)):
         return False
-    logger.info("the search in %s is finished; %s", run, status.outcome(run, recipe))
+    logger.info("the search in %s is finished; nothing to do", run)
     return True
 
 
@@ -108,26 +109,5 @@ def _trials(
         # The record may exist already: of an earlier process, or of another worker.
         goes_on=joined or run.trials.exists(),
     )
-    logger.info("tune %s (seed %d) on %s", recipe.name, seed, devices)
+    logger.info("%s", device_line("tune", recipe, seed, devices))
     return Trials(run, recipe, seed, Trainer(loaded, devices), stop).run
-
-
-def _declare_hyperparameters(run: RunDir, recipe: Recipe) -> None:
-    """Write the hyperparameters' domains and the objective for TensorBoard's HParams page."""
-    import tensorflow as tf
-    from tensorboard.plugins.hparams import api as hparams
-
-    def domain(of: config.Domain) -> Any:
-        if of.layers:
-            return None
-        if of.values:
-            return hparams.Discrete(of.values)
-        return (hparams.IntInterval if isinstance(of.min, int) else hparams.RealInterval)(of.min, of.max)
-
-    search = recipe.require_search()
-    domains = [hparams.HParam(key, domain(of)) for key, of in config.space(recipe).items()]
-    metric = hparams.Metric(
-        f"epoch_{search.objective.removeprefix('val_')}", group="validation", display_name=search.objective
-    )
-    with tf.summary.create_file_writer(utf8_path(run.tensorboard)).as_default():
-        hparams.hparams_config(hparams=domains, metrics=[metric])

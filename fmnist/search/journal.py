@@ -18,6 +18,9 @@ from fmnist.files import append, atomic_write, open_regular
 
 Line = dict[str, Any]
 
+NAME = "journal"
+"""Its name in the folder of the search."""
+
 
 class Journal:
     """The file of a search, which one process writes."""
@@ -31,24 +34,15 @@ class Journal:
         """Call `take` with each line; return whether all are whole, but for a last one that a kill has cut off.
 
         Raises:
-            BadInput: the file cannot be read.
+            BadInput: the file cannot be read, or not be written.
         """
-        whole, good = True, 0
+        whole, size = read(self.path, take)
         try:
-            with contextlib.suppress(FileNotFoundError), open_regular(self.path) as file:
-                for raw in file:
-                    if not raw.endswith(b"\n"):
-                        # Or the next line would be added to it.
-                        os.truncate(self.path, good)
-                        break
-                    line = _decode(raw)
-                    if line is not None:
-                        take(line)
-                    elif raw != b"\n":
-                        whole = False
-                    good += len(raw)
+            if self.path.exists() and self.path.stat().st_size > size:
+                # Or the next line would be added to the one that is cut off.
+                os.truncate(self.path, size)
         except OSError as error:
-            raise BadInput(f"{self.path} cannot be read: {error.strerror}") from error
+            raise BadInput(f"{self.path} cannot be written: {error.strerror}") from error
         return whole
 
     def replace(self, lines: Iterable[Line]) -> None:
@@ -78,6 +72,32 @@ class Journal:
             raise
         self._pending.clear()
         self._durable = False
+
+
+def read(path: Path, take: Callable[[Line], None]) -> tuple[bool, int]:
+    """Call `take` with each line of a journal, which may be written meanwhile.
+
+    Returns:
+        Whether all lines are whole, but for a last one that has no end, and the bytes before that one.
+
+    Raises:
+        BadInput: the file cannot be read.
+    """
+    whole, size = True, 0
+    try:
+        with contextlib.suppress(FileNotFoundError), open_regular(path) as file:
+            for raw in file:
+                if not raw.endswith(b"\n"):
+                    break
+                line = _decode(raw)
+                if line is not None:
+                    take(line)
+                elif raw != b"\n":
+                    whole = False
+                size += len(raw)
+    except OSError as error:
+        raise BadInput(f"{path} cannot be read: {error.strerror}") from error
+    return whole, size
 
 
 def _encode(line: Line) -> bytes:

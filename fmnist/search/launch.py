@@ -8,7 +8,7 @@ from fmnist import environment
 from fmnist.devices import request
 from fmnist.recipe.schema import Recipe
 from fmnist.run.folder import RunDir
-from fmnist.search import local, roles, supervise
+from fmnist.search import local, roles, status, supervise
 from fmnist.search.job import nothing_to_do, tune
 from fmnist.signals import Stop
 
@@ -24,13 +24,16 @@ def launch(
     *,
     workers: int | None = None,
     gpus_per_worker: int = 1,
-) -> None:
+) -> str | None:
     """Run the search in the role that the environment gives to this process, or the whole search if there is no role.
 
     Args:
         devices, precision: as `devices.request` takes them.
         workers: number of processes that train; None for one per GPU, or one without GPUs.
         gpus_per_worker: number of GPUs of each of them; ignored in a search on processors.
+
+    Returns:
+        The outcome of the search (`status.outcome`); None if there is no search, or if this process is a worker.
 
     Raises:
         BadInput: as `tune`; or the role, the devices or their division among the workers is not possible.
@@ -47,8 +50,8 @@ def launch(
             if not nothing_to_do(run, recipe, seed):
                 run.claim(recipe, seed)
                 local.run(run, [sys.executable, "-m", "fmnist", *sys.argv[1:]], shares, stop)
-            return
+            return status.outcome(run, recipe)
         if shares[0].gpus:
             os.environ["CUDA_VISIBLE_DEVICES"] = shares[0].visible_devices
     # The chief trains nothing, so it needs no GPU.
-    tune(run, recipe, seed, data_dir, request("cpu") if role and role.is_chief else choose, stop, role)
+    return tune(run, recipe, seed, data_dir, request("cpu") if role and role.is_chief else choose, stop, role)

@@ -6,6 +6,7 @@ It imports nothing heavy, so that it reacts to a signal at once.
 import os
 import secrets
 import shutil
+import subprocess
 import time
 from collections.abc import Sequence
 
@@ -14,7 +15,7 @@ from fmnist.errors import Busy
 from fmnist.run.folder import RunDir
 from fmnist.search import status
 from fmnist.search.supervise import RESTARTS, Ending, Member, Share, supervise
-from fmnist.signals import Stop
+from fmnist.signals import TOLD, Stop
 
 _CHILD = '[ "$PPID" -eq "$0" ] && exec "$@"'
 _LAST_BREATH = 3.0  # seconds in which a chief ends after its parent was killed
@@ -39,13 +40,15 @@ def run(run: RunDir, command: Sequence[str], shares: Sequence[Share], stop: Stop
                 "KERASTUNER_ORACLE_IP": "",
                 "KERASTUNER_ORACLE_PORT": "",
                 "FMNIST_TOKEN": token,
+                TOLD: "1",
                 "CUDA_VISIBLE_DEVICES": share.visible_devices,
             }
             # If this process is killed, its children must end, too. The kernel kills them (--pdeathsig). If this
             # process was killed before they had set that up, they end themselves (_CHILD).
             follow = [*_if_there(["setpriv", "--pdeathsig", "KILL"]), "sh", "-c", _CHILD, str(os.getpid())]
             its_command = [*_if_there(share.taskset), *follow, *command]
-            return Member(name, its_command, its_environment, restarts, log)
+            # The result is this process's to print, below the table.
+            return Member(name, its_command, its_environment, restarts, log, subprocess.DEVNULL)
 
         chief = member("chief", Share())
         workers = [member(f"worker-{number}", share) for number, share in enumerate(shares)]

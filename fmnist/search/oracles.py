@@ -10,8 +10,9 @@ from keras_tuner.oracles import RandomSearchOracle
 from fmnist.recipe.schema import Recipe
 from fmnist.search import space, stock
 from fmnist.search.asha import AshaOracle
-from fmnist.search.project import Project, Record
+from fmnist.search.project import Project
 from fmnist.search.project import reports as reported
+from fmnist.search.record import Record
 from fmnist.search.reports import record as add_report
 
 
@@ -70,7 +71,7 @@ def load(project: Project, recipe: Recipe, seed: int) -> tuple[keras_tuner.Oracl
     return oracle, workers, whole and None not in kept.values()
 
 
-def record(oracle: keras_tuner.Oracle, trial: Trial, worker: str, *, reports: bool = False) -> Record:
+def record(oracle: keras_tuner.Oracle, trial: Trial, worker: str, at_work: bool, *, reports: bool = False) -> Record:
     """Return what is to be kept of a trial, with its reports or without."""
     return Record(
         trial_id=trial.trial_id,
@@ -80,6 +81,7 @@ def record(oracle: keras_tuner.Oracle, trial: Trial, worker: str, *, reports: bo
         score=trial.score,
         best_step=trial.best_step,
         worker=worker,
+        at_work=at_work,
         runs=stock.runs(oracle)[trial.trial_id],
         seed_state=stock.seed_state(oracle),
         reports=reported(trial.metrics.get_config()) if reports else {},

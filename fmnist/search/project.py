@@ -11,7 +11,6 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,39 +19,15 @@ from keras_tuner.engine.trial import Trial, TrialStatus
 from fmnist.errors import BadInput
 from fmnist.files import atomic_write, read_bytes
 from fmnist.run import records
-from fmnist.search import formats
-from fmnist.search.journal import Journal, Line
+from fmnist.search import formats, record
+from fmnist.search.journal import NAME, Journal
+from fmnist.search.record import Record
 from fmnist.text import shorten
 
 logger = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 _SUM = "sha256"  # key of the checksum over all other keys of a file
-_REPORTS = "reports"
-
-
-@dataclass(frozen=True)
-class Record:
-    """All that is kept of a trial.
-
-    Attributes:
-        values: hyperparameters by name, with Keras Tuner's own (`tuner/...`).
-        worker: the worker that ran it last; empty if nobody did.
-        runs: number of its runs that have ended; None if it is not known, in a project of an earlier version.
-        seed_state: state of the oracle's draws (`stock.seed_state`) when this was recorded; None as `runs`.
-        reports: the metrics that its present run has reported, by epoch; epochs in ascending order.
-    """
-
-    trial_id: str
-    status: str
-    message: str | None
-    values: dict[str, Any]
-    score: float | None
-    best_step: int | None
-    worker: str
-    runs: int | None = None
-    seed_state: int | None = None
-    reports: dict[int, dict[str, float]] = field(default_factory=dict)
 
 
 class Project:
@@ -63,7 +38,7 @@ class Project:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._journal = Journal(path / "journal")
+        self._journal = Journal(path / NAME)
 
     def load(self) -> tuple[dict[str, Record | None], bool]:
         """Return what is kept of each trial, by its id, the oldest first, and whether the journal holds all of it.
@@ -73,31 +48,32 @@ class Project:
         Raises:
             BadInput: a file cannot be read.
         """
-        found: dict[str, Record | None] = {}
-        whole = self._journal.read(functools.partial(_take, found))
+        kept: dict[str, Record] = {}
+        whole = self._journal.read(functools.partial(record.take, kept))
         if not whole:
             logger.warning("%s is damaged; what it lacks comes from the trials' own files", self._journal.path)
-        whole = whole and bool(found)
+        whole = whole and bool(kept)
+        found: dict[str, Record | None] = {**kept}
         if not whole:
-            for trial_id, record in self._load_trials():
-                known = found.get(trial_id)
+            for trial_id, stored in self._load_trials():
+                known = kept.get(trial_id)
                 if known is None:
-                    found[trial_id] = record
-                elif record and record.status in (TrialStatus.COMPLETED, TrialStatus.FAILED):
-                    found[trial_id] = dataclasses.replace(record, runs=known.runs, seed_state=known.seed_state)
+                    found[trial_id] = stored
+                elif stored and stored.status in (TrialStatus.COMPLETED, TrialStatus.FAILED):
+                    found[trial_id] = dataclasses.replace(stored, runs=known.runs, seed_state=known.seed_state)
         return {trial_id: found[trial_id] for trial_id in sorted(found, key=int)}, whole
 
     def load_oracle(self) -> dict[str, Any] | None:
         """Return the state of the oracle in the stock file; None if it cannot be read."""
         return _newest(self.path / "oracle.json", formats.Oracle, dict)
 
-    def keep(self, record: Record) -> None:
+    def keep(self, kept: Record) -> None:
         """Add to the journal what is new about a trial, apart from its reports, which stay unless it is INVALID."""
-        self._journal.add(_head(record), durable=True)
+        self._journal.add(record.head(kept), durable=True)
 
     def report(self, trial_id: str, step: int, metrics: Mapping[str, float]) -> None:
         """Add to the journal what a trial reports of epoch `step`; it replaces the reports of later epochs, too."""
-        self._journal.add(_report(trial_id, step, metrics), durable=False)
+        self._journal.add(record.report(trial_id, step, metrics), durable=False)
 
     def flush(self) -> None:
         """Have all that was added written.
@@ -107,13 +83,9 @@ class Project:
         """
         self._journal.flush()
 
-    def replace(self, records: Iterable[Record]) -> None:
+    def replace(self, all_kept: Iterable[Record]) -> None:
         """Write the journal anew."""
-        self._journal.replace(
-            line
-            for record in records
-            for line in (_head(record), *(_report(record.trial_id, *report) for report in record.reports.items()))
-        )
+        self._journal.replace(line for kept in all_kept for line in record.lines(kept))
 
     def is_published(self, trial_id: str) -> bool:
         """Tell whether a trial has its stock file."""
@@ -149,26 +121,6 @@ def reports(metrics: Mapping[str, Any]) -> dict[int, dict[str, float]]:
         for seen in history["observations"]:
             found.setdefault(seen["step"], {})[name] = seen["value"][-1]
     return dict(sorted(found.items()))
-
-
-def _head(record: Record) -> Line:
-    return {name: value for name, value in vars(record).items() if name != _REPORTS}
-
-
-def _report(trial_id: str, step: int, metrics: Mapping[str, float]) -> Line:
-    return {"trial_id": trial_id, "step": step, "metrics": {name: float(value) for name, value in metrics.items()}}
-
-
-def _take(found: dict[str, Record | None], line: Line) -> None:
-    """Take in a line of the journal."""
-    known = found.get(line["trial_id"])
-    if "step" not in line:
-        keeps = known and line["status"] != TrialStatus.INVALID
-        found[line["trial_id"]] = Record(**line, reports=known.reports if known and keeps else {})
-    elif known:
-        while known.reports and next(reversed(known.reports)) >= line["step"]:
-            known.reports.popitem()
-        known.reports[line["step"]] = line["metrics"]
 
 
 def _stock_record(name: str, state: dict[str, Any]) -> Record:

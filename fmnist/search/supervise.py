@@ -82,12 +82,14 @@ class Member:
         environment: Mapping[str, str],
         restarts: int = RESTARTS,
         log: Callable[[str], None] | None = None,
+        stdout: int | None = None,
     ) -> None:
         """Prepare the process; `start` starts it.
 
         Args:
             environment: all environment variables of the process.
             log: receives each line of the process's stderr; without it they go to this process's stderr.
+            stdout: where the process's stdout goes, as `subprocess` takes it; None for this process's stdout.
         """
         self.name = name
         self.given_up = False
@@ -95,6 +97,7 @@ class Member:
         self._environment = dict(environment)
         self._restarts = restarts
         self._log = log
+        self._stdout = stdout
         self._process: subprocess.Popen[bytes] | None = None
         self._pause = _PAUSES[0]
         self._began = self._again = 0.0
@@ -107,6 +110,7 @@ class Member:
             self._command,
             env=self._environment,
             stdin=subprocess.DEVNULL,
+            stdout=self._stdout,
             stderr=subprocess.PIPE if self._log else sys.stderr,
             start_new_session=True,
         )

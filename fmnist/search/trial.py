@@ -6,8 +6,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-from tensorboard.plugins.hparams import api as hparams
-
 from fmnist.errors import Restart
 from fmnist.files import copy, sha256, utf8_path
 from fmnist.recipe import config
@@ -16,8 +14,8 @@ from fmnist.run.folder import RunDir
 from fmnist.search import deaths
 from fmnist.search.worker import Report, TrialRequest
 from fmnist.signals import Stop
-from fmnist.training.boards import tensorboard
-from fmnist.training.job import log_epochs
+from fmnist.training.boards import TrialBoard
+from fmnist.training.job import pace
 from fmnist.training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
@@ -50,28 +48,37 @@ class Trials:
         checkpoint = self._checkpoint(trial.trial_id, trial.attempt)
         if trial.parent_trial_id and not checkpoint.exists():
             self._adopt(trial.parent_trial_id, checkpoint)
-        log = log_epochs(trial.epochs, f"trial {trial.trial_id}, ")
-
-        def progress(epoch: int, metrics: dict[str, float]) -> None:
-            log(epoch, metrics)
-            report(epoch, metrics)
+        objective = recipe.require_search().objective
 
         values = {name: _scalar(value) for name, value in trial.values.items()}
-        # One folder per trial, named by its values, so that TensorBoard's HParams page shows a trial as one session.
         told = (f"{value:.2g}" if isinstance(value, float) else str(value) for value in values.values())
         name = "_".join([trial.trial_id, *told])[:_NAME_LENGTH]
-        board = Path(utf8_path(self._run.tensorboard), "trials", name)
+        board = TrialBoard(
+            Path(utf8_path(self._run.tensorboard), "trials", name), f"{self._run.name} {trial.trial_id}", values
+        )
+
+        def progress(epoch: int, metrics: dict[str, float], seconds: float) -> None:
+            logger.info(
+                "trial %s, epoch %*d/%d  loss %.3f  %s %.4f  %s",
+                *(trial.trial_id, len(str(trial.epochs)), epoch + 1, trial.epochs, metrics["loss"]),
+                *(objective, metrics[objective], pace(seconds, self._trainer.images)),
+            )
+            report(epoch, metrics)
+            board.epoch(epoch, metrics)
+
         with deaths.counted(checkpoint.with_suffix(".deaths"), _digest(checkpoint)):
-            self._trainer.fit(
+            result = self._trainer.fit(
                 recipe.model,
                 training,
                 # With another seed a retry need not fail for the same reason.
                 seed=self._seed + 1_000_000 * trial.attempt,
                 stop=self._stop,
                 checkpoint_path=checkpoint,
-                callbacks=[tensorboard(board), hparams.KerasCallback(str(board), values, trial_id=trial.trial_id)],
+                callbacks=[board.session],
                 progress=progress,
             )
+        best_epoch = result.best_epoch(objective)
+        board.end(result.history[objective][best_epoch], best_epoch, len(result.seconds))
 
     def _checkpoint(self, trial_id: str, attempt: int) -> Path:
         return self._run.checkpoint / f"trial_{trial_id}_{attempt}.npz"

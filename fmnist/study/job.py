@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from fmnist.devices import Devices
-from fmnist.errors import Busy, Restart
+from fmnist.errors import BadInput, Busy, Restart
+from fmnist.evaluation import averaging
 from fmnist.evaluation.job import evaluate, evaluate_averaged, evaluate_ensemble
 from fmnist.files import write_json, write_text
 from fmnist.recipe import config
@@ -21,7 +22,7 @@ from fmnist.search.job import tune
 from fmnist.signals import Stop
 from fmnist.study import baselines, table
 from fmnist.study.table import Judged, Row
-from fmnist.text import file_name
+from fmnist.text import file_name, printable
 from fmnist.training.job import train
 
 logger = logging.getLogger(__name__)
@@ -58,7 +59,12 @@ def plan(recipe: Recipe, seeds: int, reference_seeds: int, results: Path) -> Pla
     Args:
         seeds, reference_seeds: number of seeds of the recipe, and of each reference.
         results: the folder of the run folders.
+
+    Raises:
+        BadInput: fewer seeds than an ensemble has members.
     """
+    if seeds < _MEMBERS:
+        raise BadInput(f"{seeds} seeds are too few: the ensemble needs {_MEMBERS}; name as many, or more")
 
     def trainings(recipe: Recipe, seeds: int, prefix: str = "") -> list[Training]:
         folders = [RunDir(results / file_name(f"{prefix}{recipe.name}-seed{seed}")) for seed in range(seeds)]
@@ -97,8 +103,10 @@ def evidence(plan: Plan, results: Path, data_dir: Path | None, choose: Callable[
         return None
     text = table.markdown(rows)
     name = file_name(f"{plan.recipe[0].recipe.name}-evidence")
-    write_json(results / f"{name}.json", table.to_dict(rows))
-    write_text(results / f"{name}.md", text)
+    figures, page = results / f"{name}.json", results / f"{name}.md"
+    write_json(figures, table.to_dict(rows))
+    write_text(page, text)
+    logger.info("the table is in %s, with all samples in %s", printable(page), printable(figures))
     return text
 
 
@@ -118,10 +126,11 @@ def train_one(
     for training in trainings:
         training.run.claim(training.recipe, training.seed)
     elsewhere = []
-    for training in trainings:
+    for number, training in enumerate(trainings, 1):
         stop.check()
         if training.run.trained:
             continue
+        logger.info("evidence: training %d of %d, %s", number, len(trainings), training.run.name)
         try:
             _train(training, data_dir, choose, stop)
         except Busy:
@@ -156,27 +165,28 @@ def judge(plan: Plan, results: Path, data_dir: Path | None, stop: Stop) -> list[
     def averaged_ensemble(members: Sequence[Training]) -> dict[str, Any]:
         return ensemble(members, tta=True)
 
-    def row(what: str, teams: Sequence[Sequence[Training]], judge: Callable[[Sequence[Training]], Any]) -> Row:
-        found = []
-        for members in teams:
-            stop.check()
-            found.append(Judged(judge(members), [member.run for member in members]))
-        return Row(what, found)
-
     name = plan.recipe[0].recipe.name
     singles = [[training] for training in plan.recipe]
     teams = [plan.recipe[end - _MEMBERS : end] for end in range(_MEMBERS, len(plan.recipe) + 1, _MEMBERS)]
-    rows = [
-        row(reference, [[training] for training in trainings], plain)
+    ways: list[tuple[str, Sequence[Sequence[Training]], Callable[[Sequence[Training]], Any]]] = [
+        (reference, [[training] for training in trainings], plain)
         for reference, trainings in itertools.groupby(plan.references, lambda training: training.recipe.name)
     ]
-    rows += [
-        row(name, singles, plain),
-        row(f"{name}, test-time averaging", singles, averaged),
-        row(f"{name}, ensemble of {_MEMBERS}", teams, ensemble),
-        row(f"{name}, ensemble of {_MEMBERS}, test-time averaging", teams, averaged_ensemble),
-    ]
-    return [row for row in rows if row.runs]
+    ways += [(name, singles, plain), (f"{name}, ensemble of {_MEMBERS}", teams, ensemble)]
+    if averaging.helps(plan.recipe[0].recipe.training):
+        ways.insert(-1, (f"{name}, test-time averaging", singles, averaged))
+        ways.append((f"{name}, ensemble of {_MEMBERS}, test-time averaging", teams, averaged_ensemble))
+    total = sum(len(of_way) for _, of_way, _ in ways)
+    evaluations = itertools.count(1)
+    rows = []
+    for what, of_way, judge in ways:
+        found = []
+        for members in of_way:
+            stop.check()
+            logger.info("evidence: evaluation %d of %d, %s", next(evaluations), total, what)
+            found.append(Judged(judge(members), [member.run for member in members]))
+        rows.append(Row(what, found))
+    return rows
 
 
 def _train(training: Training, data_dir: Path | None, choose: Callable[[], Devices], stop: Stop) -> None:
@@ -185,5 +195,5 @@ def _train(training: Training, data_dir: Path | None, choose: Callable[[], Devic
         baselines.train(run, recipe, seed, data_dir, stop)
         return
     if recipe.search:
-        tune(run, recipe, seed, data_dir, choose, stop)
-    train(run, recipe, seed, data_dir, choose, stop)
+        logger.info("%s", tune(run, recipe, seed, data_dir, choose, stop))
+    logger.info("%s", train(run, recipe, seed, data_dir, choose, stop))

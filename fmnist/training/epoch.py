@@ -198,7 +198,7 @@ class Program:
             learning_rates: float32 [steps].
             augmented: bool scalar.
         """
-        loss, correct = tf.constant(0.0), tf.constant(0.0)
+        loss, correct = tf.constant(0.0), tf.zeros_like(weights[0, 0])
         for step in tf.range(tf.shape(order)[0]):
             self.optimizer.learning_rate.assign(learning_rates[step])
             batch = (order[step], weights[step], seed + [step, 0], augmented)
@@ -207,15 +207,15 @@ class Program:
                 strategy = self._devices.strategy or tf.distribute.get_strategy()
                 optimizer.shrink(strategy, self.model, self._l1_decays, learning_rates[step])
             loss, correct = loss + sums[0], correct + sums[1]
-        return loss, correct
+        return loss, tf.reduce_sum(correct)
 
     def _evaluate_epoch(self, data: Resident, order: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
         """Evaluate the model; the arguments and results are as in `_train_epoch`."""
-        loss, correct = tf.constant(0.0), tf.constant(0.0)
+        loss, correct = tf.constant(0.0), tf.zeros_like(weights[0, 0])
         for step in tf.range(tf.shape(order)[0]):
             sums = self._run(self._evaluate_step, data, order[step], weights[step])
             loss, correct = loss + sums[0], correct + sums[1]
-        return loss, correct
+        return loss, tf.reduce_sum(correct)
 
     # AutoGraph is needed only for the loop over the steps; without it, a step is traced in half the time.
     @tf.autograph.experimental.do_not_convert  # type: ignore[untyped-decorator]
@@ -229,7 +229,7 @@ class Program:
     def _train_step(
         self, data: Resident, order: Tensor, weights: Tensor, seed: Tensor, augmented: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Train on one replica's share of a step; return the sum of the losses and the number of correct predictions.
+        """Train on one replica's share of a step; return the sum of the losses, and `_correct`.
 
         Args:
             order, weights: int32 and float32 [replicas, share].
@@ -266,7 +266,9 @@ class Program:
 
 
 def _correct(logits: tf.Tensor, classes: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
-    """Count the correct predictions among the real rows, as a float32 scalar.
+    """Return 1 for each real row that is predicted correctly, else 0: float32 [share].
+
+    They are added up when the epoch ends: on a GPU each step's sum would be a kernel of its own.
 
     Args:
         logits: float32 [share, 10].
@@ -274,4 +276,4 @@ def _correct(logits: tf.Tensor, classes: tf.Tensor, weights: tf.Tensor) -> tf.Te
         weights: float32 [share], 1 for real rows, 0 for padding.
     """
     hits = tf.equal(tf.argmax(logits, axis=1, output_type=classes.dtype), classes)
-    return tf.reduce_sum(tf.cast(hits, tf.float32) * weights)
+    return tf.cast(hits, tf.float32) * weights

@@ -1,6 +1,7 @@
 """Run `train`: train the final model of a fixed recipe, or of the best configuration that a search found."""
 
 import logging
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,10 +17,11 @@ from fmnist.recipe.schema import Recipe
 from fmnist.run import identity, records
 from fmnist.run.folder import RunDir
 from fmnist.signals import Stop
+from fmnist.text import wrap
 from fmnist.training import footprint
 
 if TYPE_CHECKING:
-    from fmnist.training.trainer import FitResult
+    from fmnist.training.trainer import FitResult, Progress
 
 logger = logging.getLogger(__name__)
 
@@ -31,9 +33,7 @@ def train(
     data_dir: Path | None,
     choose: Callable[[], Devices],
     stop: Stop,
-    *,
-    profile: bool = False,
-) -> None:
+) -> str:
     """Train the final model, and write model.keras and history.json.
 
     An interrupted training is continued, and a finished one left as it is.
@@ -41,7 +41,9 @@ def train(
     Args:
         data_dir: the folder of the data set's files; None to find them as `fmnist data` does.
         choose: returns the devices to train on; called only if there is something to train.
-        profile: whether TensorFlow's profiler records an epoch for TensorBoard.
+
+    Returns:
+        A line with the result.
 
     Raises:
         BadInput: the search has not been done, the folder holds another run, or the loss diverges.
@@ -62,10 +64,10 @@ def train(
     with run.lock("train"):
         if finished(run, chosen):
             logger.info("%s is finished; nothing to do", run.model)
-            return
+            return _outcome(run)
         loaded, devices = prepared or prepare()
         # These take seconds to import.
-        from fmnist.training.boards import ValidationBoard, tensorboard
+        from fmnist.training.boards import FinalBoard
         from fmnist.training.trainer import Diverged, Trainer
 
         checkpoint = run.checkpoint / "train.npz"
@@ -79,14 +81,17 @@ def train(
         training, images = chosen.training, len(loaded.train)
         trainer = Trainer(loaded, devices)
         board = Path(utf8_path(run.tensorboard), "final")
+        if not checkpoint.exists():
+            # The curves of an earlier training would be drawn over.
+            shutil.rmtree(board, ignore_errors=True)
         names = dataset.classes(loaded.source)
-        log = log_epochs(training.epochs)
+        log = log_epochs(training.epochs, images)
         try:
             with stop.in_order(), bar("train", training.epochs * images, "images") as advance:
-                logger.info("train %s (seed %d) on %s", chosen.name, seed, devices)
+                logger.info("%s", device_line("train", chosen, seed, devices))
 
-                def progress(epoch: int, logs: dict[str, float]) -> None:
-                    log(epoch, logs)
+                def progress(epoch: int, logs: dict[str, float], seconds: float) -> None:
+                    log(epoch, logs, seconds)
                     advance(images)
 
                 result = trainer.fit(
@@ -95,10 +100,7 @@ def train(
                     seed=seed,
                     stop=stop,
                     checkpoint_path=checkpoint,
-                    callbacks=[
-                        tensorboard(board),
-                        ValidationBoard(board, loaded.validation, names, images, training.batch_size, profile),
-                    ],
+                    callbacks=[FinalBoard(board, loaded.validation, names, images, training.batch_size)],
                     progress=progress,
                 )
         except Diverged as error:
@@ -106,17 +108,42 @@ def train(
         with stop.in_order():
             save(run, chosen, result)
             checkpoint.unlink(missing_ok=True)
+        return _outcome(run)
 
 
-def log_epochs(epochs: int, prefix: str = "") -> Callable[[int, dict[str, float]], None]:
-    """Return a function that logs a line for each epoch."""
+def device_line(job: str, recipe: Recipe, seed: int, devices: Devices) -> str:
+    """Return what a job begins with: what it trains, and what that is computed on and in."""
+    line = f"{job} {recipe.name} (seed {seed}) on {devices}"
+    if devices.precision != "float32":
+        # As `network.build` makes it.
+        line += f"; {'whitening and ' * (recipe.model.whitening is not None)}output layer in float32"
+    return wrap(line)
 
-    def log(epoch: int, logs: dict[str, float]) -> None:
-        names = ("loss", "accuracy", "val_loss", "val_accuracy")
-        figures = "  ".join(f"{name} {logs[name]:.4f}" for name in names if name in logs)
-        logger.info("%sepoch %*d/%d  %s", prefix, len(str(epochs)), epoch + 1, epochs, figures)
+
+def log_epochs(epochs: int, images: int) -> "Progress":
+    """Return a function that logs a line an epoch, of at most 80 columns, with training/validation figures.
+
+    Args:
+        images: the number of images of an epoch.
+    """
+
+    def log(epoch: int, logs: dict[str, float], seconds: float) -> None:
+        def both(metric: str, digits: int) -> str:
+            return "/".join(f"{logs[name]:.{digits}f}" for name in (metric, f"val_{metric}") if name in logs)
+
+        logger.info(
+            "epoch %*d/%d  loss %s  accuracy %s  %s",
+            *(len(str(epochs)), epoch + 1, epochs, both("loss", 3), both("accuracy", 4), pace(seconds, images)),
+        )
 
     return log
+
+
+def pace(seconds: float, images: int) -> str:
+    """Return how long an epoch of so many images took, and at what rate."""
+    rate = images / max(seconds, 1e-9)
+    told = f"{rate:,.0f}" if rate < 1e5 else f"{rate / 1000:,.0f}k"
+    return f"{seconds:.{1 if seconds >= 1 else 2}f} s  {told} images/s"
 
 
 def _chosen(run: RunDir, recipe: Recipe) -> Recipe:
@@ -167,11 +194,11 @@ def save(run: RunDir, recipe: Recipe, result: "FitResult") -> None:
                 "images_per_second": result.images_per_second,
             },
         )
-    validation = result.history.get("val_accuracy")
-    logger.info(
-        "epoch %d of %d kept: %s; %s",
-        best_epoch + 1,
-        len(result.seconds),
-        f"validation accuracy {validation[best_epoch]:.4f}" if validation else "no images held back for validation",
-        run.model,
-    )
+
+
+def _outcome(run: RunDir) -> str:
+    past = records.read(run.history, records.History)
+    curves, best = past["history"], past["best_epoch"]
+    validation = curves.get("val_accuracy")
+    found = f"validation accuracy {validation[best]:.4f}" if validation else "no images held back for validation"
+    return f"{found}, epoch {best + 1} of {len(curves['loss'])}; {run.model}"

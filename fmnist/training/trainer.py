@@ -41,6 +41,9 @@ _LEARNED: dict[type[keras.callbacks.Callback], tuple[str, ...]] = {
 }
 
 
+Progress = Callable[[int, dict[str, float], float], None]
+
+
 class Diverged(RuntimeError):
     """The loss is not a finite number any more, so no later epoch can be better."""
 
@@ -84,6 +87,11 @@ class Trainer:
         self.compiled = 0
         """How many programs this trainer has compiled; TensorFlow keeps each until the process ends."""
 
+    @property
+    def images(self) -> int:
+        """The number of images of an epoch."""
+        return self._train.size
+
     def fit(
         self,
         config: ModelConfig,
@@ -93,7 +101,7 @@ class Trainer:
         stop: Stop,
         checkpoint_path: Path,
         callbacks: Sequence[keras.callbacks.Callback] = (),
-        progress: Callable[[int, dict[str, float]], None] | None = None,
+        progress: Progress | None = None,
     ) -> FitResult:
         """Train a model, or continue the training in `checkpoint_path`, which the caller removes afterwards.
 
@@ -102,7 +110,8 @@ class Trainer:
         Args:
             seed: random seed of the initial weights, the order of the images, and everything random in a step.
             stop: checked after each epoch.
-            progress: called with each epoch, counted from 0, and its metrics; first for epochs that a checkpoint holds.
+            progress: called with each epoch, counted from 0, its metrics and its seconds; first for epochs that a
+                checkpoint holds.
 
         Raises:
             BadInput: the training needs more memory than there is.
@@ -139,7 +148,7 @@ class Trainer:
         past = program.model.history.history
         if progress:
             for epoch in range(len(seconds)):
-                progress(epoch, {name: values[epoch] for name, values in past.items()})
+                progress(epoch, {name: values[epoch] for name, values in past.items()}, seconds[epoch])
         for epoch in range(len(seconds), training.epochs):
             if program.model.stop_training:
                 break
@@ -148,7 +157,7 @@ class Trainer:
             loop.on_epoch_end(epoch, logs)
             seconds.append(time.perf_counter() - begin)
             if progress:
-                progress(epoch, logs)
+                progress(epoch, logs, seconds[epoch])
             saver.save(seconds, now=stop.requested or epoch + 1 == training.epochs)
             stop.check()
         loop.on_train_end()

@@ -65,7 +65,7 @@ def test_evaluate_on_the_real_data(tmp_path: Path, data_dir: Path) -> None:
     assert [metrics[split]["images"] for split in ("train", "validation", "test")] == [1000, 6000, 10_000]
     assert metrics["test"]["per_class"][0]["support"] == 1000
     assert files.read_json(run.config)["jobs"]["eval"]["data"] == metrics["data"]["sha256"]
-    assert list((run.tensorboard / "eval").iterdir())
+    assert list((run.tensorboard / "final" / "test").iterdir())
     assert metrics["images_per_second"] == pytest.approx(17_000 / metrics["seconds"])
 
     # The same network in NumPy.
@@ -261,6 +261,26 @@ def test_the_command_line_says_what_was_averaged(tmp_path: Path, other_data: Pat
     said = r"test accuracy of an ensemble of 2 with test-time averaging over 10 views 0\.\d{4} \(95% interval .*\)\n"
     assert re.fullmatch(said, result.stdout)
     assert "ensemble-tta.json" in result.stderr
+
+
+def test_averages_of_a_model_that_never_saw_the_views_are_warned_of_and_stand_beside_the_plain_figure(
+    tmp_path: Path, other_data: Path, fmnist: Command
+) -> None:
+    run = trained(tmp_path / "run", other_data)
+    result = fmnist("eval", "run", "--data", other_data, "--tta")
+    assert result.returncode == 0, result.stderr
+    assert "run was trained without shift and flip, so --tta is likely to cost accuracy" in result.stderr
+    plain, averaged = files.read_json(run.metrics), files.read_json(run.averaged_metrics)
+    assert result.stdout == f"{evaluate.sentence(plain)}\n{evaluate.sentence(averaged)}\n"
+
+
+@pytest.mark.parametrize(
+    ("augment", "helps"),
+    [({}, False), ({"flip": True}, False), ({"shift": 1}, False), ({"flip": True, "shift": 1, "until": 0.5}, True)],
+)
+def test_averages_help_whoever_was_trained_on_both_kinds_of_views(augment: dict[str, Any], helps: bool) -> None:
+    settings = {"name": "x", "description": "", "training": {"augment": augment}}
+    assert averaging.helps(config.resolve(settings, "test").training) == helps
 
 
 def replace_model(run: RunDir, seed: int) -> None:

@@ -80,7 +80,7 @@ def test_a_container_gets_nothing_of_the_site(tool: Tool, tmp_path: Path, monkey
     for name in ("TF_ENABLE_ONEDNN_OPTS", "FMNIST_XLA_FLAGS"):
         monkeypatch.setenv(name, "0")
     results = tmp_path / "results"
-    for job in (["train", "--run", f"{results}/run"], ["tensorboard", f"{results}"]):
+    for job in (["train", "--run", f"{results}/run"], ["tensorboard", "--port=16006", f"{results}"]):
         assert call("containers", "--engine", "docker", *job).returncode == 0
     train, tensorboard = (set(re.findall("--env=(\\S+)", line)) for line in log.read_text().splitlines())
     proxies = {f"{name}_proxy=" for name in ("http", "https", "ftp", "all")}

@@ -6,14 +6,33 @@ from fmnist.network import pictures
 
 
 def test_confusion_image_darkens_with_the_share_of_the_row() -> None:
-    image = pictures.confusion_image(np.array([[1, 0, 0], [5, 5, 0], [0, 0, 0]]))
-    assert image.shape == (96, 96, 3)
+    image = pictures.confusion_image(np.array([[1, 0, 0], [5, 5, 0], [0, 0, 0]]), ["Shirt", "Coat", "Bag"])
+    assert image.shape == (232, 232, 3)
     assert image.dtype == np.uint8
-    full, half, none = image[0, 0], image[32, 0], image[0, 32]
+    cells = image[100:, 100:]
+    full, half, none = cells[0, 0], cells[44, 0], cells[0, 44]
     assert tuple(none) == (255, 255, 255)
     assert (full < half).all()
     assert (half < none).all()
-    assert (image[64:] == 255).all()
+    assert (cells[88:, ::43] == 255).all()
+
+
+def test_confusion_image_has_names_and_counts() -> None:
+    """Each of another text is drawn otherwise, and in its own place alone."""
+    matrix, names = np.array([[8, 2], [3, 7]]), ["Shirt", "Coat"]
+    before = pictures.confusion_image(matrix, names)
+
+    def changed(matrix: np.ndarray, names: list[str]) -> list[tuple[int, int]]:
+        rows, columns = np.nonzero((pictures.confusion_image(matrix, names) != before).any(axis=2))
+        return sorted(
+            {(int(row) // 44, int(column) // 44) for row, column in zip(rows - 100, columns - 100, strict=True)}
+        )
+
+    assert changed(2 * matrix, names) == [(0, 0), (0, 1), (1, 0), (1, 1)]
+    rows, columns = zip(*changed(matrix, ["Shirt", "Bag"]), strict=True)
+    # Beside the second row, and above the second column.
+    assert {(row, column) for row, column in zip(rows, columns, strict=True) if row >= 0} <= {(1, -1), (1, -2)}
+    assert {column for row, column in zip(rows, columns, strict=True) if row < 0} == {1}
 
 
 def test_the_most_confident_mistakes_come_first_and_no_right_answer_does() -> None:

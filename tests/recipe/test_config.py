@@ -81,8 +81,21 @@ def test_replace_sets_dotted_keys_and_checks_them(tmp_path: Path) -> None:
         ("[data]\nsplit_sed = 1", "data.split_sed", "data.split_seed"),
         ("[training.early_stopping]\npatiense = 1", "training.early_stopping.patiense", "patience"),
         ("[search]\ntrails = 1\nspace = {}", "search.trails", "search.trials"),
-        ('[search.space]\n"training.lr" = { min = 1, max = 2 }', "training.lr", None),
+        ('[search.space]\n"training.lr" = { min = 1, max = 2 }', "training.lr", "training.learning_rate"),
         ('[search.space]\n"model.hiden" = { values = [1] }', "model.hiden", "model.hidden"),
+        ('[search.space]\n"model.layers" = { values = [1] }', "model.layers", "model.hidden"),
+        ("[search.space]\nepochs = { values = [1] }", "epochs", "training.epochs"),
+        (
+            '[search.space]\n"model.l2" = { low = 0, max = 1 }',
+            "search.space.model.l2.low",
+            "search.space.model.l2.min",
+        ),
+        ("lr = 1", "lr", "training.learning_rate"),
+        ("[training]\nlr = 1", "training.lr", "training.learning_rate"),
+        ("batchsize = 1", "batchsize", "training.batch_size"),
+        ("[model]\nlayers = 1", "model.layers", "model.hidden"),
+        ("[model]\nunits_1 = 1", "model.units_1", "model.hidden"),
+        ("[model]\nlearning_rate = 1", "model.learning_rate", "training.learning_rate"),
     ],
 )
 def test_an_unknown_key_is_named_with_the_nearest(tmp_path: Path, text: str, key: str, nearest: str | None) -> None:
@@ -95,6 +108,70 @@ def test_an_unknown_key_is_named_with_the_nearest(tmp_path: Path, text: str, key
         assert re.search(rf"did you mean '(\w+\.)*{nearest}'\?", message)
 
 
+def test_of_a_key_of_two_sections_both_are_named(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="'epochs'; did you mean 'training.epochs' or 'search.epochs'\\?"):
+        config.load(own(tmp_path, "epochs = 3"))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "meant"),
+    [
+        ("model.activation", "swish", "'silu'"),
+        ("training.optimizer", "adamw", "'adam' with training.weight_decay"),
+        ("training.optimizer", "Adam", "'adam'"),
+        ("data.split", "tuned_mlp", "'tuned-mlp'"),
+        ("training.optimizer", "swish", None),
+    ],
+)
+def test_a_value_that_others_call_otherwise_is_understood(
+    tmp_path: Path, key: str, value: str, meant: str | None
+) -> None:
+    with pytest.raises(BadInput) as caught:
+        config.load(own(tmp_path), [f"{key}={value}"])
+    assert str(caught.value).endswith(f"not '{value}'" + (f"; did you mean {meant}?" if meant else ""))
+
+
+def test_all_errors_of_a_recipe_are_told_at_once(tmp_path: Path) -> None:
+    text = """
+lr = 1
+[model]
+hidden = 5
+dropout = [0.1, 2]
+[training]
+epochs = 0
+[search.space]
+"model.layers" = { values = [1] }
+"training.lr" = { min = 2, max = 1 }
+"""
+    with pytest.raises(BadInput) as caught:
+        config.load(own(tmp_path, text))
+    message = str(caught.value)
+    assert message.startswith(f"recipe {tmp_path}/own.toml: 7 errors: (1) ")
+    for said in (
+        "model.hidden: Input should be a list, not 5 (",
+        "model.dropout.1: Input should be less than 1, not 2 (",
+        "training.epochs: Input should be greater than 0, not 0 (",
+        "search.space names an unknown key 'model.layers'; did you mean 'model.hidden'? (",
+        "search.space names an unknown key 'training.lr'; did you mean 'training.learning_rate'? (",
+        "search.space.training.lr: min 2.0 is not below max 1.0",
+        "unknown key 'lr'; did you mean 'training.learning_rate'?",
+    ):
+        assert said in message
+    assert len(message.splitlines()) == 1
+
+
+def test_of_many_errors_the_first_are_told(tmp_path: Path) -> None:
+    with pytest.raises(BadInput) as caught:
+        config.load(own(tmp_path, "\n".join(f"key{number} = 1" for number in range(500))))
+    assert "500 errors: (1) unknown key 'key0' (2) unknown key 'key1'" in str(caught.value)
+    assert str(caught.value).endswith(" and 490 more")
+
+
+def test_a_recipe_needs_no_description(tmp_path: Path) -> None:
+    (tmp_path / "own.toml").write_text("")
+    assert config.load(str(tmp_path / "own.toml")).description == ""
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -102,6 +179,11 @@ def test_an_unknown_key_is_named_with_the_nearest(tmp_path: Path, text: str, key
         ("[training]\nlearning_rate = inf", "training.learning_rate: Input should be a finite number"),
         ('[training]\noptimizer = "adamw"', "training.optimizer: Input should be 'sgd', 'adam'"),
         ("[training]\nema_momentum = 1.0", "training.ema_momentum: Input should be less than 1"),
+        ("[model]\nhidden = { a = 1 }", "model.hidden: Input should be a list$"),
+        (
+            '[search.space]\n"model.hidden" = { layers = [1, 2, 3], units = [8] }',
+            "layers: List should have at most 2 items, not 3$",
+        ),
         ("[model]\nhidden = [32, -1]", "model.hidden.1: Input should be greater than 0, not -1"),
         ("[model]\nhidden = [8]\ndropout = [0.1, 0.2]", "model: dropout lists 2 rates for 1 hidden layers"),
         (
@@ -126,7 +208,7 @@ def test_an_unknown_key_is_named_with_the_nearest(tmp_path: Path, text: str, key
             "training.l1_locality is of training.l1_decay around model.rec",
         ),
         ("[training]\nl1_decay = [0.1, -1]", "training.l1_decay.1: Input should be greater than or equal to 0, not -1"),
-        ("training = 5", "training: Input should be a dictionary"),
+        ("training = 5", "training: Input should be a section, not 5"),
         ('name = "other"', "the key 'name' is taken from the file's name"),
         ("[search]\ntrials = 3", "search.space: "),
         ('[search.space]\n"model.l2" = { min = 1, max = 0 }', "search.space.model.l2: min 1.0 is not below max 0.0"),

@@ -79,6 +79,19 @@ def test_a_page_is_sound(browser: webdriver.Chrome, pages: dict[str, Path], name
     assert all(browser.execute_script("return [...document.images].map(image => image.naturalWidth === 28)"))
 
 
+def test_nothing_of_a_comparison_of_four_recipes_has_to_be_scrolled_on_a_phone(
+    browser: webdriver.Chrome, tmp_path: Path
+) -> None:
+    names = ["baseline-mlp", "regularized-mlp", "a-recipe-of-a-rather-long-name-that-breaks", "quick-mlp"]
+    runs = [make_run(tmp_path / f"{name}-seed0", search=False, name=name, seed=n) for n, name in enumerate(names)]
+    visit(browser, report_several.write(runs), 390, "light")
+    cut = """
+        return [...document.querySelectorAll("body *")].filter(element => element.scrollWidth > element.clientWidth + 1
+            && element.clientWidth && getComputedStyle(element).overflowX !== "visible")
+            .map(element => element.outerHTML.slice(0, 80));"""
+    assert browser.execute_script(cut) == []
+
+
 def test_a_click_on_a_head_sorts_the_trials(browser: webdriver.Chrome, pages: dict[str, Path]) -> None:
     visit(browser, pages["run"], 1400, "light")
 

@@ -51,6 +51,43 @@ def test_a_hyperparameter_that_is_not_searched_makes_another_group(tmp_path: Pat
     assert names == ["tuned-mlp", "tuned-mlp search.space.training.learning_rate=null"]
 
 
+def test_only_the_settings_that_differ_are_told(tmp_path: Path) -> None:
+    runs = [
+        make_run(tmp_path / "a"),
+        make_run(tmp_path / "b", search=False, name="plain", training={"batch_size": 256}, description="Another."),
+        make_run(tmp_path / "c", search=False, name="last", model={"hidden": (300, 80)}),
+    ]
+    found = comparison.groups(comparison.read_all(runs))
+    rows = dict(comparison.differences(found))
+    assert rows.pop("training.batch_size") == ["128", "256", "128"]
+    assert rows.pop("model.hidden") == ["256, 128", "256, 128", "300, 80"]
+    assert rows.pop("search.space.model.hidden") == ["1 to 2 layers of 64, 128", "", ""]
+    assert rows.pop("search.space.training.learning_rate") == ["0.0001 to 0.01, logarithmic", "", ""]
+    assert all(key.startswith("search.") for key in rows)
+    page = Page(report_several.write(runs).read_text())
+    assert page.rows("training.batch_size", "128", "256", "128")
+    assert comparison.differences(found[:1]) == []
+    assert (
+        "Differences" not in Page(report_several.write(runs[:1] + [make_run(tmp_path / "d", seed=8)]).read_text()).text
+    )
+
+
+def test_a_recipe_that_differs_in_much_has_a_short_name(tmp_path: Path) -> None:
+    training = {"batch_size": 256, "learning_rate": 0.5, "weight_decay": 0.25, "epochs": 7}
+    runs = [make_run(tmp_path / "a", search=False), make_run(tmp_path / "b", search=False, training=training)]
+    assert [group.name for group in comparison.groups(comparison.read_all(runs))] == ["tuned-mlp", "tuned-mlp (2)"]
+
+
+def test_no_name_is_cut_and_the_legend_has_them_all(tmp_path: Path) -> None:
+    names = [f"{number}-a-recipe-of-a-name-that-is-rather-long" for number in range(4)]
+    runs = [make_run(tmp_path / f"{name}-seed0", search=False, name=name) for name in names]
+    html = report_several.write(runs).read_text()
+    legend = html[html.index("<figcaption>Validation loss") :].split("</div>")[0]
+    for name in names:
+        assert f"{name}</span>" in legend
+        assert f"<span>{name}-seed0</span>" in html
+
+
 def test_mcnemars_test_is_the_exact_one(tmp_path: Path) -> None:
     """10 images that the first alone has right and 2 that the second alone has: p = 2 (1 + 12 + 66) / 2^12."""
     runs = seeds(tmp_path, "plain", 2)

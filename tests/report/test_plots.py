@@ -18,7 +18,7 @@ def drawn(html: str, tag: str) -> list[list[tuple[float, float]]]:
             [(float(x), float(y)) for x, y in (point.split(",") for point in str(shape["points"]).split())]
             for shape in shapes
         ]
-    return [shape for shape in points if shape[0][1] != 12]
+    return [shape for shape in points if shape[0][1] != 5]
 
 
 def test_chart_scales_to_its_values_and_leaves_out_what_is_missing() -> None:
@@ -101,7 +101,28 @@ def test_reliability_puts_perfect_calibration_on_the_diagonal() -> None:
 
 def test_intervals_hold_their_dot() -> None:
     html = plots.intervals("Accuracy", [plots.Interval("a", 0.9, 0.89, 0.91), plots.Interval("b", 0.8, 0.79, 0.81, 1)])
-    whiskers = re.findall(r'stroke-width=2 x1="([\d.]+)" x2="([\d.]+)"', html)
-    for (low, high), [(x, _)] in zip(whiskers, drawn(html, "circle"), strict=True):
-        assert float(low) < x < float(high)
+    found = re.findall(r"--low:([\d.]+)%;--at:([\d.]+)%;--high:([\d.]+)%", html)
+    assert len(found) == 2
+    for low, at, high in found:
+        assert 0 < float(low) < float(at) < float(high) < 100
     assert "a: 0.9000, 0.8900 to 0.9100" in html
+
+
+def test_a_legend_names_every_line_and_no_two_lines_look_alike() -> None:
+    names = [f"a recipe of a long name, number {number}" for number in range(14)]
+    html = plots.curves("Loss", "epoch", [plots.Series(name, [1.0 + number, 2.0]) for number, name in enumerate(names)])
+    text = Page(html).text
+    assert all(name in text for name in names)
+    looks = [str(attrs["class"]) for tag, attrs in Page(html).elements if tag == "polyline"]
+    # Once in the legend, once in the picture.
+    assert sorted(looks) == sorted(2 * sorted(set(looks)))
+    assert len(set(looks)) == len(names)
+
+
+def test_a_dot_and_a_line_say_what_they_are() -> None:
+    series = [
+        plots.Series("", [1.0, None, 3.0], "dots", 0, ["first", "", "<third>"]),
+        plots.Series("", [2.0, 2.0, 4.0], "line", 1, ["whole"]),
+    ]
+    titles = re.findall("<title>(.*?)</title>", plots.curves("Score", "trial", series))
+    assert titles == ["first", "&lt;third&gt;", "whole"]

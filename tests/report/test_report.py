@@ -1,5 +1,7 @@
 """The table and the page of a finished run."""
 
+import csv
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from fmnist import files
 from fmnist.errors import BadInput
 from fmnist.report import comparison, page, results
 from fmnist.report import one as report
+from fmnist.run.folder import RunDir
 
 
 def test_summary_of_a_search(tmp_path: Path) -> None:
@@ -48,6 +51,7 @@ def test_summary_of_a_fixed_recipe_without_reference(tmp_path: Path) -> None:
     assert "L1" not in report.summary(make_run(tmp_path / "plain"))
     assert "trials" not in text
     assert "points" not in text
+    assert "reference" not in text
 
 
 def test_summary_says_below_the_reference(tmp_path: Path) -> None:
@@ -150,11 +154,83 @@ def test_other_data_does_not_hide_a_better_trial(tmp_path: Path) -> None:
 def test_trials_are_sorted_the_best_first_and_those_without_a_score_last(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     text = Page(report.write(run).read_text()).text
-    table = text[text.index("Trials, the best first") :]
+    table = text[text.index("Trials, the longest trained first") :]
     rows = re.findall(r"^(0\d)\n(?:COMPLETED|FAILED|RUNNING)", table, re.MULTILINE)
     assert rows == ["01", "04", "00", "02", "03"]
     assert "0.001235" in table
     assert "Traceback" not in table
+
+
+def test_trials_of_few_epochs_do_not_compare_with_those_of_many(tmp_path: Path) -> None:
+    """Hyperband: 03 is 02 promoted, and 04 is 00, which had luck in its two epochs."""
+    run = hyperband(tmp_path / "run")
+    html = report.write(run).read_text()
+    text = Page(html).text
+    table = text[text.index("Trials, the longest trained first") :]
+    assert re.findall(r"^(0\d)\n0\.\d{4}", table, re.MULTILINE) == ["03", "04", "00", "02", "01"]
+    for said in ("at most 2 epochs", "at most 6 epochs", "Trials of 2 and 6 epochs have colours of their own"):
+        assert said in text
+    # Each has its best so far, of its own trials.
+    progress = html[html.index("the best so far") :].split("</figure>")[0]
+    lines = re.findall(r'<polyline class="(series\d)" points="([^"]*)"', progress)
+    assert [name for name, _ in lines] == ["series0", "series1"]
+    # The best of either is drawn as the best.
+    assert sorted(re.findall(r"--share:([\d.]+)", html)[:5]) == ["0.000", "0.000", "0.500", "1.000", "1.000"]
+
+
+def test_tooltips_hold_the_parameters_and_the_table_only_what_varies(tmp_path: Path) -> None:
+    run = hyperband(tmp_path / "run")
+    html = report.write(run).read_text()
+    assert (
+        "<title>trial 02: 0.8000, at most 2 epochs\nhidden 128-64\noptimizer adam\nlearning_rate 0.003</title>" in html
+    )
+    page = Page(html[html.index("<h3>Trials, the longest trained first") :].split("</section>")[0])
+    assert "The same for all: status COMPLETED, worker worker-0, optimizer adam." in page.text
+    heads = page.text.split("learning_rate\n")[0].split(".\n")[-1].split()
+    assert heads == ["trial", "score", "epochs", "seconds", "hidden"]
+    assert page.rows("02", "0.8000", "2", "2.5", "128-64", "0.003")
+
+
+def test_the_learning_curves_of_the_trials_are_those_of_the_search(tmp_path: Path) -> None:
+    run = hyperband(tmp_path / "run")
+    assert "val_accuracy by epoch" not in report.write(run).read_text()
+    for trial, values in {"00": [0.5, 0.7], "03": [0.6, float("nan"), 0.9]}.items():
+        keep(run, trial, values)
+    (run.search / "trial_01").mkdir()
+    (run.search / "trial_01" / "trial.json").write_text("{}")
+    html = report.write(run).read_text()
+    chart = html[html.index("val_accuracy by epoch") :].split("</figure>")[0]
+    lines = re.findall(r'points="([^"]*)"><title>trial (\d\d)', chart)
+    # The best one is drawn last.
+    assert [(trial, len(points.split())) for points, trial in lines] == [("00", 2), ("03", 2)]
+
+
+def keep(run: RunDir, trial: str, values: list[float]) -> None:
+    """As Keras Tuner does."""
+    seen = [{"value": [value], "step": step} for step, value in enumerate(values)]
+    history = {"val_accuracy": {"observations": seen, "direction": "max"}}
+    (run.search / f"trial_{trial}").mkdir(parents=True)
+    (run.search / f"trial_{trial}" / "trial.json").write_text(json.dumps({
+        "trial_id": trial, "status": "COMPLETED", "hyperparameters": {"space": [], "values": {}},
+        "metrics": {"metrics": history}, "score": 0.5, "best_step": 0, "message": None, "worker": "worker-0",
+    }))  # fmt: skip
+
+
+def hyperband(path: Path) -> RunDir:
+    run = make_run(path)
+    own = ["trial", "status", "score", "epochs", "seconds", "worker", "message"]
+    layers = [f"model.{name}" for name in ("layers", "units_1", "units_2")]
+    rest = ["training.optimizer", "training.learning_rate", "tuner/epochs", "tuner/round"]
+    rows = [
+        ["00", "COMPLETED", 0.95, 2, 2.5, "worker-0", "", 1, 64, "", "adam", 0.01, 2, 0],
+        ["01", "COMPLETED", 0.7, 2, 2.5, "worker-0", "", 1, 128, "", "adam", 0.02, 2, 0],
+        ["02", "COMPLETED", 0.8, 2, 2.5, "worker-0", "", 2, 128, 64, "adam", 0.003, 2, 0],
+        ["03", "COMPLETED", 0.9, 6, 7.5, "worker-0", "", 2, 128, 64, "adam", 0.003, 6, 1],
+        ["04", "COMPLETED", 0.85, 6, 7.5, "worker-0", "", 1, 64, "", "adam", 0.01, 6, 1],
+    ]
+    with run.trials.open("w", newline="") as file:
+        csv.writer(file).writerows([[*own, *layers, *rest], *rows])
+    return run
 
 
 def test_a_loss_is_better_when_it_is_lower(tmp_path: Path) -> None:

@@ -132,7 +132,7 @@ class Training:
         self.whole = self.weights(path.with_name("whole.npz"))
         stop = Stop()
         with pytest.raises(Interrupted):
-            self.fit(path, stop, lambda epoch, _: stop.request())
+            self.fit(path, stop, lambda *_: stop.request())
 
     def fit(self, path: Path, stop: Stop, progress: Any = None) -> Any:
         training = TrainingConfig(epochs=3, batch_size=100, early_stopping=EarlyStoppingConfig())

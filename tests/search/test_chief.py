@@ -154,7 +154,7 @@ def test_a_space_that_is_used_up_ends_the_search_with_each_configuration_tried_o
     assert len({tuple(request.values.items()) for request in runner.requests}) == len(chief.rows()) == 6
     assert status.search_finished(run, of)
     assert re.fullmatch(
-        r"best of 6 trials: \d+, val_accuracy 0\.\d+; the space is used up after 6 of 20 trials: more .*",
+        r"the space is used up after 6 of 20 trials: more .*\nbest of 6 trials: \d+, val_accuracy 0\.\d+\n(.*\n)*.*",
         status.outcome(run, of),
     )
 

@@ -179,8 +179,16 @@ def test_a_worker_behind_a_cut_network_loses_its_trial_and_comes_back(
     assert len({number for number, _ in search.epochs("worker-0")}) > 1
 
 
-def test_a_worker_may_start_before_the_chief_and_after_the_end(search: Search) -> None:
+def test_a_worker_that_finds_its_chief_soon_says_nothing_of_it(search: Search) -> None:
     search.worker("worker-0")
+    search.chief()
+    search.ends()
+    search.is_whole()
+    assert "waiting for the chief" not in log(search.path)
+
+
+def test_a_worker_may_start_before_the_chief_and_after_the_end(search: Search) -> None:
+    search.worker("worker-0", usual=0.0)
     until(lambda: "waiting for the chief" in log(search.path))
     search.chief()
     search.ends()

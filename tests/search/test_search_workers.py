@@ -1,6 +1,7 @@
 """`fmnist tune --workers 2` on the real data, as a person runs it."""
 
 import os
+import re
 import signal
 from pathlib import Path
 
@@ -33,7 +34,7 @@ def test_two_workers_find_what_one_finds_also_after_an_interruption(tiny: Path, 
     launcher.send_signal(signal.SIGINT)
     end(launcher, EXIT_INTERRUPTED, seconds=60)
     assert not [pid for pid in started if Path(f"/proc/{pid}").exists()]
-    assert "of 4 trials done" in fmnist("tune", "--status", two).stdout
+    assert re.match(r"interrupted: \d of 4 trials done, 0 running", fmnist("tune", "--status", two).stdout)
     fmnist(*TUNE, "--workers", "2", "--run", two)
     assert {row["worker"] for row in read_trials(two.trials)} == {"worker-0", "worker-1"}
     fmnist(*TUNE, "--workers", "1", "--run", one)

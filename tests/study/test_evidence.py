@@ -16,7 +16,7 @@ from test_signals import wait_for
 
 from fmnist import files
 from fmnist.data import dataset
-from fmnist.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, Interrupted
+from fmnist.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, BadInput, Interrupted
 from fmnist.evaluation.job import evaluate
 from fmnist.network.inference import load, logits
 from fmnist.recipe import config
@@ -32,9 +32,9 @@ from fmnist.study.table import Judged, Row
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
-# A training of seconds.
-OWN = TINY.partition("[search]")[0].replace("epochs = 3", "epochs = 12")
-EVIDENCE = ("evidence", "--recipe", "own.toml", "--seeds", "2", "--reference-seeds", "0")
+# A training of seconds, with the views of test-time averaging.
+OWN = TINY.partition("[search]")[0].replace("epochs = 3", "epochs = 12\naugment = { shift = 1, flip = true }")
+EVIDENCE = ("evidence", "--recipe", "own.toml", "--seeds", "5", "--reference-seeds", "0")
 
 
 def table(text: str) -> dict[str, list[str]]:
@@ -71,7 +71,7 @@ def test_processes_share_the_trainings_and_go_on_with_one_that_was_killed(
     logs = "".join(one.stderr for one in ended)
     assert {EXIT_BAD_INPUT} <= {one.returncode for one in ended} <= {0, EXIT_BAD_INPUT}, logs
     assert "no t10k-images-idx3-ubyte.gz" in logs
-    runs = [tmp_path / "results" / f"own-seed{seed}" for seed in (0, 1)]
+    runs = [tmp_path / "results" / f"own-seed{seed}" for seed in range(5)]
     for seed, run in enumerate(runs):
         assert len(json.loads((run / "history.json").read_text())["history"]["loss"]) == 12
         assert logs.count(f"train own (seed {seed})") == 1
@@ -81,14 +81,26 @@ def test_processes_share_the_trainings_and_go_on_with_one_that_was_killed(
     judged = end(start(tmp_path, *EVIDENCE), 0)
     assert "epoch" not in judged.stderr
     rows = table(judged.stdout)
-    assert list(rows) == ["own", "own, test-time averaging"]
+    assert list(rows) == [
+        "own",
+        "own, test-time averaging",
+        "own, ensemble of 5",
+        "own, ensemble of 5, test-time averaging",
+    ]
+    results = tmp_path / "results"
+    for name in ("own, ensemble of 5", "own, ensemble of 5, test-time averaging"):
+        file = f"own-seeds0-4-ensemble{'-tta' * ('averaging' in name)}.json"
+        assert rows[name][:2] == ["1", f"{said(results / file):.4f}"]
     assert rows["own"][:3] == [
-        "2",
+        "5",
         spread([said(run / "metrics.json") for run in runs]),
         spread([said(run / "metrics.json", "validation") for run in runs]),
     ]
     assert rows["own, test-time averaging"][1] == spread([said(run / "metrics-tta.json") for run in runs])
-    assert (tmp_path / "results" / "own-evidence.md").read_text() == judged.stdout
+    assert (results / "own-evidence.md").read_text() == judged.stdout
+    assert "the table is in results/own-evidence.md, with all samples in results/own-evidence.json" in judged.stderr
+    assert "evidence: evaluation 12 of 12, own, ensemble of 5, test-time averaging" in judged.stderr
+    assert "evidence: training 5 of 5, own-seed4" in logs
 
 
 @pytest.fixture
@@ -120,28 +132,27 @@ def test_nothing_is_judged_while_a_training_is_in_other_hands(five: list[RunDir]
     assert rows["tiny"][1] == spread([said(run.metrics) for run in five])
     assert rows["tiny"][5].endswith("of search")
     assert rows["tiny, ensemble of 5"][:2] == ["1", f"{said(results / 'tiny-seeds0-4-ensemble.json'):.4f}"]
-    assert rows["tiny, ensemble of 5, test-time averaging"][:2] == [
-        "1",
-        f"{said(results / 'tiny-seeds0-4-ensemble-tta.json'):.4f}",
-    ]
+    # It was not trained on such views.
+    assert not any("averaging" in row for row in rows)
+    assert not list(results.rglob("*tta*"))
     told = json.loads((results / "tiny-evidence.json").read_text())["rows"]
     assert [row["what"] for row in told] == list(rows)
     assert told[0]["test_accuracy"]["values"] == [said(run.metrics) for run in five]
-    assert told[2]["runs"] == [[run.path.name for run in five]]
+    assert told[1]["runs"] == [[run.path.name for run in five]]
 
 
+@pytest.mark.faults
 def test_without_validation_images_all_else_is_said(tmp_path: Path, fmnist: Command) -> None:
     own = OWN.replace("12", "1").replace("[data]", '[data]\nsplit = "none"')
     (tmp_path / "own.toml").write_text(own)
     ended = fmnist(*EVIDENCE)
-    assert "epoch 1 of 1 kept: no images held back for validation;" in ended.stderr
+    assert "no images held back for validation, epoch 1 of 1;" in ended.stderr
     results = tmp_path / "results"
     rows = table(ended.stdout)
-    assert list(rows) == ["own", "own, test-time averaging"]
     assert {cells[2] for cells in rows.values()} == {"–"}
     told = json.loads((results / "own-evidence.json").read_text())["rows"]
-    assert [row["validation_accuracy"]["mean"] for row in told] == [None] * 2
-    runs = [RunDir(results / f"own-seed{seed}") for seed in (0, 1)]
+    assert [row["validation_accuracy"]["mean"] for row in told] == [None] * 4
+    runs = [RunDir(results / f"own-seed{seed}") for seed in range(5)]
     assert rows["own"][1] == spread([said(run.metrics) for run in runs])
     assert not [name for name in files.read_json(runs[0].history)["history"] if name.startswith("val_")]
     assert "validation accuracy" not in report.summary(runs[0])
@@ -188,8 +199,8 @@ def test_a_reference_can_be_stopped(tmp_path: Path, data_dir: Path) -> None:
 
 def test_the_references_are_trained_on_the_recipes_images(tmp_path: Path) -> None:
     recipe = config.load("baseline-mlp")
-    planned = evidence.plan(recipe, 2, 3, tmp_path)
-    assert [training.run.path.name for training in planned.recipe] == ["baseline-mlp-seed0", "baseline-mlp-seed1"]
+    planned = evidence.plan(recipe, 5, 3, tmp_path)
+    assert [training.run.path.name for training in planned.recipe] == [f"baseline-mlp-seed{seed}" for seed in range(5)]
     counts = Counter(training.recipe.name for training in planned.references)
     assert counts == {"logistic-regression": 1, "sklearn-mlp": 3, "regularized-mlp": 3, "tuned-mlp": 3}
     assert planned.references[0].recipe.data == recipe.data
@@ -199,7 +210,9 @@ def test_the_references_are_trained_on_the_recipes_images(tmp_path: Path) -> Non
         "regularized-mlp-seed2",
         "tuned-mlp-seed2",
     ]
-    assert not evidence.plan(recipe, 2, 0, tmp_path).references
+    assert not evidence.plan(recipe, 5, 0, tmp_path).references
+    with pytest.raises(BadInput, match="4 seeds are too few: the ensemble needs 5"):
+        evidence.plan(recipe, 4, 0, tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -271,7 +271,7 @@ def fit(
     for last in [*stop_after, None]:
         stop = Stop()
 
-        def progress(epoch: int, _metrics: dict[str, float], stop: Stop = stop, last: int | None = last) -> None:
+        def progress(epoch: int, _metrics: object, _seconds: float, stop: Stop = stop, last: int | None = last) -> None:
             if epoch == last:
                 stop.request()
 
@@ -418,7 +418,7 @@ def test_a_loss_that_is_no_number_stops_at_once(trainer: Trainer, tmp_path: Path
             seed=0,
             stop=Stop(),
             checkpoint_path=tmp_path / "c.npz",
-            progress=lambda epoch, _: seen.append(epoch),
+            progress=lambda epoch, *_: seen.append(epoch),
         )
     assert seen == []
 

@@ -1,0 +1,152 @@
+"""What `fmnist runs` and `report` say of a folder of runs, finished or not."""
+
+import fcntl
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from runs import make_run
+from searching import Runner, recipe, search
+
+from fmnist.errors import BadInput
+from fmnist.recipe import config
+from fmnist.report import figures, runs
+from fmnist.run.folder import RunDir
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run in each state, and what is none."""
+    folder = tmp_path_factory.mktemp("results")
+    make_run(folder / "tuned-mlp-seed0", seed=0)
+    make_run(folder / "better", seed=1, search=False, margin=3)
+    trained = make_run(folder / "trained", seed=2, search=False)
+    trained.model.touch()
+    trained.metrics.unlink()
+    searched = RunDir(folder / "searched")
+    searched.claim(recipe(trials=5), 0)
+    search(searched.path, recipe(trials=5), Runner())
+    cut = RunDir(folder / "cut")
+    cut.claim(recipe(trials=9), 0)
+    search(cut.path, recipe(trials=5), Runner())
+    RunDir(folder / "begun").claim(config.load("smoke"), 3)
+    make_run(folder / "damaged", seed=0).metrics.write_text("{")
+    (folder / "comparison.html").touch()
+    (folder / "empty").mkdir()
+    return folder
+
+
+def listed(folder: Path, capsys: pytest.CaptureFixture[str], sort: str = "run") -> list[dict[str, Any]]:
+    runs.show(folder, sort, as_json=True)
+    return list(json.loads(capsys.readouterr().out))
+
+
+def test_each_run_has_its_state_and_figures(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = {row["run"]: row for row in listed(results, capsys)}
+    assert {name: row["state"] for name, row in found.items()} == {
+        "begun": "interrupted",
+        "better": "evaluated",
+        "cut": "interrupted",
+        "damaged": "damaged",
+        "searched": "searched",
+        "trained": "trained",
+        "tuned-mlp-seed0": "evaluated",
+    }
+    best = json.loads((results / "searched" / "best.json").read_text())
+    assert found["searched"]["validation"] == best["score"]
+    assert found["searched"]["test"] is None
+    assert found["searched"]["trials"] == [5, 5]
+    assert found["cut"]["trials"] == [5, 9]
+    assert found["trained"]["validation"] == 0.82
+    assert found["trained"]["trials"] is None
+    assert (found["begun"]["recipe"], found["begun"]["seed"]) == ("smoke", 3)
+    assert found["tuned-mlp-seed0"]["validation"] == 0.9034
+    metrics = json.loads((results / "tuned-mlp-seed0" / "metrics.json").read_text())
+    assert found["tuned-mlp-seed0"]["test"] == metrics["test"]["accuracy"]
+    files = (path for path in (results / "better").rglob("*") if path.is_file())
+    assert found["better"]["size"] == sum(path.stat().st_size for path in files)
+    assert (
+        json.loads((results / "better" / "config.json").read_text())["jobs"]["train"]["started"]
+        == (found["better"]["when"])
+    )
+
+
+@pytest.mark.parametrize(("job", "state"), [("tune", "searching"), ("train", "training")])
+def test_a_run_that_a_process_is_at_work_on(
+    results: Path, capsys: pytest.CaptureFixture[str], job: str, state: str
+) -> None:
+    with RunDir(results / "cut").lock(job):
+        assert [row["state"] for row in listed(results, capsys) if row["run"] == "cut"] == [state]
+    assert [row["state"] for row in listed(results, capsys) if row["run"] == "cut"] == ["interrupted"]
+
+
+def test_to_look_keeps_no_job_from_its_folder(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = RunDir(results / "cut")
+    with run.lock("tune"):
+        pass
+    with (run.checkpoint / "tune.lock").open() as looking:
+        fcntl.flock(looking, fcntl.LOCK_SH)
+        monkeypatch.setattr("time.sleep", lambda _: looking.close())
+        with run.lock("tune"):
+            assert looking.closed
+
+
+def test_runs_are_sorted_by_a_column(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    best = [row["run"] for row in listed(results, capsys, "test")]
+    assert best[:2] == ["better", "tuned-mlp-seed0"]
+    sizes = [row["size"] for row in listed(results, capsys, "size")]
+    assert sizes == sorted(sizes, reverse=True)
+    assert [row["recipe"] for row in listed(results, capsys, "recipe")][-1] == "tuned-mlp"
+    with pytest.raises(BadInput, match="--sort sise: choose one of run, .*; did you mean 'size'"):
+        runs.show(results, "sise")
+
+
+def test_the_table_fits_a_terminal(
+    results: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "dumb")
+    monkeypatch.setenv("COLUMNS", "80")
+    runs.show(results, "run")
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 8
+    assert max(map(len, lines)) <= 80
+    assert lines[0].split() == ["run", "recipe", "seed", "state", "trials", "val", "test", "when", "size"]
+    assert lines[-1].split()[:2] == ["tuned-mlp-seed0", "evaluated"]
+
+
+def test_a_folder_without_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runs.show(tmp_path, "run")
+    assert capsys.readouterr().out == f"no runs in {tmp_path}\n"
+    with pytest.raises(BadInput, match="nowhere is no folder of runs: No such file"):
+        runs.show(tmp_path / "nowhere", "run")
+
+
+def test_a_report_passes_over_what_is_not_evaluated(results: Path, caplog: pytest.LogCaptureFixture) -> None:
+    everything = [RunDir(path) for path in sorted(results.iterdir())]
+    assert [run.name for run in runs.finished(everything)] == ["better", "damaged", "tuned-mlp-seed0"]
+    (line,) = caplog.messages
+    assert line.startswith("passed over, since it is no evaluated run: ")
+    for name in ("begun", "comparison.html", "cut", "empty", "searched", "trained"):
+        assert f"{results / name}" in line
+    with pytest.raises(BadInput, match="none of these 2 is an evaluated run"):
+        runs.finished([RunDir(results / "cut"), RunDir(results / "trained")])
+    with pytest.raises(BadInput, match="nowhere holds no run"):
+        runs.finished([RunDir(results / "better"), RunDir(results / "nowhere")])
+
+
+def test_the_figures_are_those_of_the_report(results: Path) -> None:
+    one, other = RunDir(results / "tuned-mlp-seed0"), RunDir(results / "better")
+    told = figures.of_run(one)
+    metrics = json.loads(one.metrics.read_text())
+    assert told["figures"]["test accuracy"]["value"] == metrics["test"]["accuracy"]
+    assert told["search"]["values"] == {"model.hidden": [128, 64], "training.learning_rate": 0.003}
+    both = figures.of_runs([one, other])
+    assert both["runs"][0] == told
+    assert [group["seeds"] for group in both["recipes"]] == [[0], [1]]
+    (pair,) = both["pairs"]
+    assert pair["difference"] == pytest.approx(
+        both["runs"][1]["figures"]["test accuracy"]["value"] - told["figures"]["test accuracy"]["value"]
+    )
+    json.dumps(both, allow_nan=False)
