@@ -64,7 +64,7 @@ def plan(recipe: Recipe, seeds: int, reference_seeds: int, results: Path) -> Pla
         BadInput: fewer seeds than an ensemble has members.
     """
     if seeds < _MEMBERS:
-        raise BadInput(f"{seeds} seeds are too few: the ensemble needs {_MEMBERS}; name as many, or more")
+        raise BadInput(f"--seeds {seeds}: too few for the ensemble; choose {_MEMBERS} or more")
 
     def trainings(recipe: Recipe, seeds: int, prefix: str = "") -> list[Training]:
         folders = [RunDir(results / file_name(f"{prefix}{recipe.name}-seed{seed}")) for seed in range(seeds)]

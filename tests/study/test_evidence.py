@@ -211,7 +211,7 @@ def test_the_references_are_trained_on_the_recipes_images(tmp_path: Path) -> Non
         "tuned-mlp-seed2",
     ]
     assert not evidence.plan(recipe, 5, 0, tmp_path).references
-    with pytest.raises(BadInput, match="4 seeds are too few: the ensemble needs 5"):
+    with pytest.raises(BadInput, match="--seeds 4: too few for the ensemble; choose 5 or more"):
         evidence.plan(recipe, 4, 0, tmp_path)
 
 
