@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 ENDS = (TrialStatus.COMPLETED, TrialStatus.INVALID, TrialStatus.FAILED)
 """The statuses with which a worker may end a trial."""
 
-_PUBLISH_SECONDS, _PUBLISH_SHARE = 1.0, 0.05  # least time between two writes, and greatest share of time
+_PUBLISH_SECONDS, _PUBLISH_SHARE = 1.0, 0.01  # least time between two writes, and greatest share of time
 
 
 class NotYours(Exception):

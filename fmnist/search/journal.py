@@ -74,8 +74,8 @@ class Journal:
         self._durable = False
 
 
-def read(path: Path, take: Callable[[Line], None]) -> tuple[bool, int]:
-    """Call `take` with each line of a journal, which may be written meanwhile.
+def read(path: Path, take: Callable[[Line], None], begin: int = 0) -> tuple[bool, int]:
+    """Call `take` with each line of a journal from byte `begin` on; it may be written meanwhile.
 
     Returns:
         Whether all lines are whole, but for a last one that has no end, and the bytes before that one.
@@ -83,9 +83,10 @@ def read(path: Path, take: Callable[[Line], None]) -> tuple[bool, int]:
     Raises:
         BadInput: the file cannot be read.
     """
-    whole, size = True, 0
+    whole, size = True, begin
     try:
         with contextlib.suppress(FileNotFoundError), open_regular(path) as file:
+            file.seek(begin)
             for raw in file:
                 if not raw.endswith(b"\n"):
                     break

@@ -1,5 +1,6 @@
 """Define what a search keeps of a trial, and how the lines of its journal say it. It imports no Keras Tuner."""
 
+import contextlib
 import functools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -67,14 +68,26 @@ def take(found: dict[str, Record], line: Line) -> None:
         known.reports[line["step"]] = line["metrics"]
 
 
-def read(search: Path) -> dict[str, Record]:
-    """Return what the journal in the folder of a search says of each trial, by its id, leaving out what is damaged.
+class Reader:
+    """Reads the journal in the folder of a search, which the search may write meanwhile."""
 
-    The search may write it meanwhile.
+    def __init__(self, search: Path) -> None:
+        self._path = search / journal.NAME
+        self._file = self._size = 0
+        self._found: dict[str, Record] = {}
 
-    Raises:
-        BadInput: the file cannot be read.
-    """
-    found: dict[str, Record] = {}
-    journal.read(search / journal.NAME, functools.partial(take, found))
-    return found
+    def read(self) -> Mapping[str, Record]:
+        """Return what the journal says of each trial, by its id, leaving out what is damaged.
+
+        A further call reads what was added meanwhile.
+
+        Raises:
+            BadInput: the file cannot be read.
+        """
+        with contextlib.suppress(OSError):
+            now = self._path.stat()
+            if now.st_ino != self._file or now.st_size < self._size:
+                # A chief wrote it anew.
+                self._file, self._size, self._found = now.st_ino, 0, {}
+        _, self._size = journal.read(self._path, functools.partial(take, self._found), self._size)
+        return self._found

@@ -20,8 +20,7 @@ from fmnist.recipe.schema import Recipe
 from fmnist.run import records
 from fmnist.run.folder import RunDir, read_trials
 from fmnist.search import parameters
-from fmnist.search.record import Record
-from fmnist.search.record import read as read_journal
+from fmnist.search.record import Reader, Record
 
 logger = logging.getLogger(__name__)
 
@@ -134,11 +133,12 @@ class Status:
         }
 
 
-def read(run: RunDir, state: State | None = None) -> Status:
+def read(run: RunDir, state: State | None = None, journal: Reader | None = None) -> Status:
     """Read how far the search in `run` is.
 
     Args:
         state: what the caller knows of the state; None to find out whether a process is at work.
+        journal: what has read the journal before; None to read all of it.
 
     Raises:
         BadInput: there is no search, or a file of it is damaged.
@@ -149,7 +149,8 @@ def read(run: RunDir, state: State | None = None) -> Status:
         state = "finished"
     elif state is None:
         state = "searching" if run.is_at_work("tune") else "interrupted"
-    trials = [_trial(row, recipe, state == "searching") for row in _rows(run, search.objective)]
+    rows = _rows(run, journal or Reader(run.search), search.objective)
+    trials = [_trial(row, recipe, state == "searching") for row in rows]
     sign = 1 if search.objective == "val_loss" else -1
 
     def rank(trial: Trial) -> tuple[float, float]:
@@ -184,6 +185,7 @@ def live(run: RunDir) -> Iterator[Callable[[str], None] | None]:
         yield None
         return
     state: State = "searching"
+    journal = Reader(run.search)
     shown: RenderableType = Text()
     due = 0.0
 
@@ -194,7 +196,7 @@ def live(run: RunDir) -> Iterator[Callable[[str], None] | None]:
             # A file may be damaged, or its file system unavailable: the search itself reports that.
             with contextlib.suppress(Exception):
                 # Half of the screen is for the log.
-                shown = _render(read(run, state), console.width, console.height // 2)
+                shown = _render(read(run, state, journal), console.width, console.height // 2)
             end = time.monotonic()
             due = end + (end - begin) / _SHARE
         return shown
@@ -209,10 +211,10 @@ def live(run: RunDir) -> Iterator[Callable[[str], None] | None]:
             due = 0.0
 
 
-def _rows(run: RunDir, objective: str) -> list[dict[str, Any]]:
+def _rows(run: RunDir, journal: Reader, objective: str) -> list[dict[str, Any]]:
     """Return the rows of trials.csv as they are now: the chief writes that file at intervals, its journal at once."""
     rows: dict[str, dict[str, Any]] = {row["trial"]: {**row} for row in read_trials(run.trials)}
-    rows |= {trial_id: _row(record, objective) for trial_id, record in read_journal(run.search).items()}
+    rows |= {trial_id: _row(record, objective) for trial_id, record in journal.read().items()}
     return [rows[name] for name in sorted(rows)]
 
 
