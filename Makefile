@@ -260,7 +260,7 @@ bench: $(DEV_ENVIRONMENT) ## compare the speed with the alternatives
 bench-search: $(DEV_ENVIRONMENT) ## measure searches, to a thousand simulated workers
 	$(BIN)/python -m benchmarks chief
 	$(BIN)/python -m benchmarks scale
-	$(BIN)/python -m benchmarks search --only workers --set search.oracle=asha
+	$(BIN)/python -m benchmarks oracles --oracles asha --seeds 3 --seconds 30
 
 tour: $(DEV_ENVIRONMENT) ## take the pictures of the pages (needs Chromium)
 	$(BIN)/python -m tools.tour $(RUN_ARGUMENT) docs

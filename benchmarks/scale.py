@@ -21,7 +21,7 @@ def main() -> None:
     parser.add_argument("--oracle", default="asha", help="[%(default)s]")
     parser.add_argument("--workers", type=int, default=1000, help="[%(default)s]")
     parser.add_argument("--trials", type=int, default=2, help="of each worker [%(default)s]")
-    parser.add_argument("--epochs", type=int, default=10, help="of a short trial [%(default)s]")
+    parser.add_argument("--epochs", type=int, default=10, help="of each trial [%(default)s]")
     parser.add_argument("--seconds", type=float, default=6.0, help="that an epoch takes on average [%(default)s]")
     parser.add_argument("--spread", type=float, default=0.5, help="of the trials' speeds [%(default)s]")
     arguments = parser.parse_args()

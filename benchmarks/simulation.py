@@ -51,9 +51,9 @@ class Outcome:
 
 
 def simulated(oracle: str, trials: int, epochs: int) -> Recipe:
-    """Return the recipe of a search whose shortest trials have `epochs`, and whose longest, if promoted, 3 times so."""
+    """Return the recipe of a search each of whose trials trains `epochs`, a promoted one after those of its parent."""
     if oracle == "asha":
-        return recipe(oracle, trials=trials, epochs=3 * epochs, min_epochs=epochs)
+        return recipe(oracle, trials=trials, epochs=2 * epochs, min_epochs=epochs, reduction_factor=2)
     return recipe(oracle, trials=trials, epochs=epochs)
 
 

@@ -90,11 +90,8 @@ def read(path: Path, take: Callable[[Line], None], begin: int = 0) -> tuple[bool
             for raw in file:
                 if not raw.endswith(b"\n"):
                     break
-                line = _decode(raw)
-                if line is not None:
-                    take(line)
-                elif raw != b"\n":
-                    whole = False
+                if raw != b"\n":
+                    whole &= _taken(raw, take)
                 size += len(raw)
     except OSError as error:
         raise BadInput(f"{path} cannot be read: {error.strerror}") from error
@@ -107,10 +104,13 @@ def _encode(line: Line) -> bytes:
     return b"%08x %s\n" % (zlib.crc32(text), text)
 
 
-def _decode(raw: bytes) -> Line | None:
-    """Return what a line says; None if it is damaged."""
+def _taken(raw: bytes, take: Callable[[Line], None]) -> bool:
+    """Call `take` with what a line says; return False if it is damaged, or not what this version writes."""
     checksum, _, text = raw[:-1].partition(b" ")
     if checksum != b"%08x" % zlib.crc32(text):
-        return None
-    line: Line = json.loads(text)
-    return line
+        return False
+    try:
+        take(json.loads(text))
+    except (KeyError, TypeError):
+        return False
+    return True

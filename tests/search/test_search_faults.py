@@ -11,6 +11,7 @@ from test_chief import Failing
 
 from fmnist import files
 from fmnist.run.folder import RunDir
+from fmnist.search import journal
 from fmnist.search.chief import Chief
 from fmnist.search.project import Project
 from fmnist.search.worker import Report, TrialRequest, work
@@ -146,6 +147,18 @@ def test_a_damaged_line_of_the_journal_costs_at_most_one_step(
         assert [row | {"epochs": ""} for row in found] == [row | {"epochs": ""} for row in whole]
         assert sum(row != other for row, other in zip(found, whole, strict=True)) <= 1
         assert Project(journal_of(tmp_path).parent).load()[1], "it was not written anew"
+
+
+@pytest.mark.parametrize("line", [{"trial_id": "3", "shape": 1}, {"step": 0}, {"trial_id": "3", "step": "0"}])
+def test_a_line_that_another_version_wrote_is_passed_over(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, line: journal.Line
+) -> None:
+    whole = half_way(tmp_path, "random")
+    file = journal.Journal(journal_of(tmp_path))
+    file.add(line, durable=False)
+    file.flush()
+    assert go_on(tmp_path, "random") == whole
+    assert f"{journal_of(tmp_path)} is damaged" in caplog.text
 
 
 @pytest.mark.parametrize("oracle", ["random", "hyperband", "asha", pytest.param("bayesian", marks=pytest.mark.faults)])
