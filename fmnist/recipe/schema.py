@@ -307,6 +307,8 @@ class SearchConfig:
     reduction_factor: with `hyperband` and `asha`, one trial in so many continues, and for so many times the epochs.
     brackets (brackets): with `hyperband` and `asha`, how many brackets share the trials: the first one begins with the
         shortest trials, each further one with longer ones; if it is not set, all for `hyperband` and one for `asha`.
+    prune: whether trials end early that are not worth further epochs; `median` (with `random` and `bayesian`): after an
+        epoch in which a trial's best value is worse than the median of the others' means up to there.
     max_retries_per_trial (retries): how often a failed trial is tried again.
     """
 
@@ -318,6 +320,7 @@ class SearchConfig:
     min_epochs: Positive = 1
     reduction_factor: Annotated[int, Field(ge=2, le=100)] = 3
     brackets: Annotated[int, Field(ge=1, le=100)] | None = None
+    prune: Literal["median"] | None = None
     max_retries_per_trial: Annotated[int, Field(ge=0, le=1000)] = 0
 
     @model_validator(mode="after")
@@ -328,6 +331,10 @@ class SearchConfig:
             halving = field.name in ("min_epochs", "reduction_factor", "brackets")
             if halving and getattr(self, field.name) != field.default and self.oracle not in ("hyperband", "asha"):
                 raise ValueError(f"{field.name} is for hyperband and asha; leave it out with {self.oracle}")
+        if self.prune and self.oracle not in ("random", "bayesian"):
+            raise ValueError(
+                f"prune is for random and bayesian; leave it out with {self.oracle}, which promotes trials"
+            )
         return self
 
 

@@ -22,6 +22,7 @@ from fmnist.recipe.schema import Recipe
 from fmnist.run.folder import RunDir
 from fmnist.search import oracles, parameters, reports, space, stock, tables
 from fmnist.search.project import Project
+from fmnist.search.pruning import MedianRule
 from fmnist.search.record import Record
 from fmnist.text import wrap
 
@@ -68,6 +69,11 @@ class Chief:
         # Those that had a trial before, and may be gone.
         self._unheard = set(self._leases)
         self._lapse = min((lease.deadline for lease in self._leases.values()), default=math.inf)  # none is earlier
+        self._pruning = None
+        if recipe.require_search().prune == "median":
+            self._pruning = MedianRule(self._oracle.objective.name, self._oracle.objective.direction == "max")
+            for trial in self._oracle.trials.values():
+                self._pruning.add(trial)
         self._rows: dict[str, tables.Row] = {}
         self._changed_rows = dict(self._oracle.trials)
         ended = (trial for trial in self._oracle.trials.values() if trial.status in stock.ENDED)
@@ -131,6 +137,9 @@ class Chief:
         A trial that was taken up again reports some epochs twice. The same figures change nothing (the first report has
         the true seconds); other figures replace the reports of this epoch and of later ones.
 
+        Returns:
+            A copy of the trial. Its status is STOPPED if it is not worth further epochs: the worker then ends it.
+
         Raises:
             NotYours: the trial is not this worker's.
             ValueError: the objective is not among the metrics.
@@ -144,7 +153,10 @@ class Chief:
                 self._project.report(trial_id, step, metrics)
                 self._changed_rows[trial_id] = trial
             self._save()
-            return _copy(trial)
+            answer = _copy(trial)
+            if self._pruning and self._pruning.prunes(trial):
+                answer.status = TrialStatus.STOPPED
+            return answer
 
     def end_trial(self, worker_id: str, trial_id: str, status: str, message: str | None = None) -> None:
         """End a trial as COMPLETED, INVALID (failed, but tried again if the recipe says so) or FAILED, with the reason.
@@ -169,6 +181,8 @@ class Chief:
                 if trial.status == TrialStatus.INVALID:
                     # The trial starts afresh; the reports of this run must not count for the next one.
                     trial.metrics = stock.MetricsTracker()
+                elif self._pruning:
+                    self._pruning.add(trial)
                 del self._leases[worker_id]
                 self._keep(trial)
                 self._log_end(trial, worker_id)
@@ -291,7 +305,8 @@ class Chief:
         self._save()
 
     def _log_end(self, trial: Trial, worker_id: str) -> None:
-        result = f"{self._oracle.objective.name} {trial.score:.4f}" if trial.score is not None else trial.message
+        score = f"{self._oracle.objective.name} {trial.score:.4f}" if trial.score is not None else ""
+        result = ", ".join(filter(None, [score, trial.message]))
         ended, of = len(self._oracle.end_order), self._oracle.max_trials
         logger.info(
             "%s\n%s",

@@ -12,6 +12,9 @@ from fmnist.search.journal import Line
 
 _REPORTS = "reports"
 
+PRUNED = "pruned"
+"""How the message of a trial begins that was completed before its last epoch."""
+
 
 @dataclass(frozen=True)
 class Record:

@@ -20,12 +20,12 @@ from fmnist.recipe.schema import Recipe
 from fmnist.run import records
 from fmnist.run.folder import RunDir, read_trials
 from fmnist.search import parameters
-from fmnist.search.record import Reader, Record
+from fmnist.search.record import PRUNED, Reader, Record
 
 logger = logging.getLogger(__name__)
 
 State = Literal["searching", "interrupted", "finished"]
-TrialStatus = Literal["running", "waiting", "completed", "failed"]
+TrialStatus = Literal["running", "waiting", "completed", "pruned", "failed"]
 
 _ENDED = ("COMPLETED", "FAILED")
 _SHARE = 0.05  # of the time that the table may take; it takes long for thousands of trials
@@ -111,10 +111,10 @@ class Status:
     @property
     def seconds_left(self) -> float | None:
         """The seconds that the search still needs, by the trials so far; None if there is nothing to tell that by."""
-        seconds = [trial.seconds for trial in self.trials if trial.status == "completed"]
+        seconds = [trial.seconds for trial in self.trials if trial.status in ("completed", "pruned")]
         if not (seconds and self.count("running")):
             return None
-        left = max(0, self.recipe.require_search().trials - self.count("completed", "failed"))
+        left = max(0, self.recipe.require_search().trials - self.count("completed", "pruned", "failed"))
         return left * sum(seconds) / len(seconds) / self.count("running")
 
     def to_dict(self) -> dict[str, Any]:
@@ -224,6 +224,7 @@ def _row(record: Record, objective: str) -> dict[str, Any]:
     return {
         "trial": record.trial_id,
         "status": record.status,
+        "message": record.message,
         "score": record.score if record.score is not None else scores[-1] if scores else "",
         "epochs": len(scores),
         "seconds": sum(metrics.get("seconds", 0.0) for metrics in record.reports.values()),
@@ -237,6 +238,8 @@ def _trial(row: dict[str, Any], recipe: Recipe, searching: bool) -> Trial:
     status: TrialStatus = "waiting"
     if row["status"] in _ENDED:
         status = "completed" if row["status"] == "COMPLETED" else "failed"
+        if status == "completed" and (row.get("message") or "").startswith(PRUNED):
+            status = "pruned"
     elif searching and row["status"] == "RUNNING" and row.get("worker"):
         status = "running"
     return Trial(
@@ -270,9 +273,11 @@ def _render(status: Status, width: int, most: int) -> RenderableType:
     """Return the status for a screen of that width, with at most so many trials."""
     search = status.recipe.require_search()
     lines = [
-        f"{status.state}: {status.count('completed')} of {search.trials} trials done, "
+        f"{status.state}: {status.count('completed', 'pruned')} of {search.trials} trials done, "
         f"{status.count('running')} running, {status.count('failed')} failed"
     ]
+    if pruned := status.count("pruned"):
+        lines[-1] += f", {pruned} pruned"
     if best := status.best:
         lines.append(f"best {search.objective} {best.score or math.nan:.4f} (trial {best.id})")
     if status.seconds_left is not None:
@@ -304,7 +309,7 @@ def _trials(status: Status, width: int, most: int) -> list[RenderableType]:
 
 
 def _figure(trial: Trial) -> str:
-    if trial.status in ("failed", "waiting"):
+    if trial.status in ("failed", "waiting", "pruned"):
         return trial.status
     return "" if trial.score is None else f"{trial.score:.4f}"
 
