@@ -255,10 +255,12 @@ lint: $(DEV_ENVIRONMENT) ## check style, types and shell scripts
 	$(BIN)/shellcheck --external-sources .ci/run docker/*.sh jobs/slurm/*.s*h tests/containers/*.sh tests/slurm/*.sh
 
 bench: $(DEV_ENVIRONMENT) ## compare the speed with the alternatives
-	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks speed
+	$(BIN)/python -m benchmarks search
+	$(BIN)/python -m benchmarks quick
 
 bench-search: $(DEV_ENVIRONMENT) ## measure searches, to a thousand simulated workers
-	$(BIN)/python -m benchmarks chief
+	$(BIN)/python -m benchmarks chief --pairs 2
 	$(BIN)/python -m benchmarks scale
 	$(BIN)/python -m benchmarks oracles --oracles asha --seeds 3 --seconds 30
 

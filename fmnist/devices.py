@@ -31,12 +31,14 @@ class Devices:
     names: the names of the logical devices, for example ("CPU:0",).
     precision: the Keras dtype policy to train in.
     hardware: the model name of the processor, or of the first GPU.
+    optional: whether a training may do with the first one, where several do not pay.
     """
 
     kind: str
     names: tuple[str, ...]
     precision: str
     hardware: str
+    optional: bool = False
 
     @property
     def count(self) -> int:
@@ -56,7 +58,11 @@ class Devices:
         """The process's MirroredStrategy; None for one device, which is faster without a strategy."""
         import tensorflow as tf
 
-        return tf.distribute.MirroredStrategy(list(self.names)) if self.count > 1 else None
+        if self.count == 1:
+            return None
+        # Between logical CPU devices, collective operations take twice the time of a step.
+        operations = tf.distribute.ReductionToOneDevice() if self.kind == "cpu" else None
+        return tf.distribute.MirroredStrategy(list(self.names), cross_device_ops=operations)
 
     def scope(self) -> contextlib.AbstractContextManager[Any]:
         """Return the scope in which to create variables."""
@@ -71,6 +77,7 @@ class Devices:
         if self.kind == "gpu" and "float32" in precision and tf.config.experimental.tensor_float_32_execution_enabled():
             precision += " (TF32 matrix products)"
         how = "compiled by XLA" if self.xla else f"MirroredStrategy over {self.count}, not compiled by XLA"
+        how += "; or one of them, where that trains faster" if self.optional else ""
         return f"{self.count} {self.kind.upper()} ({self.hardware}), {precision}, {how}"
 
 
@@ -91,7 +98,8 @@ def choose(devices: str = "auto", precision: str = "auto") -> Devices:
     """Choose the devices and the precision. Call this before TensorFlow's first operation.
 
     Args:
-        devices: "auto" (all GPUs, else the CPU), "cpu", "gpu", a number of GPUs, or "cpu:N" for N logical CPU devices.
+        devices: "auto" (all GPUs, of which a training may take one, else the CPU), "cpu", "gpu", a number of GPUs, or
+            "cpu:N" for N logical CPU devices.
         precision: one of PRECISIONS.
 
     Raises:
@@ -105,7 +113,7 @@ def choose(devices: str = "auto", precision: str = "auto") -> Devices:
     if wanted > len(gpus):
         raise BadInput(f"--devices {devices}: this machine shows {len(gpus)} GPU(s) to TensorFlow; try --devices cpu")
     if gpus:
-        return _gpus(gpus[:wanted], precision)
+        return _gpus(gpus[:wanted], precision, optional=devices == "auto")
     if devices == "auto" and (there := environment.gpus()):
         logger.warning(
             "TensorFlow sees none of the %d NVIDIA GPU(s) that this job may use: it lacks CUDA's libraries, or a newer "
@@ -129,7 +137,7 @@ def inventory() -> list[str]:
     return lines if len(lines) > 1 else [*lines, "GPU: none that TensorFlow sees"]
 
 
-def _gpus(gpus: list[Any], precision: str) -> Devices:
+def _gpus(gpus: list[Any], precision: str, *, optional: bool) -> Devices:
     import tensorflow as tf
 
     tf.config.set_visible_devices(gpus, "GPU")
@@ -143,6 +151,7 @@ def _gpus(gpus: list[Any], precision: str) -> Devices:
         names=tuple(f"GPU:{index}" for index in range(len(gpus))),
         precision=gpu_precision(capability) if precision == "auto" else precision,
         hardware=details[0].get("device_name", "unnamed"),
+        optional=optional and len(gpus) > 1,
     )
 
 

@@ -391,7 +391,8 @@ def _open(path: Path, flags: int) -> int:
         handle = os.open(path, flags | _AT_ONCE, 0o666)
     except OSError as error:
         if error.errno == errno.ENXIO:
-            _check_regular(path.stat().st_mode, path)
+            with contextlib.suppress(FileNotFoundError):
+                _check_regular(path.stat().st_mode, path)
         raise
     try:
         _check_regular(os.fstat(handle).st_mode, path)

@@ -144,6 +144,9 @@ def test_a_search_that_is_interrupted_in_mid_trial_ends_as_one_that_is_not(tiny:
     assert len(list((interrupted / "checkpoint").glob("trial_1_*.npz"))) == 1
     resumed = end(start(tiny, *TUNE, "--run", interrupted), 0)
     assert re.search("^going on after epoch", resumed.stderr, re.MULTILINE)
+    # What an earlier process has said is not said again.
+    assert "trial 1, epoch  2/10" not in resumed.stderr
+    assert "trial 1, epoch 10/10" in resumed.stderr
     end(reference, 0)
     assert without_seconds(interrupted / "trials.csv") == without_seconds(whole / "trials.csv")
     assert (interrupted / "best.json").read_text() == (whole / "best.json").read_text()

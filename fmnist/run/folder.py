@@ -203,12 +203,14 @@ class RunDir:
         devices: str,
         data: Mapping[str, str],
         numerics: Mapping[str, Any] | None = None,
+        calibration: Mapping[str, float] | None = None,
         goes_on: bool = False,
     ) -> None:
         """Add to config.json what `job` runs with: the software, the machine and the hashes of the `data` files.
 
         Args:
             numerics: what else its rounding depends on, from `devices.numerics`.
+            calibration: the images/s that the number of devices was chosen by, if it was.
             goes_on: whether the job continues the work of an earlier process, or works beside one, perhaps on another
                 machine. Differences from that process are then recorded, and logged as a warning.
 
@@ -231,6 +233,7 @@ class RunDir:
                 **facts,
                 "ignored": ignored,
                 "data": dict(data),
+                **({"calibration": dict(calibration)} if calibration else {}),
                 **({"went_on_from": elsewhere} if elsewhere else {}),
             }
             write_json(self.config, recorded)

@@ -37,6 +37,7 @@ class Job(TypedDict):
     devices: NotRequired[str]
     revision: NotRequired[str | None]
     went_on_from: NotRequired[list[dict[str, Any]]]
+    calibration: NotRequired[dict[str, Amount]]
 
 
 @_record

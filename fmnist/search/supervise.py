@@ -4,6 +4,7 @@ It needs only the standard library, so any program that starts processes can use
 """
 
 import contextlib
+import itertools
 import json
 import logging
 import os
@@ -53,20 +54,23 @@ class Share:
 def shares(workers: int | None, gpus_per_worker: int, gpus: Sequence[str]) -> list[Share]:
     """Divide the machine into shares: by default one worker per GPU, or one on the processors.
 
+    More workers than GPUs share these: a small network leaves most of a GPU idle.
+
     Raises:
-        BadInput: a number is below 1, or the machine has GPUs, but too few.
+        BadInput: a number is below 1, or the machine has GPUs, but too few for workers that want several.
     """
     if gpus_per_worker < 1 or (workers is not None and workers < 1):
         raise BadInput("WORKERS and GPUS_PER_WORKER are at least 1")
     count = workers or max(1, len(gpus) // gpus_per_worker)
-    if gpus and count * gpus_per_worker > len(gpus):
-        raise BadInput(f"{count} workers with {gpus_per_worker} GPU(s) each: this machine has {len(gpus)}")
+    if gpus and gpus_per_worker > 1 and count * gpus_per_worker > len(gpus):
+        raise BadInput(f"{count} workers with {gpus_per_worker} GPUs each: this machine has {len(gpus)}")
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
+    round_robin = itertools.cycle(gpus)
     return [
         Share(
             # If there are more workers than processors, several workers share one.
             frozenset(cores[number::count] or [cores[number % len(cores)]]),
-            tuple(gpus[number * gpus_per_worker : (number + 1) * gpus_per_worker]),
+            tuple(itertools.islice(round_robin, gpus_per_worker)),
         )
         for number in range(count)
     ]

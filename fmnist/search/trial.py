@@ -59,12 +59,13 @@ class Trials:
 
         scores: list[float] = []
 
-        def progress(epoch: int, metrics: dict[str, float], seconds: float) -> None:
-            logger.info(
-                "trial %s, epoch %*d/%d  loss %.3f  %s %.4f  %s",
-                *(trial.trial_id, len(str(trial.epochs)), epoch + 1, trial.epochs, metrics["loss"]),
-                *(objective, metrics[objective], pace(seconds, self._trainer.images)),
-            )
+        def progress(epoch: int, metrics: dict[str, float], seconds: float, past: bool) -> None:
+            if not past:
+                logger.info(
+                    "trial %s, epoch %*d/%d  loss %.3f  %s %.4f  %s",
+                    *(trial.trial_id, len(str(trial.epochs)), epoch + 1, trial.epochs, metrics["loss"]),
+                    *(objective, metrics[objective], pace(seconds, self._trainer.images)),
+                )
             scores.append(metrics[objective])
             board.epoch(epoch, metrics)
             report(epoch, metrics)

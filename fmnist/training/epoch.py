@@ -44,13 +44,19 @@ class Resident(NamedTuple):
 
 def resident(data: Images, devices: Devices) -> Resident:
     """Copy a data set to every device."""
+    labels = data.labels.astype(np.int32)
+    return Resident(
+        _place([data.images] * devices.count, devices), _place([labels] * devices.count, devices), len(data)
+    )
 
-    def place(value: np.ndarray) -> Tensor:
-        if devices.strategy:
-            return devices.strategy.experimental_distribute_values_from_function(lambda _: tf.constant(value))
-        return tf.constant(value)
 
-    return Resident(place(data.images), place(data.labels.astype(np.int32)), len(data))
+def _place(values: Sequence[np.ndarray] | np.ndarray, devices: Devices) -> Tensor:
+    """Copy each replica's value to its device."""
+    if not devices.strategy:
+        return tf.constant(values[0])
+    return devices.strategy.experimental_distribute_values_from_function(
+        lambda context: tf.constant(values[context.replica_id_in_sync_group])
+    )
 
 
 def steps(rows: np.ndarray, batch_size: int, replicas: int) -> tuple[np.ndarray, np.ndarray]:
@@ -59,16 +65,16 @@ def steps(rows: np.ndarray, batch_size: int, replicas: int) -> tuple[np.ndarray,
     The last batch and uneven shares are padded.
 
     Returns:
-        Row numbers, int32 [steps, replicas, share], and weights of that shape, float32: 1 for real rows, 0 for padding.
+        Row numbers, int32 [replicas, steps, share], and weights of that shape, float32: 1 for real rows, 0 for padding.
     """
     share = -(-batch_size // replicas)
     batches = np.array_split(rows, range(batch_size, len(rows), batch_size))
-    order = np.zeros((len(batches), replicas, share), np.int32)
+    order = np.zeros((replicas, len(batches), share), np.int32)
     weights = np.zeros(order.shape, np.float32)
     for step, batch in enumerate(batches):
         for replica, part in enumerate(np.array_split(batch, replicas)):
-            order[step, replica, : len(part)] = part
-            weights[step, replica, : len(part)] = 1
+            order[replica, step, : len(part)] = part
+            weights[replica, step, : len(part)] = 1
     return order, weights
 
 
@@ -168,40 +174,46 @@ class Program:
         Returns:
             The mean loss and the accuracy over the rows.
         """
-        order, weights = steps(rows, batch_size, self._replicas)
+        order, weights, totals = self._steps(rows, batch_size)
         if learning_rates is None:
-            learning_rates = np.full(len(order), self.optimizer.learning_rate, np.float32)
+            learning_rates = np.full(len(totals), self.optimizer.learning_rate, np.float32)
         seed = random.integers(2**31, size=2, dtype=np.int32)
-        loss, correct = self._train(data, order, weights, seed, learning_rates, np.array(augmented))
+        loss, correct = self._train(data, order, weights, totals, seed, learning_rates, np.array(augmented))
         return {"loss": float(loss) / len(rows), "accuracy": float(correct) / len(rows)}
 
     def evaluate(self, data: Resident) -> dict[str, float]:
         """Return the loss and accuracy over the whole data set, without dropout and with the moving statistics."""
-        order, weights = steps(np.arange(data.size), _VALIDATION_BATCH, self._replicas)
-        loss, correct = self._evaluate(data, order, weights)
+        loss, correct = self._evaluate(data, *self._steps(np.arange(data.size), _VALIDATION_BATCH))
         return {"loss": float(loss) / data.size, "accuracy": float(correct) / data.size}
+
+    def _steps(self, rows: np.ndarray, batch_size: int) -> tuple[Tensor, Tensor, np.ndarray]:
+        """Return `order` and `weights` as from `steps`, on the replicas, and the real rows of each step, float32."""
+        order, weights = steps(rows, batch_size, self._replicas)
+        return _place(order, self._devices), _place(weights, self._devices), weights.sum(axis=(0, 2))
 
     def _train_epoch(
         self,
         data: Resident,
         order: Tensor,
         weights: Tensor,
-        seed: Tensor,
-        learning_rates: Tensor,
-        augmented: Tensor,
-    ) -> tuple[Tensor, Tensor]:
+        totals: tf.Tensor,
+        seed: tf.Tensor,
+        learning_rates: tf.Tensor,
+        augmented: tf.Tensor,
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         """Train one epoch; return the sum of the losses and the number of correct predictions, float32 scalars.
 
         Args:
-            order, weights: int32 and float32 [steps, replicas, share], from `steps`.
+            order, weights: int32 and float32 [steps, share], from `steps`.
+            totals: float32 [steps], the real rows of each step on all replicas.
             seed: int32 [2].
             learning_rates: float32 [steps].
             augmented: bool scalar.
         """
-        loss, correct = tf.constant(0.0), tf.zeros_like(weights[0, 0])
-        for step in tf.range(tf.shape(order)[0]):
+        loss, correct = self._zeros(weights)
+        for step in tf.range(tf.shape(totals)[0]):
             self.optimizer.learning_rate.assign(learning_rates[step])
-            batch = (order[step], weights[step], seed + [step, 0], augmented)
+            batch = (step, order, weights, totals[step], seed + [step, 0], augmented)
             sums = self._run(self._train_step, data, *batch)
             if self._decays_l1:
                 strategy = self._devices.strategy or tf.distribute.get_strategy()
@@ -209,44 +221,63 @@ class Program:
             loss, correct = loss + sums[0], correct + sums[1]
         return loss, tf.reduce_sum(correct)
 
-    def _evaluate_epoch(self, data: Resident, order: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    def _evaluate_epoch(
+        self, data: Resident, order: Tensor, weights: Tensor, totals: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         """Evaluate the model; the arguments and results are as in `_train_epoch`."""
-        loss, correct = tf.constant(0.0), tf.zeros_like(weights[0, 0])
-        for step in tf.range(tf.shape(order)[0]):
-            sums = self._run(self._evaluate_step, data, order[step], weights[step])
+        loss, correct = self._zeros(weights)
+        for step in tf.range(tf.shape(totals)[0]):
+            sums = self._run(self._evaluate_step, data, step, order, weights, totals[step])
             loss, correct = loss + sums[0], correct + sums[1]
         return loss, tf.reduce_sum(correct)
 
+    def _zeros(self, weights: Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Return what the sums of a step are added to."""
+        share = weights if not self._devices.strategy else self._devices.strategy.experimental_local_results(weights)[0]
+        return tf.constant(0.0), tf.zeros_like(share[0])
+
     # AutoGraph is needed only for the loop over the steps; without it, a step is traced in half the time.
     @tf.autograph.experimental.do_not_convert  # type: ignore[untyped-decorator]
-    def _run(self, function: Callable[..., tuple[Tensor, Tensor]], *arguments: Any) -> Sequence[Tensor]:
+    def _run(self, function: Callable[..., tuple[tf.Tensor, tf.Tensor]], *arguments: Any) -> Sequence[tf.Tensor]:
         """Run one step on every replica, and return the sums of their results."""
         strategy = self._devices.strategy
         if not strategy:
             return function(*arguments)
-        return [strategy.reduce("SUM", value, axis=None) for value in strategy.run(function, arguments)]
+        # No replica waits for these sums, as it would for a collective operation.
+        return [tf.add_n(strategy.experimental_local_results(value)) for value in strategy.run(function, arguments)]
 
     def _train_step(
-        self, data: Resident, order: Tensor, weights: Tensor, seed: Tensor, augmented: Tensor
-    ) -> tuple[Tensor, Tensor]:
+        self,
+        data: Resident,
+        step: tf.Tensor,
+        order: tf.Tensor,
+        weights: tf.Tensor,
+        total: tf.Tensor,
+        seed: tf.Tensor,
+        augmented: tf.Tensor,
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         """Train on one replica's share of a step; return the sum of the losses, and `_correct`.
 
         Args:
-            order, weights: int32 and float32 [replicas, share].
+            step: int32 scalar.
+            order, weights: int32 and float32 [steps, share].
+            total: float32 scalar, the real rows on all replicas.
             seed: int32 [2].
             augmented: bool scalar.
         """
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
-        total = tf.reduce_sum(weights)
-        rows, weights = order[replica], weights[replica]
+        rows, weights = order[step], weights[step]
+        if self._replicas == 1:
+            # On a GPU this sum is part of another kernel, and the number of `totals` would need its own.
+            total = tf.reduce_sum(weights)
         seed += [0, _SEEDS_A_REPLICA * replica]
         inputs, classes = tf.gather(data.images, rows), tf.gather(data.labels, rows)
         inputs = augment.transform(self._augment, inputs, seed + [0, _AUGMENT_SEEDS], self._algorithm, augmented)
         targets = tf.one_hot(classes, CLASSES)
-        step = Step(weights[:, tf.newaxis], seed, self._dropout_rates, self._algorithm)
+        context = Step(weights[:, tf.newaxis], total, seed, self._dropout_rates, self._algorithm)
         variables = self.model.trainable_variables
         with tf.GradientTape() as tape:
-            logits = forward(self.model, inputs, step)
+            logits = forward(self.model, inputs, context)
             loss = tf.reduce_sum(tf.nn.softmax_cross_entropy_with_logits(targets, logits) * weights)
             # Each replica adds its part of the penalty, so that the sum over the replicas is the global batch's.
             loss += total * sum(self.model.losses) / self._replicas
@@ -254,11 +285,11 @@ class Program:
         self.optimizer.apply(tape.gradient(objective, variables), variables)
         return loss, _correct(logits, classes, weights)
 
-    def _evaluate_step(self, data: Resident, order: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    def _evaluate_step(
+        self, data: Resident, step: tf.Tensor, order: tf.Tensor, weights: tf.Tensor, total: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         """Evaluate one replica's share of a step; the arguments and results are as in `_train_step`."""
-        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
-        total = tf.reduce_sum(weights)
-        rows, weights = order[replica], weights[replica]
+        rows, weights = order[step], weights[step]
         logits, classes = self.model(tf.gather(data.images, rows), training=False), tf.gather(data.labels, rows)
         crossentropy = tf.nn.sparse_softmax_cross_entropy_with_logits(classes, logits)
         loss = tf.reduce_sum(crossentropy * weights) + total * sum(self.model.losses) / self._replicas

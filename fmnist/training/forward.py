@@ -11,12 +11,14 @@ class Step(NamedTuple):
     """What a training step needs besides its images.
 
     weights: float32 [rows, 1], 1 for real rows, 0 for padding.
+    total: float32 scalar, the real rows of the step on all replicas.
     seed: int32 [2], different in every step and on every replica.
     dropout_rates: float32 [hidden layers], a variable rather than constants, since trials of one shape share a program.
     algorithm: the random number generator, by a name that `tf.random.stateless_uniform` takes.
     """
 
     weights: tf.Tensor
+    total: tf.Tensor
     seed: tf.Tensor
     dropout_rates: tf.Tensor
     algorithm: str
@@ -37,7 +39,7 @@ def forward(model: keras.Model, images: tf.Tensor, step: Step) -> tf.Tensor:
     hidden = 0
     for operation in model.operations[1:]:
         if isinstance(operation, layers.BatchNormalization):
-            values = _batch_normalization(operation, values, step.weights)
+            values = _batch_normalization(operation, values, step)
         elif isinstance(operation, layers.Dropout):
             values = _dropout(values, step.dropout_rates[hidden - 1], step.seed + [0, hidden], step.algorithm)
         else:
@@ -53,24 +55,42 @@ def _dropout(values: tf.Tensor, rate: tf.Tensor, seed: tf.Tensor, algorithm: str
     return tf.where(uniform >= rate, values * scale, tf.zeros_like(values))
 
 
-def _batch_normalization(layer: layers.BatchNormalization, values: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
+def _batch_normalization(layer: layers.BatchNormalization, values: tf.Tensor, step: Step) -> tf.Tensor:
     """Apply batch normalisation (Ioffe and Szegedy 2015) to values [rows, units], and update the layer's variables.
 
-    The statistics are float32, over the rows whose weights, float32 [rows, 1], are 1.
+    The statistics are float32, over the real rows of all replicas.
     """
     inputs = tf.cast(values, tf.float32)
-    count = _over_replicas(tf.reduce_sum(weights))
-    mean = _over_replicas(tf.reduce_sum(inputs * weights, axis=0)) / count
+    several = tf.distribute.get_replica_context().num_replicas_in_sync > 1
+    # One of several may have no real row in the last step.
+    count = tf.maximum(tf.reduce_sum(step.weights), 1) if several else step.total
+    mean = tf.reduce_sum(inputs * step.weights, axis=0) / count
     centered = inputs - mean
-    variance = _over_replicas(tf.reduce_sum(tf.square(centered) * weights, axis=0)) / count
+    squares = tf.reduce_sum(tf.square(centered) * step.weights, axis=0)
+    if several:
+        mean, squares = _over_replicas(mean, squares, step)
+        centered = inputs - mean
+    variance = squares / step.total
     for moving, batch in ((layer.moving_mean, mean), (layer.moving_variance, variance)):
         moving.assign(moving * layer.momentum + batch * (1 - layer.momentum))
     scale = tf.math.rsqrt(variance + layer.epsilon) * layer.gamma
     return tf.cast(centered * scale + layer.beta, values.dtype)
 
 
-def _over_replicas(value: tf.Tensor) -> tf.Tensor:
+def _over_replicas(mean: tf.Tensor, squares: tf.Tensor, step: Step) -> tuple[tf.Tensor, tf.Tensor]:
+    """Return the mean, and the sum of the squared differences from it, over the real rows of all replicas.
+
+    The replicas tell each other theirs in one collective operation, and combine them as Chan, Golub and LeVeque (1979)
+    do, without the cancellation that sums of squares suffer.
+
+    Args:
+        mean, squares: float32 [units], over the replica's own rows.
+    """
     replica = tf.distribute.get_replica_context()
-    if replica.num_replicas_in_sync == 1:
-        return value
-    return replica.all_reduce(tf.distribute.ReduceOp.SUM, value)
+    count = tf.fill(tf.shape(mean), tf.reduce_sum(step.weights))
+    # Each replica fills its own row, so that the sum over the replicas holds them all.
+    row = tf.one_hot(replica.replica_id_in_sync_group, replica.num_replicas_in_sync)[:, tf.newaxis, tf.newaxis]
+    told = replica.all_reduce(tf.distribute.ReduceOp.SUM, row * tf.stack([count, mean, squares]))
+    counts, means, all_squares = tf.unstack(told, axis=1)
+    common = tf.reduce_sum(counts * means, axis=0) / step.total
+    return common, tf.reduce_sum(all_squares + counts * tf.square(means - common), axis=0)

@@ -66,16 +66,20 @@ def train(
             logger.info("%s is finished; nothing to do", run.model)
             return _outcome(run)
         loaded, devices = prepared or prepare()
+        checkpoint = run.checkpoint / "train.npz"
         # These take seconds to import.
+        from fmnist.training import calibration
         from fmnist.training.boards import FinalBoard
         from fmnist.training.trainer import Diverged, Trainer
 
-        checkpoint = run.checkpoint / "train.npz"
+        began = run.jobs()["train"].get("calibration", {}) if checkpoint.exists() else {}
+        devices, speeds = calibration.settle(devices, chosen, loaded.train, began)
         run.record(
             "train",
             devices=str(devices),
             data=loaded.source.sha256,
             numerics=numerics(),
+            calibration=speeds,
             goes_on=checkpoint.exists(),
         )
         training, images = chosen.training, len(loaded.train)
@@ -90,8 +94,8 @@ def train(
             with stop.in_order(), bar("train", training.epochs * images, "images") as advance:
                 logger.info("%s", device_line("train", chosen, seed, devices))
 
-                def progress(epoch: int, logs: dict[str, float], seconds: float) -> None:
-                    log(epoch, logs, seconds)
+                def progress(epoch: int, logs: dict[str, float], seconds: float, past: bool) -> None:
+                    log(epoch, logs, seconds, past)
                     advance(images)
 
                 result = trainer.fit(
@@ -127,7 +131,10 @@ def log_epochs(epochs: int, images: int) -> "Progress":
         images: the number of images of an epoch.
     """
 
-    def log(epoch: int, logs: dict[str, float], seconds: float) -> None:
+    def log(epoch: int, logs: dict[str, float], seconds: float, past: bool) -> None:
+        if past:
+            return
+
         def both(metric: str, digits: int) -> str:
             return "/".join(f"{logs[name]:.{digits}f}" for name in (metric, f"val_{metric}") if name in logs)
 

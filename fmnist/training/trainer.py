@@ -41,7 +41,8 @@ _LEARNED: dict[type[keras.callbacks.Callback], tuple[str, ...]] = {
 }
 
 
-Progress = Callable[[int, dict[str, float], float], None]
+Progress = Callable[[int, dict[str, float], float, bool], None]
+"""Called with an epoch, counted from 0, its metrics and seconds, and whether an earlier process trained it."""
 
 
 class Diverged(RuntimeError):
@@ -110,8 +111,7 @@ class Trainer:
         Args:
             seed: random seed of the initial weights, the order of the images, and everything random in a step.
             stop: checked after each epoch.
-            progress: called with each epoch, counted from 0, its metrics and its seconds; first for epochs that a
-                checkpoint holds.
+            progress: called after each epoch, and first for those that a checkpoint holds.
 
         Raises:
             BadInput: the training needs more memory than there is.
@@ -148,7 +148,7 @@ class Trainer:
         past = program.model.history.history
         if progress:
             for epoch in range(len(seconds)):
-                progress(epoch, {name: values[epoch] for name, values in past.items()}, seconds[epoch])
+                progress(epoch, {name: values[epoch] for name, values in past.items()}, seconds[epoch], True)
         for epoch in range(len(seconds), training.epochs):
             if program.model.stop_training:
                 break
@@ -157,7 +157,7 @@ class Trainer:
             loop.on_epoch_end(epoch, logs)
             seconds.append(time.perf_counter() - begin)
             if progress:
-                progress(epoch, logs, seconds[epoch])
+                progress(epoch, logs, seconds[epoch], False)
             saver.save(seconds, now=stop.requested or epoch + 1 == training.epochs)
             stop.check()
         loop.on_train_end()

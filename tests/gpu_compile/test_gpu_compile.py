@@ -46,8 +46,9 @@ def program(recipe: Recipe, precision: str) -> str:
     """Return the HLO text of an epoch, as `Program.train` calls it."""
     devices = choose("cpu", precision)
     data = resident(Images(np.zeros((IMAGES, 28, 28), np.uint8), np.zeros(IMAGES, np.uint8)), devices)
-    order, weights = steps(np.arange(IMAGES), recipe.training.batch_size, replicas=1)
-    arguments = (data, order, weights, np.zeros(2, np.int32), np.zeros(len(order), np.float32), np.array(True))
+    (order,), (weights,) = steps(np.arange(IMAGES), recipe.training.batch_size, replicas=1)
+    totals = weights.sum(axis=1)
+    arguments = (data, order, weights, totals, np.zeros(2, np.int32), np.zeros_like(totals), np.array(True))
     epoch = Program(recipe.model, recipe.training, devices)._train
     return epoch.experimental_get_compiler_ir(*arguments)(stage="hlo")
 

@@ -177,5 +177,7 @@ def test_the_machine_is_divided(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [share.gpus for share in supervise.shares(None, 1, ["0", "1"])] == [("0",), ("1",)]
     assert [share.gpus for share in supervise.shares(None, 2, ["0", "1", "2"])] == [("0", "1")]
     assert {share.gpus for share in supervise.shares(2, 1, [])} == {()}
-    with pytest.raises(BadInput, match="3 workers with 1 GPU"):
-        supervise.shares(3, 1, ["0", "1"])
+    assert [share.gpus for share in supervise.shares(3, 1, ["0", "1"])] == [("0",), ("1",), ("0",)]
+    for workers in (None, 2):
+        with pytest.raises(BadInput, match=r"[12] workers with 4 GPUs each: this machine has 3"):
+            supervise.shares(workers, 4, ["0", "1", "2"])

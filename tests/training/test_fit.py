@@ -229,8 +229,8 @@ def test_steps_hold_every_row_once_and_share_them_out() -> None:
     order, weights = steps(np.arange(23)[::-1], batch_size=10, replicas=3)
     assert order.shape == weights.shape == (3, 3, 4)
     assert sorted(order[weights == 1]) == list(range(23))
-    assert weights.sum(axis=(1, 2)).tolist() == [10, 10, 3]
-    assert set(order[0][weights[0] == 1]) == set(range(13, 23))
+    assert weights.sum(axis=(0, 2)).tolist() == [10, 10, 3]
+    assert set(order[:, 0][weights[:, 0] == 1]) == set(range(13, 23))
 
 
 def test_dropout_zeroes_its_share_and_keeps_the_mean(small: TrainData) -> None:
@@ -271,7 +271,7 @@ def fit(
     for last in [*stop_after, None]:
         stop = Stop()
 
-        def progress(epoch: int, _metrics: object, _seconds: float, stop: Stop = stop, last: int | None = last) -> None:
+        def progress(epoch: int, *_: object, stop: Stop = stop, last: int | None = last) -> None:
             if epoch == last:
                 stop.request()
 

@@ -22,14 +22,14 @@ def test_an_epoch_has_its_seconds_and_images_and_fits_a_terminal(
 ) -> None:
     caplog.set_level(logging.INFO)
     figures = {"loss": 0.4911, "accuracy": 0.824, "val_loss": 0.4482, "val_accuracy": 0.8365}
-    job.log_epochs(40, images)(epoch, figures, seconds)
+    job.log_epochs(40, images)(epoch, figures, seconds, False)
     assert caplog.messages == [line]
     assert len(line) <= 80
 
 
 def test_an_epoch_without_validation_has_the_training_alone(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    job.log_epochs(3, 100)(0, {"loss": 0.5, "accuracy": 0.8}, 1.0)
+    job.log_epochs(3, 100)(0, {"loss": 0.5, "accuracy": 0.8}, 1.0, False)
     assert caplog.messages == ["epoch 1/3  loss 0.500  accuracy 0.8000  1.0 s  100 images/s"]
 
 
