@@ -239,6 +239,15 @@ class Chief:
             self._save()
             return over
 
+    def close(self) -> None:
+        """Write what others read as it is now: the search is interrupted. What cannot be written is in the journal."""
+        with self._changed:
+            self._publish_next = -math.inf
+            try:
+                self._save()
+            except OSError as error:
+                logger.warning("the tables are not of now: %s", error)
+
     def rows(self) -> list[tables.Row]:
         """Return the rows of the table of trials, as in trials.csv."""
         with self._changed:

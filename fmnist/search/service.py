@@ -18,7 +18,7 @@ from typing import Any
 import grpc
 from keras_tuner.engine.trial import TrialStatus
 
-from fmnist.errors import BadInput
+from fmnist.errors import BadInput, Interrupted
 from fmnist.recipe.schema import Recipe
 from fmnist.run.folder import RunDir
 from fmnist.search import roles, server
@@ -77,7 +77,9 @@ def _serve(run: RunDir, recipe: Recipe, seed: int, role: Role, stop: Stop, lease
         Notice(address, trials).write(run)
         logger.info("the chief of %s listens on %s", run, address)
         while not _is_over(chief, Notice(None, trials), run):
-            stop.check()
+            if stop.requested:
+                chief.close()
+                raise Interrupted
         servicer.farewell(_FAREWELL)
     return chief
 

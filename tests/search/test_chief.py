@@ -430,3 +430,16 @@ def test_a_trial_that_reports_nothing_has_failed(tmp_path: Path) -> None:
     chief = Chief(RunDir(tmp_path), recipe(), 0)
     work(chief, "w", lambda trial, report: None, Stop())
     assert {row["message"] for row in chief.rows()} == {"it reported no val_accuracy"}
+
+
+def test_an_interrupted_search_leaves_its_tables_as_of_now(tmp_path: Path) -> None:
+    """They are written at intervals before."""
+    chief = Chief(RunDir(tmp_path), recipe(trials=9), 0)
+    for accuracy in (0.5, 0.6):
+        trial = chief.create_trial("w").trial_id
+        chief.update_trial("w", trial, {"val_accuracy": accuracy}, 0)
+        chief.end_trial("w", trial, "COMPLETED")
+    chief.close()
+    assert [(row["status"], row["score"]) for row in table(tmp_path)] == [("COMPLETED", "0.5"), ("COMPLETED", "0.6")]
+    assert json.loads((tmp_path / "best.json").read_text())["score"] == 0.6
+    assert len(list((tmp_path / "search").glob("trial_*/trial.json"))) == 2
