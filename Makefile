@@ -154,7 +154,7 @@ train: tune
 eval: train
 report: eval
 endif
-.PHONY: help variables setup all data tune train eval report export runs evidence submit status logs cancel devices image tensorboard test test-faults chaos lint bench bench-pictures tour lock clean
+.PHONY: help variables setup all data tune train eval report export runs evidence submit status logs cancel devices image tensorboard test test-faults chaos lint bench bench-search bench-pictures tour lock clean
 
 #@ Start here
 
@@ -261,7 +261,14 @@ lint: $(DEV_ENVIRONMENT) ## check style, types and shell scripts
 	$(BIN)/shellcheck --external-sources .ci/run docker/*.sh jobs/slurm/*.s*h tests/containers/*.sh tests/slurm/*.sh
 
 bench: $(DEV_ENVIRONMENT) ## compare the speed with the alternatives
-	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks speed
+	$(BIN)/python -m benchmarks search
+	$(BIN)/python -m benchmarks quick
+
+bench-search: $(DEV_ENVIRONMENT) ## measure searches, to a thousand simulated workers
+	$(BIN)/python -m benchmarks chief --pairs 2
+	$(BIN)/python -m benchmarks scale
+	$(BIN)/python -m benchmarks oracles --oracles asha --seeds 3 --seconds 30
 
 bench-pictures: $(DEV_ENVIRONMENT) ## classify pictures of many kinds
 	TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/python -m benchmarks pictures

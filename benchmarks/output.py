@@ -2,6 +2,8 @@
 
 import argparse
 import logging
+import shlex
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,7 +31,8 @@ def publish(name: str, here: dict[str, Any], figures: Sequence[Figure], folder: 
     print(_heading(here), render(figures), sep="\n\n")
     path = folder / f"bench-{name}-{here['kind']}.json"
     ended = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    write_json(path, {"machine": here, "ended": ended, "figures": [to_dict(figure) for figure in figures], **more})
+    told = {"machine": here, "command": shlex.join(["python", "-m", "benchmarks", *sys.argv]), "ended": ended}
+    write_json(path, {**told, "figures": [to_dict(figure) for figure in figures], **more})
     logger.info("%s", path)
 
 

@@ -1,7 +1,9 @@
 """A chief and many simulated workers: threads over real gRPC, whose trials only sleep and report."""
 
+import contextlib
 import json
 import os
+import random
 import resource
 import threading
 import time
@@ -27,11 +29,12 @@ from fmnist.signals import Stop
 class Outcome:
     """What a simulated search took.
 
-    busy: share of the workers' time.
+    busy: share of the workers' time up to the end of each one's last trial; then a worker waits for the search's end.
     chief: processors it used.
     end: seconds from the last trial to its exit.
-    calls, files: that the chief answered and wrote, a second.
-    memory: its most, in bytes.
+    calls, files: that the chief answered and wrote, a second; a line of the journal is no file.
+    memory, before: its most, and what it had before a worker came, in bytes.
+    handles, threads: the most open files, and the most threads, that it had at a time.
     volume: bytes that the search left on the disk, by whole blocks.
     """
 
@@ -41,42 +44,63 @@ class Outcome:
     calls: float
     files: float
     memory: float
+    before: float
+    handles: int
+    threads: int
     volume: int
 
 
-def simulate(folder: Path, workers: int, trials: int, epochs: int, epoch_seconds: float) -> Outcome:
-    """Simulate a search of `workers` x `trials` trials of `epochs` x `epoch_seconds` in `folder`, and make that."""
-    of = recipe(trials=workers * trials, epochs=epochs)
+def simulated(oracle: str, trials: int, epochs: int) -> Recipe:
+    """Return the recipe of a search each of whose trials trains `epochs`, a promoted one after those of its parent."""
+    if oracle == "asha":
+        return recipe(oracle, trials=trials, epochs=2 * epochs, min_epochs=epochs, reduction_factor=2)
+    return recipe(oracle, trials=trials, epochs=epochs)
+
+
+def simulate(folder: Path, of: Recipe, workers: int, epoch_seconds: float, spread: float = 0.0) -> Outcome:
+    """Simulate a search of `of` by `workers` in `folder`, which is made.
+
+    Args:
+        spread: the epochs of a trial take `epoch_seconds` times a number of its own in 1 - spread .. 1 + spread.
+    """
     folder.mkdir(exist_ok=True)
     run = RunDir(folder / "run")
     chief = process(counted_chief, run.path, of)
     until(lambda: (notice := read_notice(run)) and notice.address)
     assert chief.pid
-    slept, present = [0] * workers, [0.0] * workers
+    slept, present = [0.0] * workers, [0.0] * workers
 
-    def train(number: int) -> RunTrial:
+    def train(number: int, start: float) -> RunTrial:
         def run_trial(trial: TrialRequest, report: Report) -> None:
-            for epoch in range(trial.epochs):
-                time.sleep(epoch_seconds)
-                slept[number] += 1
-                report(epoch, {"val_accuracy": 0.5, "val_loss": 0.5, "loss": 0.5, "accuracy": 0.5})
+            chance = random.Random(trial.trial_id)
+            seconds = epoch_seconds * (1 + spread * chance.uniform(-1, 1))
+            score = chance.random()
+            for epoch in range(trial.initial_epoch, trial.epochs):
+                time.sleep(seconds)
+                slept[number] += seconds
+                report(epoch, {"val_accuracy": score, "val_loss": 0.5, "loss": 0.5, "accuracy": 0.5})
+            present[number] = time.perf_counter() - start
 
         return run_trial
 
     def work(number: int) -> None:
         # Real workers do not report in step.
         time.sleep(epoch_seconds * number / workers)
-        start = time.perf_counter()
-        client.join(run, of, Role(f"worker-{number}"), train(number), Stop())
-        present[number] = time.perf_counter() - start
+        client.join(run, of, Role(f"worker-{number}"), train(number, time.perf_counter()), Stop())
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(workers)]
+    before = _resident(chief.pid)
     used, begin = processor_seconds(chief.pid), time.perf_counter()
+    most = Counter[str]()
     for thread in threads:
         thread.start()
     while (notice := read_notice(run)) and notice.address:
-        time.sleep(0.01)
-        used_last = processor_seconds(chief.pid)
+        time.sleep(0.1)
+        # It may end meanwhile.
+        with contextlib.suppress(FileNotFoundError):
+            used_last = processor_seconds(chief.pid)
+            for kind in ("fd", "task"):
+                most[kind] = max(most[kind], len(os.listdir(f"/proc/{chief.pid}/{kind}")))
     end = time.perf_counter()
     chief.join(10)
     assert chief.exitcode == 0
@@ -84,12 +108,15 @@ def simulate(folder: Path, workers: int, trials: int, epochs: int, epoch_seconds
         thread.join()
     counts = json.loads(_counts(run.path).read_bytes())
     return Outcome(
-        busy=epoch_seconds * sum(slept) / sum(present),
+        busy=sum(slept) / sum(present),
         chief=(used_last - used) / (end - begin),
         end=time.perf_counter() - end,
         calls=counts["calls"] / (end - begin),
         files=counts["files"] / (end - begin),
         memory=counts["memory"],
+        before=before,
+        handles=most["fd"],
+        threads=most["task"],
         volume=sum(512 * path.lstat().st_blocks for path in run.path.rglob("*")),
     )
 
@@ -116,6 +143,11 @@ def counted_chief(path: Path, of: Recipe) -> None:
 
 def _counts(path: Path) -> Path:
     return path.with_name(f"{path.name}.counts")
+
+
+def _resident(pid: int) -> int:
+    """Return the memory of a process, in bytes."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def processor_seconds(pid: int) -> float:

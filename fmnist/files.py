@@ -129,6 +129,28 @@ def atomic_write(path: Path, *, durable: bool = True) -> Iterator[IO[bytes]]:
         raise
 
 
+def append(path: Path, content: bytes, *, durable: bool = True) -> None:
+    """Write `content` at the end of a file, which is made if it is missing; with `durable` it is on disk then.
+
+    Raises:
+        OSError: not all of it could be written (the file may hold a part of it), or something else has the name.
+    """
+    check_replaceable(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
+    try:
+        with open(path, "ab", buffering=0, opener=lambda _path, _flags: _open(path, flags)) as file:
+            left = memoryview(content)
+            while left:
+                left = left[file.write(left) :]
+            if durable:
+                _sync(file)
+    except OSError as error:
+        # The error of a full disk has no file name.
+        error.filename = error.filename or str(path)
+        raise
+
+
 def copy(source: Path, path: Path) -> Path:
     """Copy a file's content, but not its permissions, which some file systems refuse; return `path`.
 
@@ -369,7 +391,8 @@ def _open(path: Path, flags: int) -> int:
         handle = os.open(path, flags | _AT_ONCE, 0o666)
     except OSError as error:
         if error.errno == errno.ENXIO:
-            _check_regular(path.stat().st_mode, path)
+            with contextlib.suppress(FileNotFoundError):
+                _check_regular(path.stat().st_mode, path)
         raise
     try:
         _check_regular(os.fstat(handle).st_mode, path)

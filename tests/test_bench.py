@@ -10,7 +10,7 @@ from processes import ROOT
 
 from benchmarks.alternation import Alternation
 from benchmarks.cases import Run, network
-from benchmarks.simulation import simulate
+from benchmarks.simulation import simulate, simulated
 from benchmarks.table import Figure, cost, render, speedup, to_dict
 
 OURS, THEIRS = (1.0, 2.0, 4.0), (3.0, 5.0, 16.0)
@@ -86,12 +86,14 @@ def test_a_short_run_prints_the_table_and_writes_json(
 
 
 def test_a_simulated_search_keeps_its_workers_busy(tmp_path: Path) -> None:
-    outcome = simulate(tmp_path / "new", workers=4, trials=2, epochs=2, epoch_seconds=0.1)
+    outcome = simulate(tmp_path / "new", simulated("asha", 8, 2), workers=4, epoch_seconds=0.1, spread=0.5)
     assert 0 < outcome.busy < 1
     assert outcome.chief > 0
     assert 0 < outcome.end < 10
     assert outcome.calls > 0
     assert outcome.files > 0
     assert outcome.memory > 2**20
-    # Each trial's file, and the version before it.
+    assert outcome.memory > outcome.before > 2**20
+    assert outcome.handles > 4
+    # Each trial's file and folder.
     assert outcome.volume >= 8 * 2 * 2**12

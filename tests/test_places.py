@@ -54,7 +54,7 @@ READERS: dict[str, Callable[[Path], object]] = {
     "recipe.toml": lambda path: config.load(str(path)),
     "token": role("FMNIST_TOKEN_FILE"),
     "certificate": role("FMNIST_TLS_CERTIFICATE"),
-    "oracle.json": lambda path: Project(path.parent).load_oracle(dict),
+    "oracle.json": lambda path: Project(path.parent).load_oracle(),
     "picture.png": predict._read,
     "images-ubyte": lambda path: idx.read(path, (28, 28)),
 }

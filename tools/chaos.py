@@ -12,7 +12,7 @@ import time
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-from searching import Search, diary, log, recipe
+from searching import Search, diary, log, recipe, table
 
 TRIALS, EPOCHS, WORKERS = 40, 3, 3
 EPOCH_SECONDS = 0.08
@@ -21,9 +21,9 @@ BOUND = 60.0
 """Seconds in which a search ends after the last kill."""
 
 
-def disturbed_search(folder: Path, seed: int, kills: int) -> int:
+def disturbed_search(folder: Path, seed: int, kills: int, oracle: str = "random") -> int:
     """Run one search through `kills` kills, fewer if it ends before; check all that it left. Returns the kills."""
-    search = Search(folder, recipe(trials=TRIALS, epochs=EPOCHS))
+    search = Search(folder, recipe(oracle, trials=TRIALS, epochs=EPOCHS))
     chance = random.Random(seed)
 
     def start(name: str) -> BaseProcess:
@@ -43,7 +43,10 @@ def disturbed_search(folder: Path, seed: int, kills: int) -> int:
             search.kill(running[victim])
             running[victim] = start(victim)
         search.ends(seconds=BOUND)
-        search.is_whole()
+        if oracle == "asha":
+            check_promotions(search.path, search.path.with_name("whole"))
+        else:
+            search.is_whole()
     finally:
         for one in search.running:
             one.kill()
@@ -54,6 +57,20 @@ def disturbed_search(folder: Path, seed: int, kills: int) -> int:
     return kills
 
 
+def check_promotions(path: Path, whole: Path) -> None:
+    """Check what does not depend on who asked when: the configurations, and that each trial is promoted once."""
+    found = table(path)
+    assert [row["status"] for row in found] == ["COMPLETED"] * TRIALS, log(path)
+    parents = [row["tuner/trial_id"] for row in found if row["tuner/trial_id"]]
+    assert len(parents) == len(set(parents)) > 0, log(path)
+    new, undisturbed = (
+        [[value for name, value in row.items() if "." in name] for row in rows if not row["tuner/trial_id"]]
+        for rows in (found, table(whole))
+    )
+    both = min(len(new), len(undisturbed))
+    assert new[:both] == undisturbed[:both], log(path)
+
+
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     options.add_argument("--seed", type=int, default=0)
@@ -62,8 +79,12 @@ def main() -> None:
     for number in range(chosen.rounds):
         begin = time.monotonic()
         with tempfile.TemporaryDirectory() as folder:
-            kills = disturbed_search(Path(folder), chosen.seed * 1000 + number, kills=20)
-        print(f"round {number + 1} of {chosen.rounds}: {kills} kills, {time.monotonic() - begin:.1f} s, nothing lost")
+            oracle = ("random", "asha")[number % 2]
+            kills = disturbed_search(Path(folder), chosen.seed * 1000 + number, kills=20, oracle=oracle)
+        print(
+            f"round {number + 1} of {chosen.rounds} ({oracle}): {kills} kills, {time.monotonic() - begin:.1f} s, "
+            "nothing lost"
+        )
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ MOST_SEED = 2**32 - 1
 """The largest seed that NumPy, scikit-learn and Keras all take."""
 
 MOST_TRIALS = 10**5
-"""The most trials of a search: whenever one ends, the chief rewrites the order of all."""
+"""The most trials of a search: the chief has all of them in memory."""
 
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
@@ -299,19 +299,43 @@ class SearchConfig:
     """A Keras Tuner search.
 
     space: a table with the values to try for each key that is searched.
-    oracle: the algorithm that chooses the trials, by its Keras Tuner name.
+    oracle: the algorithm that chooses the trials: `asha` (asynchronous successive halving), or one of Keras Tuner.
     objective: the metric by which trials are compared.
     trials (trials): the total number of configurations to try.
-    epochs (epochs): how long a trial trains; with `hyperband`, the longest trials.
+    epochs (epochs): how long a trial trains; with `hyperband` and `asha`, the longest trials.
+    min_epochs (epochs): how long the shortest trials of `hyperband` and `asha` train.
+    reduction_factor: with `hyperband` and `asha`, one trial in so many continues, and for so many times the epochs.
+    brackets (brackets): with `hyperband` and `asha`, how many brackets share the trials: the first one begins with the
+        shortest trials, each further one with longer ones; if it is not set, all for `hyperband` and one for `asha`.
+    prune: whether trials end early that are not worth further epochs; `median` (with `random` and `bayesian`): after an
+        epoch in which a trial's best value is worse than the median of the others' means up to there.
     max_retries_per_trial (retries): how often a failed trial is tried again.
     """
 
     space: dict[Annotated[str, AfterValidator(_searchable)], SpaceConfig]
-    oracle: Literal["random", "bayesian", "hyperband"] = "random"
+    oracle: Literal["random", "bayesian", "hyperband", "asha"] = "random"
     objective: Monitor = "val_accuracy"
     trials: Annotated[int, Field(gt=0), AfterValidator(AtMost(MOST_TRIALS))] = 10
     epochs: Positive = 10
+    min_epochs: Positive = 1
+    reduction_factor: Annotated[int, Field(ge=2, le=100)] = 3
+    brackets: Annotated[int, Field(ge=1, le=100)] | None = None
+    prune: Literal["median"] | None = None
     max_retries_per_trial: Annotated[int, Field(ge=0, le=1000)] = 0
+
+    @model_validator(mode="after")
+    def _halves_what_it_can(self) -> "SearchConfig":
+        if self.min_epochs > self.epochs:
+            raise ValueError(f"min_epochs {self.min_epochs} is above epochs {self.epochs}")
+        for field in dataclasses.fields(self):
+            halving = field.name in ("min_epochs", "reduction_factor", "brackets")
+            if halving and getattr(self, field.name) != field.default and self.oracle not in ("hyperband", "asha"):
+                raise ValueError(f"{field.name} is for hyperband and asha; leave it out with {self.oracle}")
+        if self.prune and self.oracle not in ("random", "bayesian"):
+            raise ValueError(
+                f"prune is for random and bayesian; leave it out with {self.oracle}, which promotes trials"
+            )
+        return self
 
 
 @dataclass(frozen=True, config=_STRICT)

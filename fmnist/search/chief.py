@@ -20,8 +20,10 @@ from fmnist.errors import SearchFailed
 from fmnist.files import write_json
 from fmnist.recipe.schema import Recipe
 from fmnist.run.folder import RunDir
-from fmnist.search import oracles, parameters, space, stock, tables
+from fmnist.search import oracles, parameters, reports, space, stock, tables
 from fmnist.search.project import Project
+from fmnist.search.pruning import MedianRule
+from fmnist.search.record import Record
 from fmnist.text import wrap
 
 logger = logging.getLogger(__name__)
@@ -29,7 +31,7 @@ logger = logging.getLogger(__name__)
 ENDS = (TrialStatus.COMPLETED, TrialStatus.INVALID, TrialStatus.FAILED)
 """The statuses with which a worker may end a trial."""
 
-_TABLES_SECONDS, _TABLES_SHARE = 1.0, 0.05  # least time between two writes, and greatest share of time
+_PUBLISH_SECONDS, _PUBLISH_SHARE = 1.0, 0.01  # least time between two writes, and greatest share of time
 
 
 class NotYours(Exception):
@@ -61,17 +63,32 @@ class Chief:
         """
         self._run = run
         self._project = Project(run.search)
-        self._oracle, self._workers = oracles.load(self._project, recipe, seed)
+        self._oracle, self._workers, whole = oracles.load(self._project, recipe, seed)
         self._epochs = recipe.require_search().epochs
         self._leases = {worker: _Lease(grace) for worker in oracles.lend_again(self._oracle, self._workers, grace > 0)}
         # Those that had a trial before, and may be gone.
         self._unheard = set(self._leases)
-        self._unsaved = dict(self._oracle.trials)
+        self._lapse = min((lease.deadline for lease in self._leases.values()), default=math.inf)  # none is earlier
+        self._pruning = None
+        if recipe.require_search().prune == "median":
+            self._pruning = MedianRule(self._oracle.objective.name, self._oracle.objective.direction == "max")
+            for trial in self._oracle.trials.values():
+                self._pruning.add(trial)
         self._rows: dict[str, tables.Row] = {}
-        self._tables_due, self._tables_next = False, -math.inf
+        self._changed_rows = dict(self._oracle.trials)
+        ended = (trial for trial in self._oracle.trials.values() if trial.status in stock.ENDED)
+        self._unpublished = {one.trial_id: one for one in ended if not self._project.is_published(one.trial_id)}
+        self._publish_next = -math.inf
         self._changed = threading.Condition()
         self._stopped = run.used_up.exists()
-        if self._unsaved:
+        if self._oracle.trials:
+            if whole:
+                # Who is at work, the journal knows of an earlier chief.
+                for trial in self._oracle.trials.values():
+                    if trial.status == TrialStatus.RUNNING:
+                        self._keep(trial)
+            else:
+                self._project.replace(self._record(trial, reports=True) for trial in self._oracle.trials.values())
             self._save()
 
     def create_trial(self, worker_id: str, wait: float = 0.0, lease: float = math.inf) -> Trial:
@@ -91,13 +108,20 @@ class Chief:
             while (trial := self._ask(worker_id)).status == TrialStatus.IDLE:
                 if time.monotonic() >= deadline:
                     return _copy(trial)
-                next_lapse = min((lease.deadline for lease in self._leases.values()), default=math.inf)
-                self._changed.wait(max(0.0, min(deadline, next_lapse) - time.monotonic()))
+                self._changed.wait(max(0.0, min(deadline, self._lapse) - time.monotonic()))
             if trial.status == TrialStatus.RUNNING:
+                is_new = worker_id not in self._leases or worker_id in self._unheard
                 self._unheard.discard(worker_id)
                 self._leases[worker_id] = _Lease(lease)
-                self._workers[trial.trial_id] = worker_id
-                self._save(trial)
+                self._lapse = min(self._lapse, self._leases[worker_id].deadline)
+                self._unheard.discard(worker_id)
+                if is_new:
+                    self._workers[trial.trial_id] = worker_id
+                    # The stock oracle gives each trial a copy of the space, which takes most of a trial's memory.
+                    values = trial.hyperparameters.values
+                    trial.hyperparameters = stock.assign(self._oracle.hyperparameters, values)
+                    self._keep(trial)
+                self._save()
             answer = _copy(trial)
             answer.hyperparameters.values = {
                 "tuner/epochs": self._epochs,
@@ -113,6 +137,9 @@ class Chief:
         A trial that was taken up again reports some epochs twice. The same figures change nothing (the first report has
         the true seconds); other figures replace the reports of this epoch and of later ones.
 
+        Returns:
+            A copy of the trial. Its status is STOPPED if it is not worth further epochs: the worker then ends it.
+
         Raises:
             NotYours: the trial is not this worker's.
             ValueError: the objective is not among the metrics.
@@ -120,15 +147,16 @@ class Chief:
         with self._changed:
             trial = self._held(worker_id, trial_id)
             stock.check_objective(self._oracle, metrics)
-            if not _repeats(trial, metrics, step):
-                _forget(trial, step)
-                _record(trial, metrics, step, self._oracle.objective)
-                self._unsaved[trial_id] = trial
-            if self._unsaved:
-                self._save(oracle=False)
-                self._tables_due = True
-                self._write_tables()
-            return _copy(trial)
+            if not reports.repeats(trial, metrics, step):
+                reports.forget(trial, step)
+                reports.record(trial, metrics, step, self._oracle.objective)
+                self._project.report(trial_id, step, metrics)
+                self._changed_rows[trial_id] = trial
+            self._save()
+            answer = _copy(trial)
+            if self._pruning and self._pruning.prunes(trial):
+                answer.status = TrialStatus.STOPPED
+            return answer
 
     def end_trial(self, worker_id: str, trial_id: str, status: str, message: str | None = None) -> None:
         """End a trial as COMPLETED, INVALID (failed, but tried again if the recipe says so) or FAILED, with the reason.
@@ -153,9 +181,12 @@ class Chief:
                 if trial.status == TrialStatus.INVALID:
                     # The trial starts afresh; the reports of this run must not count for the next one.
                     trial.metrics = stock.MetricsTracker()
+                elif self._pruning:
+                    self._pruning.add(trial)
                 del self._leases[worker_id]
+                self._keep(trial)
                 self._log_end(trial, worker_id)
-            self._save(trial)
+            self._save()
             self._changed.notify_all()
 
     def renew(self, worker_id: str, trial_id: str) -> None:
@@ -187,6 +218,12 @@ class Chief:
             return self._oracle.hyperparameters.copy()
 
     @property
+    def running(self) -> int:
+        """The number of trials that workers have."""
+        with self._changed:
+            return len(self._oracle.ongoing_trials)
+
+    @property
     def finished(self) -> bool:
         """Whether every trial of the search has ended, and no other one will begin."""
         with self._changed:
@@ -199,14 +236,22 @@ class Chief:
             over = self._changed.wait_for(lambda: self.finished, seconds)
             # Nobody else asks if all workers are gone.
             self._release_lapsed()
-            self._write_tables()
+            self._save()
             return over
+
+    def close(self) -> None:
+        """Write what others read as it is now: the search is interrupted. What cannot be written is in the journal."""
+        with self._changed:
+            self._publish_next = -math.inf
+            try:
+                self._save()
+            except OSError as error:
+                logger.warning("the tables are not of now: %s", error)
 
     def rows(self) -> list[tables.Row]:
         """Return the rows of the table of trials, as in trials.csv."""
         with self._changed:
-            for trial in self._oracle.ongoing_trials.values():
-                self._update_row(trial)
+            self._update_rows()
             return list(self._rows.values())
 
     def best(self) -> tables.Best:
@@ -233,7 +278,7 @@ class Chief:
                 trial.status = TrialStatus.IDLE
             else:
                 self._stopped = True
-                self._write_tables()
+                self._save()
                 if (tried := len(self._oracle.trials)) < self._oracle.max_trials:
                     write_json(self._run.used_up, {"trials": tried})
                 self._changed.notify_all()
@@ -248,11 +293,13 @@ class Chief:
         self._leases[worker_id].renew()
         if worker_id in self._unheard:
             self._unheard.discard(worker_id)
-            self._unsaved[trial_id] = trial
+            self._keep(trial)
         return trial
 
     def _release_lapsed(self) -> None:
         """Take back the trials of the workers that have been silent for too long."""
+        if time.monotonic() <= self._lapse:
+            return
         for worker_id, lease in list(self._leases.items()):
             if time.monotonic() > lease.deadline:
                 del self._leases[worker_id]
@@ -262,10 +309,13 @@ class Chief:
                 del self._workers[trial.trial_id]
                 logger.warning("%s is silent: trial %s goes to the next worker", worker_id, trial.trial_id)
                 self._changed.notify_all()
-                self._save(trial)
+                self._keep(trial)
+        self._lapse = min((lease.deadline for lease in self._leases.values()), default=math.inf)
+        self._save()
 
     def _log_end(self, trial: Trial, worker_id: str) -> None:
-        result = f"{self._oracle.objective.name} {trial.score:.4f}" if trial.score is not None else trial.message
+        score = f"{self._oracle.objective.name} {trial.score:.4f}" if trial.score is not None else ""
+        result = ", ".join(filter(None, [score, trial.message]))
         ended, of = len(self._oracle.end_order), self._oracle.max_trials
         logger.info(
             "%s\n%s",
@@ -273,41 +323,51 @@ class Chief:
             wrap(parameters.sentence(space.values(trial.hyperparameters)), "  "),
         )
 
-    def _save(self, trial: Trial | None = None, *, oracle: bool = True) -> None:
-        """Write the changed trials and the oracle; what cannot be written now is written by the next call."""
-        if trial is not None:
-            self._unsaved[trial.trial_id] = trial
-        for trial_id in list(self._unsaved):
-            held = self._unsaved[trial_id]
-            self._project.save_trial(held, self._workers.get(trial_id, ""), self._is_at_work(held), durable=oracle)
-            self._update_row(held)
-            if not oracle:
-                del self._unsaved[trial_id]
-        if oracle:
-            self._project.save_oracle(self._oracle.get_state())
-            self._unsaved.clear()
-            self._tables_due = True
-            self._write_tables()
+    def _keep(self, trial: Trial) -> None:
+        """Note a change of a trial, which `_save` writes."""
+        self._project.keep(self._record(trial))
+        self._changed_rows[trial.trial_id] = trial
+        if trial.status in stock.ENDED:
+            self._unpublished[trial.trial_id] = trial
 
-    def _write_tables(self) -> None:
-        """Update trials.csv and best.json: at the end, before it at most once a second, less often if they are long."""
+    def _record(self, trial: Trial, *, reports: bool = False) -> Record:
+        worker = self._workers.get(trial.trial_id, "")
+        return oracles.record(self._oracle, trial, worker, self._is_at_work(trial), reports=reports)
+
+    def _save(self) -> None:
+        """Write what has changed; what cannot be written now is written by the next call."""
+        self._project.flush()
+        self._publish()
+
+    def _publish(self) -> None:
+        """Write what others read: the stock files and the tables.
+
+        It is written at the end; before, at most once a second, and less often if it is long.
+        """
         begin = time.monotonic()
-        if self._tables_due and (self.finished or begin > self._tables_next):
+        if (self._changed_rows or self._unpublished) and (self.finished or begin > self._publish_next):
+            for trial_id in list(self._unpublished):
+                self._project.publish_trial(self._unpublished[trial_id], self._workers.get(trial_id, ""))
+                del self._unpublished[trial_id]
+            self._project.publish_oracle(self._oracle.get_state())
+            self._update_rows()
             tables.write(self._run, self._oracle, self._rows.values())
+            self._changed_rows.clear()
             end = time.monotonic()
-            self._tables_due, self._tables_next = False, end + max(_TABLES_SECONDS, (end - begin) / _TABLES_SHARE)
+            self._publish_next = end + max(_PUBLISH_SECONDS, (end - begin) / _PUBLISH_SHARE)
+
+    def _update_rows(self) -> None:
+        for trial_id, trial in self._changed_rows.items():
+            # A trial that waits for the next worker is nobody's.
+            is_told = trial.status != TrialStatus.RUNNING or self._is_at_work(trial)
+            worker = self._workers.get(trial_id, "") if is_told else ""
+            self._rows[trial_id] = tables.row(trial, self._oracle.objective.name, worker)
 
     def _is_at_work(self, trial: Trial) -> bool:
         """Tell whether a worker has the trial, which this chief has heard of."""
         worker = self._workers.get(trial.trial_id, "")
         held = self._oracle.ongoing_trials.get(worker)
         return held is not None and held.trial_id == trial.trial_id and worker not in self._unheard
-
-    def _update_row(self, trial: Trial) -> None:
-        # A trial that waits for the next worker is nobody's.
-        is_told = trial.status != TrialStatus.RUNNING or self._is_at_work(trial)
-        worker = self._workers.get(trial.trial_id, "") if is_told else ""
-        self._rows[trial.trial_id] = tables.row(trial, self._oracle.objective.name, worker)
 
 
 def _unusable(trial: Trial, objective: str) -> str | None:
@@ -316,39 +376,6 @@ def _unusable(trial: Trial, objective: str) -> str | None:
         return f"it reported no {objective}"
     value = trial.metrics.get_best_value(objective)
     return None if math.isfinite(value) else f"{objective} is {value}"
-
-
-def _repeats(trial: Trial, metrics: Mapping[str, float], step: int) -> bool:
-    """Tell whether the trial already has these metrics for this epoch, apart from its seconds."""
-    known = {
-        name: seen.value
-        for name, history in trial.metrics.metrics.items()
-        for seen in history.get_history()
-        if seen.step == step and name != tables.SECONDS
-    }
-    return known == {name: [float(value)] for name, value in metrics.items() if name != tables.SECONDS}
-
-
-def _forget(trial: Trial, step: int) -> None:
-    """Drop the reports of epoch `step` and of later ones."""
-    if all(seen.step < step for history in trial.metrics.metrics.values() for seen in history.get_history()):
-        return
-    known = trial.metrics.get_config()
-    for history in known["metrics"].values():
-        history["observations"] = [seen for seen in history["observations"] if seen["step"] < step]
-    trial.metrics = stock.MetricsTracker.from_config(known)
-
-
-def _record(trial: Trial, metrics: Mapping[str, float], step: int, objective: keras_tuner.Objective) -> None:
-    """Record the metrics of epoch `step`.
-
-    The oracle's own `update_trial` does the same, but is slower: with each report it looks twice for the best value of
-    every metric, and makes a Keras metric of each to find its direction.
-    """
-    for name, value in metrics.items():
-        if not trial.metrics.exists(name):
-            trial.metrics.register(name, objective.direction if name == objective.name else stock.direction(name))
-        trial.metrics.metrics[name].update(float(value), step)
 
 
 def _copy(trial: Trial) -> Trial:

@@ -19,10 +19,10 @@ from fmnist.run.folder import RunDir
 from fmnist.search.chief import NotYours
 from fmnist.search.connection import SAID, Connection, Finder, NotFound, SearchOver
 from fmnist.search.heart import Heart
+from fmnist.search.reports import SECONDS
 from fmnist.search.roles import Role
-from fmnist.search.service import LEASE, MESSAGE, WAIT_SECONDS
+from fmnist.search.service import LEASE, MESSAGE, PAUSE, WAIT_SECONDS
 from fmnist.search.stock import protos
-from fmnist.search.tables import SECONDS
 from fmnist.search.worker import RunTrial, work
 from fmnist.signals import Stop
 
@@ -110,7 +110,8 @@ class RemoteChief:
             self._heart.start(trial.trial_id, float(metadata[LEASE]))
         elif trial.status == TrialStatus.IDLE:
             # A chief with many waiting workers answers at once. They should not all call again at the same time.
-            self._stop.wait(max(0.0, wait * random.uniform(0.5, 1.5) - (time.monotonic() - begin)))
+            pause = float(metadata[PAUSE]) if wait else 0.0
+            self._stop.wait(max(0.0, pause * random.uniform(0.5, 1.5) - (time.monotonic() - begin)))
         return trial
 
     def update_trial(self, worker_id: str, trial_id: str, metrics: Mapping[str, float], step: int) -> Trial:

@@ -54,7 +54,6 @@ class Trial(TypedDict):
     best_step: int | None
     message: str | None
     worker: str
-    at_work: NotRequired[bool]
 
 
 @_record

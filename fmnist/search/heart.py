@@ -71,7 +71,7 @@ class Heart:
         self._trial: str | None = None
         self._watch = Watch(0.0)
         self._interval = 1.0
-        self._asking = self._closed = False
+        self._asking = self._answered = self._closed = False
         threading.Thread(target=self._run, name="heartbeat", daemon=True).start()
 
     def start(self, trial_id: str, lease: float) -> None:
@@ -90,11 +90,15 @@ class Heart:
 
     @contextlib.contextmanager
     def asking(self) -> Iterator[None]:
-        """Count no time against the training during the block, in which the worker waits for the chief."""
+        """Count no time against the training during the block, in which the worker waits for the chief.
+
+        An answer has renewed the lease, so the next heartbeat is left out.
+        """
         with self._changed:
             self._asking = True
         try:
             yield
+            self._answered = True
         finally:
             with self._changed:
                 self._asking = False
@@ -120,9 +124,10 @@ class Heart:
                     stalled = trial
                 else:
                     stalled = None
+                answered, self._answered = self._answered, False
             if stalled:
                 self._stalled(stalled)
-            elif trial:
+            elif trial and not answered:
                 self._beat(trial, interval)
 
     def _beat(self, trial: str, timeout: float) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from fmnist.data import dataset
 from fmnist.data.dataset import TrainData
 from fmnist.devices import Devices, numerics
+from fmnist.errors import Interrupted
 from fmnist.recipe import config
 from fmnist.recipe.schema import Recipe
 from fmnist.run.folder import RunDir
@@ -91,7 +92,11 @@ def _alone(run: RunDir, recipe: Recipe, seed: int, loaded: TrainData, devices: D
     with run.lock("tune"), status.live(run), stop.in_order():
         chief = Chief(run, recipe, seed)
         if not chief.finished:
-            work(chief, "worker-0", _trials(run, recipe, seed, loaded, devices, stop), stop)
+            try:
+                work(chief, "worker-0", _trials(run, recipe, seed, loaded, devices, stop), stop)
+            except Interrupted:
+                chief.close()
+                raise
 
 
 def _trials(

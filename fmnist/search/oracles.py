@@ -1,7 +1,5 @@
 """Make Keras Tuner's oracles from a recipe, and restore them from the files on disk."""
 
-import logging
-import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,9 +9,11 @@ from keras_tuner.oracles import RandomSearchOracle
 
 from fmnist.recipe.schema import Recipe
 from fmnist.search import space, stock
+from fmnist.search.asha import AshaOracle
 from fmnist.search.project import Project
-
-logger = logging.getLogger(__name__)
+from fmnist.search.project import reports as reported
+from fmnist.search.record import Record
+from fmnist.search.reports import record as add_report
 
 
 def make(recipe: Recipe, seed: int) -> keras_tuner.Oracle:
@@ -24,18 +24,20 @@ def make(recipe: Recipe, seed: int) -> keras_tuner.Oracle:
     """
     hyperparameters = space.hyperparameters(recipe)
     search = recipe.require_search()
+    halving = {"max_epochs": search.epochs, "min_epochs": search.min_epochs, "factor": search.reduction_factor}
     settings = {
         "objective": keras_tuner.Objective(search.objective, "min" if search.objective == "val_loss" else "max"),
         "hyperparameters": hyperparameters,
         # Keras Tuner takes 0 for "no seed"; the largest seed searches as seed 0 does.
         "seed": (seed + 1) % 2**32 or 1,
         "max_retries_per_trial": search.max_retries_per_trial,
-        # A limit would end the search with an error in the middle of a call; but bad regions of the space are no error.
-        "max_consecutive_failed_trials": sys.maxsize,
     }
     if search.oracle == "hyperband":
         # Never the limit: each iteration has at least one trial.
-        oracle = stock.HyperbandOracle(max_epochs=search.epochs, hyperband_iterations=search.trials, **settings)
+        iterations = search.trials
+        oracle = stock.HyperbandOracle(brackets=search.brackets, hyperband_iterations=iterations, **halving, **settings)
+    elif search.oracle == "asha":
+        oracle = AshaOracle(brackets=search.brackets or 1, **halving, **settings)
     elif search.oracle == "bayesian":
         oracle = stock.BayesianOptimizationOracle(**settings)
     else:
@@ -46,27 +48,65 @@ def make(recipe: Recipe, seed: int) -> keras_tuner.Oracle:
     return oracle
 
 
-def load(project: Project, recipe: Recipe, seed: int) -> tuple[keras_tuner.Oracle, dict[str, str]]:
-    """Restore the oracle from the project's files, or make a new one; return it, and each trial's last worker by id.
+def load(project: Project, recipe: Recipe, seed: int) -> tuple[keras_tuner.Oracle, dict[str, str], bool]:
+    """Restore the oracle from what the project keeps, or make a new one. Trials that have not ended wait.
 
-    For a trial, its own file counts. The oracle's file is written second, so it may be one step behind, or lost. Trials
-    that have not ended wait to be taken up again.
+    Returns:
+        The oracle, each trial's last worker by id, and whether the project's journal holds all of that.
+
+    Raises:
+        BadInput: as `make`, or a file cannot be read.
     """
-    trials: dict[str, Trial] = {}
-    workers: dict[str, str] = {}
-    for trial_id, found in project.load_trials():
-        trials[trial_id], workers[trial_id] = found or (_lost(trial_id), "")
-    oracle = project.load_oracle(lambda state: _restore(make(recipe, seed), state, trials))
-    if oracle is None:
-        oracle = make(recipe, seed)
-        if trials:
-            logger.warning("no oracle.json in %s: the search goes on from its %d trials", project.path, len(trials))
-            trials = _without_gaps(trials)
-    for trial_id, trial in trials.items():
-        if trial_id not in oracle.trials:
-            stock.adopt(oracle, trial)
-    _settle(oracle)
-    return oracle, workers
+    oracle = make(recipe, seed)
+    kept, whole = project.load()
+    kept = _without_gaps(kept)
+    earlier = _Earlier(None if whole else project.load_oracle(), oracle)
+    for trial_id, record in kept.items():
+        trial = _trial(record, oracle) if record else _lost(trial_id)
+        runs = record.runs if record else 1
+        stock.adopt(oracle, trial, earlier.runs(trial) if runs is None else runs)
+    states = [record.seed_state for record in kept.values() if record and record.seed_state is not None]
+    stock.set_seed_state(oracle, max(states, default=stock.seed_state(oracle)))
+    workers = {trial_id: record.worker for trial_id, record in kept.items() if record}
+    return oracle, workers, whole and None not in kept.values()
+
+
+def record(oracle: keras_tuner.Oracle, trial: Trial, worker: str, at_work: bool, *, reports: bool = False) -> Record:
+    """Return what is to be kept of a trial, with its reports or without."""
+    return Record(
+        trial_id=trial.trial_id,
+        status=trial.status,
+        message=trial.message,
+        values=trial.hyperparameters.values,
+        score=trial.score,
+        best_step=trial.best_step,
+        worker=worker,
+        at_work=at_work,
+        runs=stock.runs(oracle)[trial.trial_id],
+        seed_state=stock.seed_state(oracle),
+        reports=reported(trial.metrics.get_config()) if reports else {},
+    )
+
+
+class _Earlier:
+    """What the stock file of the oracle tells of trials that are read from their own stock files."""
+
+    def __init__(self, state: Mapping[str, Any] | None, oracle: keras_tuner.Oracle) -> None:
+        self._known = set(state["start_order"]) if state else set()
+        self._runs = state["run_times"] if state else {}
+        self._ongoing = set(state["ongoing_trials"].values()) if state else set()
+        self._oracle = oracle
+        if state:
+            stock.set_seed_state(oracle, state["seed_state"])
+
+    def runs(self, trial: Trial) -> int:
+        """Return how many runs of the next trial have ended, and let the oracle draw what it drew for that trial."""
+        known = trial.trial_id in self._known
+        if not known and not trial.hyperparameters.values.get("tuner/trial_id"):
+            stock.draw(self._oracle)
+        # The oracle's file was written after the trial's.
+        newer = not known or trial.trial_id in self._ongoing
+        return self._runs.get(trial.trial_id, 0) + (newer and trial.status != TrialStatus.RUNNING)
 
 
 def lend_again(oracle: keras_tuner.Oracle, workers: Mapping[str, str], alive: bool) -> list[str]:
@@ -81,45 +121,29 @@ def lend_again(oracle: keras_tuner.Oracle, workers: Mapping[str, str], alive: bo
 
 
 def failures(oracle: keras_tuner.Oracle, trial: Trial) -> int:
-    """Return how many runs of the trial, and of the trials that Hyperband promoted it from, have failed."""
+    """Return how many runs of the trial, and of the trials that it was promoted from, have failed."""
     parent = trial.hyperparameters.values.get("tuner/trial_id")
     runs = stock.runs(oracle)[trial.trial_id] - (trial.status == TrialStatus.COMPLETED)
     return runs + (failures(oracle, oracle.trials[parent]) if parent else 0)
 
 
-def _without_gaps(trials: Mapping[str, Trial]) -> dict[str, Trial]:
-    """Fill gaps in the trials' numbers with failed trials: Keras Tuner numbers the next trial by their count."""
-    known = {int(trial_id): trial for trial_id, trial in trials.items()}
-    digits = len(next(iter(trials)))
-    every = (known.get(number) or _lost(f"{number:0{digits}}") for number in range(max(known) + 1))
-    return {trial.trial_id: trial for trial in every}
+def _without_gaps(found: Mapping[str, Record | None]) -> dict[str, Record | None]:
+    """Fill gaps in the trials' numbers with lost ones: Keras Tuner numbers the next trial by their count."""
+    known = {int(trial_id): trial_id for trial_id in found}
+    digits = max(map(len, found), default=0)
+    names = (known.get(number, f"{number:0{digits}}") for number in range(max(known, default=-1) + 1))
+    return {name: found.get(name) for name in names}
+
+
+def _trial(record: Record, oracle: keras_tuner.Oracle) -> Trial:
+    space = stock.assign(oracle.hyperparameters, record.values)
+    trial = Trial(space, record.trial_id, record.status, record.message)
+    trial.score, trial.best_step = record.score, record.best_step
+    for step, metrics in record.reports.items():
+        add_report(trial, metrics, step, oracle.objective)
+    return trial
 
 
 def _lost(trial_id: str) -> Trial:
-    message = "its trial.json was lost or damaged, and so was the version before"
+    message = "what was kept of it is lost or damaged"
     return Trial(keras_tuner.HyperParameters(), trial_id, TrialStatus.FAILED, message)
-
-
-def _restore(oracle: keras_tuner.Oracle, state: dict[str, Any], trials: Mapping[str, Trial]) -> keras_tuner.Oracle:
-    known = set(state["start_order"])
-    places = [place for bracket in state.get("brackets", ()) for round_ in bracket["rounds"] for place in round_]
-    named = {*state["end_order"], *state["retry_queue"], *state["ongoing_trials"].values(), *state["run_times"]}
-    named |= {name for place in places for name in (place["id"], place["past_id"]) if name is not None}
-    if unknown := named - known:
-        raise ValueError(f"it names trials that it does not know: {', '.join(sorted(unknown))}")
-    oracle.trials = {trial_id: trials.get(trial_id) or _lost(trial_id) for trial_id in state["start_order"]}
-    budget = {"hyperband_iterations": oracle.max_trials}
-    oracle.set_state({**state, **budget})
-    return oracle
-
-
-def _settle(oracle: keras_tuner.Oracle) -> None:
-    """Make the oracle's lists of ended and waiting trials agree with the trials."""
-    for trial in oracle.ongoing_trials.values():
-        if trial.status != TrialStatus.RUNNING:
-            stock.runs(oracle)[trial.trial_id] += 1
-    oracle.ongoing_trials = {}
-    ended = [trial_id for trial_id, trial in oracle.trials.items() if trial.status in stock.ENDED]
-    oracle.end_order = sorted(ended, key=(oracle.end_order + ended).index)
-    # The oracle takes trials from the end of the list, so the oldest one is last.
-    stock.set_waiting(oracle, (trial_id for trial_id in reversed(oracle.trials) if trial_id not in ended))

@@ -18,7 +18,7 @@ from typing import Any
 import grpc
 from keras_tuner.engine.trial import TrialStatus
 
-from fmnist.errors import BadInput
+from fmnist.errors import BadInput, Interrupted
 from fmnist.recipe.schema import Recipe
 from fmnist.run.folder import RunDir
 from fmnist.search import roles, server
@@ -38,11 +38,14 @@ MESSAGE = "fmnist-message-bin"
 """Name of EndTrial's metadata that holds the reason of a failure, which the stock message leaves out."""
 LEASE = "fmnist-lease"
 """Name of CreateTrial's trailing metadata that holds the seconds of silence after which the worker loses the trial."""
+PAUSE = "fmnist-pause"
+"""Name of CreateTrial's trailing metadata that holds the seconds after which a worker without a trial asks again."""
 LEASE_SECONDS = 60.0
 STOCK_LEASE_SECONDS = 3600.0  # the longest that Keras Tuner's own client waits
 WAIT_SECONDS = 1.0
 """Seconds for which a worker waits for a trial in CreateTrial."""
 
+_ASKING, _LONGEST_PAUSE = 50.0, 10.0  # calls a second of all workers that have no trial; the most seconds between two
 _WAITING = server.THREADS // 2  # more would leave no thread for workers that report
 _FAREWELL = 1.0  # seconds in which workers may still call, and learn that the search is over
 
@@ -74,7 +77,9 @@ def _serve(run: RunDir, recipe: Recipe, seed: int, role: Role, stop: Stop, lease
         Notice(address, trials).write(run)
         logger.info("the chief of %s listens on %s", run, address)
         while not _is_over(chief, Notice(None, trials), run):
-            stop.check()
+            if stop.requested:
+                chief.close()
+                raise Interrupted
         servicer.farewell(_FAREWELL)
     return chief
 
@@ -134,7 +139,7 @@ class Servicer(protos.get_service_grpc().OracleServicer):  # type: ignore[misc]
                     self._waiting.release()
             if trial.status == TrialStatus.STOPPED:
                 self._callers.discard(worker)
-            context.set_trailing_metadata([(LEASE, str(lease))])
+            context.set_trailing_metadata([(LEASE, str(lease)), (PAUSE, str(self._pause()))])
             return self._messages.CreateTrialResponse(trial=trial.to_proto())
 
     def UpdateTrial(self, request: Any, context: grpc.ServicerContext) -> Any:
@@ -158,6 +163,11 @@ class Servicer(protos.get_service_grpc().OracleServicer):  # type: ignore[misc]
                 self._chief.renew(self._worker(context), request.trial_id)
             trial = self._chief.get_trial(request.trial_id)
             return self._messages.GetTrialResponse(trial=trial.to_proto())
+
+    def _pause(self) -> float:
+        """Return for how long a worker without a trial is to pause: the longer, the more of them there are."""
+        idle = len(self._callers) - self._chief.running
+        return min(max(WAIT_SECONDS, idle / _ASKING), _LONGEST_PAUSE)
 
     def _worker(self, context: grpc.ServicerContext) -> str:
         return _metadata(context).get(WORKER, "")
@@ -215,6 +225,10 @@ class _Callers:
         self._present: set[str] = set()
         self._newest: dict[str, str] = {}
         self._superseded: set[str] = set()
+
+    def __len__(self) -> int:
+        with self._changed:
+            return len(self._present)
 
     def add(self, worker: str) -> None:
         with self._changed:

@@ -14,17 +14,18 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from fmnist.errors import BadInput, SearchFailed
+from fmnist.errors import SearchFailed
 from fmnist.progress import Column, fits, logging_to_stderr, results_console, table
 from fmnist.recipe.schema import Recipe
 from fmnist.run import records
 from fmnist.run.folder import RunDir, read_trials
-from fmnist.search import formats, parameters
+from fmnist.search import parameters
+from fmnist.search.record import PRUNED, Reader, Record
 
 logger = logging.getLogger(__name__)
 
 State = Literal["searching", "interrupted", "finished"]
-TrialStatus = Literal["running", "waiting", "completed", "failed"]
+TrialStatus = Literal["running", "waiting", "completed", "pruned", "failed"]
 
 _ENDED = ("COMPLETED", "FAILED")
 _SHARE = 0.05  # of the time that the table may take; it takes long for thousands of trials
@@ -110,10 +111,10 @@ class Status:
     @property
     def seconds_left(self) -> float | None:
         """The seconds that the search still needs, by the trials so far; None if there is nothing to tell that by."""
-        seconds = [trial.seconds for trial in self.trials if trial.status == "completed"]
+        seconds = [trial.seconds for trial in self.trials if trial.status in ("completed", "pruned")]
         if not (seconds and self.count("running")):
             return None
-        left = max(0, self.recipe.require_search().trials - self.count("completed", "failed"))
+        left = max(0, self.recipe.require_search().trials - self.count("completed", "pruned", "failed"))
         return left * sum(seconds) / len(seconds) / self.count("running")
 
     def to_dict(self) -> dict[str, Any]:
@@ -132,11 +133,12 @@ class Status:
         }
 
 
-def read(run: RunDir, state: State | None = None) -> Status:
+def read(run: RunDir, state: State | None = None, journal: Reader | None = None) -> Status:
     """Read how far the search in `run` is.
 
     Args:
         state: what the caller knows of the state; None to find out whether a process is at work.
+        journal: what has read the journal before; None to read all of it.
 
     Raises:
         BadInput: there is no search, or a file of it is damaged.
@@ -147,7 +149,8 @@ def read(run: RunDir, state: State | None = None) -> Status:
         state = "finished"
     elif state is None:
         state = "searching" if run.is_at_work("tune") else "interrupted"
-    trials = [_trial(row, recipe, state == "searching") for row in _rows(run, search.objective)]
+    rows = _rows(run, journal or Reader(run.search), search.objective)
+    trials = [_trial(row, recipe, state == "searching") for row in rows]
     sign = 1 if search.objective == "val_loss" else -1
 
     def rank(trial: Trial) -> tuple[float, float]:
@@ -182,6 +185,7 @@ def live(run: RunDir) -> Iterator[Callable[[str], None] | None]:
         yield None
         return
     state: State = "searching"
+    journal = Reader(run.search)
     shown: RenderableType = Text()
     due = 0.0
 
@@ -192,7 +196,7 @@ def live(run: RunDir) -> Iterator[Callable[[str], None] | None]:
             # A file may be damaged, or its file system unavailable: the search itself reports that.
             with contextlib.suppress(Exception):
                 # Half of the screen is for the log.
-                shown = _render(read(run, state), console.width, console.height // 2)
+                shown = _render(read(run, state, journal), console.width, console.height // 2)
             end = time.monotonic()
             due = end + (end - begin) / _SHARE
         return shown
@@ -207,38 +211,25 @@ def live(run: RunDir) -> Iterator[Callable[[str], None] | None]:
             due = 0.0
 
 
-def _rows(run: RunDir, objective: str) -> list[dict[str, Any]]:
-    """Return the rows of trials.csv as they are now: those of trials that it has not seen end are of their own files.
-
-    The chief writes trials.csv once a second at most, and a trial's own file at each epoch.
-    """
+def _rows(run: RunDir, journal: Reader, objective: str) -> list[dict[str, Any]]:
+    """Return the rows of trials.csv as they are now: the chief writes that file at intervals, its journal at once."""
     rows: dict[str, dict[str, Any]] = {row["trial"]: {**row} for row in read_trials(run.trials)}
-    with contextlib.suppress(OSError):
-        for folder in run.search.glob("trial_*"):
-            name = folder.name.removeprefix("trial_")
-            if name.isdecimal() and rows.get(name, {}).get("status") not in _ENDED:
-                # What is damaged is for the chief to report.
-                with contextlib.suppress(BadInput):
-                    rows[name] = _row(records.read(folder / "trial.json", formats.Trial), objective)
+    rows |= {trial_id: _row(record, objective) for trial_id, record in journal.read().items()}
     return [rows[name] for name in sorted(rows)]
 
 
-def _row(state: formats.Trial, objective: str) -> dict[str, Any]:
-    """Return a trial's file as `tables.row` does, but for the score of one that runs: its last epoch's."""
-
-    def history(metric: str) -> list[float]:
-        known = state["metrics"]["metrics"].get(metric)
-        return [sum(seen["value"]) / max(len(seen["value"]), 1) for seen in known["observations"]] if known else []
-
-    scores = history(objective)
+def _row(record: Record, objective: str) -> dict[str, Any]:
+    """Return what is kept of a trial as `tables.row` does, but for the score of one that runs: its last epoch's."""
+    scores = [metrics[objective] for metrics in record.reports.values() if objective in metrics]
     return {
-        "trial": state["trial_id"],
-        "status": state["status"],
-        "score": state["score"] if state["score"] is not None else scores[-1] if scores else "",
+        "trial": record.trial_id,
+        "status": record.status,
+        "message": record.message,
+        "score": record.score if record.score is not None else scores[-1] if scores else "",
         "epochs": len(scores),
-        "seconds": sum(history("seconds")),
-        "worker": state["worker"] if state.get("at_work", True) or state["status"] in _ENDED else "",
-        **state["hyperparameters"]["values"],
+        "seconds": sum(metrics.get("seconds", 0.0) for metrics in record.reports.values()),
+        "worker": record.worker if record.at_work or record.status in _ENDED else "",
+        **record.values,
     }
 
 
@@ -247,6 +238,8 @@ def _trial(row: dict[str, Any], recipe: Recipe, searching: bool) -> Trial:
     status: TrialStatus = "waiting"
     if row["status"] in _ENDED:
         status = "completed" if row["status"] == "COMPLETED" else "failed"
+        if status == "completed" and (row.get("message") or "").startswith(PRUNED):
+            status = "pruned"
     elif searching and row["status"] == "RUNNING" and row.get("worker"):
         status = "running"
     return Trial(
@@ -280,9 +273,11 @@ def _render(status: Status, width: int, most: int) -> RenderableType:
     """Return the status for a screen of that width, with at most so many trials."""
     search = status.recipe.require_search()
     lines = [
-        f"{status.state}: {status.count('completed')} of {search.trials} trials done, "
+        f"{status.state}: {status.count('completed', 'pruned')} of {search.trials} trials done, "
         f"{status.count('running')} running, {status.count('failed')} failed"
     ]
+    if pruned := status.count("pruned"):
+        lines[-1] += f", {pruned} pruned"
     if best := status.best:
         lines.append(f"best {search.objective} {best.score or math.nan:.4f} (trial {best.id})")
     if status.seconds_left is not None:
@@ -314,7 +309,7 @@ def _trials(status: Status, width: int, most: int) -> list[RenderableType]:
 
 
 def _figure(trial: Trial) -> str:
-    if trial.status in ("failed", "waiting"):
+    if trial.status in ("failed", "waiting", "pruned"):
         return trial.status
     return "" if trial.score is None else f"{trial.score:.4f}"
 

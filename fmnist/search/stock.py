@@ -3,6 +3,8 @@
 Two of its oracles are corrected for a space in which every configuration was tried. The stock random search stops then.
 But Bayesian optimization would try the same configurations again, with the same outcome; and Hyperband would stop in
 the middle of a bracket, after short trials of the first round only.
+
+All that an oracle knows can be derived from its trials and from the state of its draws, so `adopt` restores it.
 """
 
 import contextlib
@@ -11,7 +13,7 @@ import itertools
 import sys
 import threading
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import keras_tuner
@@ -30,8 +32,14 @@ ENDED = (TrialStatus.COMPLETED, TrialStatus.FAILED)
 # Keras Tuner gives a space up after 20 collisions, which would often leave some of a small space untried.
 _COLLISIONS = 1000
 
-direction = functools.cache(infer_metric_direction)
-"""Return, by a metric's name, whether it should be large ("max") or small ("min"); this makes a Keras metric of it."""
+_STANDING = ("tuner/epochs", "tuner/initial_epoch", "tuner/bracket", "tuner/round")
+
+
+@functools.cache
+def direction(metric: str) -> str:
+    """Return whether a metric, by its name, should be large ("max") or small ("min"), as one that is not known."""
+    # It makes a Keras metric of the name.
+    return infer_metric_direction(metric) or "min"
 
 
 def keep_in_memory(oracle: keras_tuner.Oracle) -> None:
@@ -39,6 +47,9 @@ def keep_in_memory(oracle: keras_tuner.Oracle) -> None:
     oracle.save = lambda: None
     oracle._save_trial = lambda trial: None
     oracle._max_collisions = _COLLISIONS
+    # A limit would end the search with an error in the middle of a call; but bad regions of the space are no error. The
+    # stock method looks at all trials each time that one ends.
+    oracle._check_consecutive_failures = lambda: None
 
 
 @contextlib.contextmanager
@@ -61,30 +72,69 @@ def waiting(oracle: keras_tuner.Oracle) -> list[str]:
     return oracle._retry_queue
 
 
-def set_waiting(oracle: keras_tuner.Oracle, trial_ids: Iterable[str]) -> None:
-    """Replace the list that `waiting` returns."""
-    oracle._retry_queue = list(trial_ids)
-
-
 def runs(oracle: keras_tuner.Oracle) -> dict[str, int]:
     """Return how many runs of each trial have ended, by its id. The dictionary is the oracle's own."""
     return oracle._run_times
 
 
-def adopt(oracle: keras_tuner.Oracle, trial: Trial) -> None:
-    """Add a trial that the oracle made after its last save, by letting the oracle make that trial again."""
-    oracle.populate_space(trial.trial_id)
+def seed_state(oracle: keras_tuner.Oracle) -> int:
+    """Return the state of the oracle's draws: it grows with each value that is drawn."""
+    state: int = oracle._seed_state
+    return state
+
+
+def set_seed_state(oracle: keras_tuner.Oracle, state: int) -> None:
+    """Let the oracle's draws go on from a state that `seed_state` returned."""
+    oracle._seed_state = state
+
+
+def draw(oracle: keras_tuner.Oracle) -> dict[str, Any] | None:
+    """Return the random values of a configuration that was not tried before; None if it finds none."""
+    values: dict[str, Any] | None = oracle._random_values()
+    return values
+
+
+def adopt(oracle: keras_tuner.Oracle, trial: Trial, ended: int) -> None:
+    """Add a trial that an earlier process made, as the next one; `ended` is how many runs of it have ended.
+
+    A trial that has not ended waits to be taken up again.
+    """
     oracle.trials[trial.trial_id] = trial
-    oracle.ongoing_trials[f"lost worker of {trial.trial_id}"] = trial
     oracle.start_order.append(trial.trial_id)
     oracle._record_values(trial)
+    oracle._run_times[trial.trial_id] = ended
+    if isinstance(oracle, HyperbandOracle):
+        oracle.place(trial)
+    if trial.status in ENDED:
+        oracle.end_order.append(trial.trial_id)
+    else:
+        # The oracle takes trials from the end of the list, so the oldest one is last.
+        oracle._retry_queue.insert(0, trial.trial_id)
+
+
+def assign(space: keras_tuner.HyperParameters, values: dict[str, Any]) -> keras_tuner.HyperParameters:
+    """Return the space with these values. It shares the space itself, which is large and does not change."""
+    assigned = keras_tuner.HyperParameters()
+    assigned._hps, assigned._space = space._hps, space._space
+    assigned.values = values
+    return assigned
+
+
+class PromotingOracle(keras_tuner.Oracle):
+    """An oracle whose trials may go on from others, with Hyperband's values `tuner/...`."""
+
+    def _compute_values_hash(self, values: dict[str, Any]) -> str:
+        # As Hyperband's: where a trial stands is no part of what it tries.
+        tried = {name: value for name, value in values.items() if name not in _STANDING}
+        found: str = super()._compute_values_hash(tried)
+        return found
 
 
 class BayesianOptimizationOracle(oracles.BayesianOptimizationOracle):
     """The stock oracle, except that a proposal that was tried before is replaced by a random one that was not."""
 
     def populate_space(self, trial_id: str) -> Answer:
-        # oracle.json lacks the generator's state; without this seed a continued search would take another course.
+        # The generator's state is not kept; without this seed a continued search would take another course.
         self._random_state.seed((self.seed + len(self.trials)) % 2**32)
         with warnings.catch_warnings():
             # A kernel that fits few trials warns; the reader of a log can do nothing about that.
@@ -96,7 +146,38 @@ class BayesianOptimizationOracle(oracles.BayesianOptimizationOracle):
 
 
 class HyperbandOracle(oracles.HyperbandOracle):
-    """The stock oracle, except that a bracket that can no longer be filled promotes the best trials that it has."""
+    """The stock oracle, except that a bracket that can no longer be filled promotes the best trials that it has.
+
+    Args:
+        min_epochs: epochs of the shortest trial, at least.
+        brackets: how many of the brackets that there are then are used, the one with the shortest trials first; None
+            for all.
+    """
+
+    def __init__(self, min_epochs: int, brackets: int | None, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.min_epochs = min_epochs
+        self._last_bracket = max(0, self._get_num_brackets() - (brackets or sys.maxsize))
+        self._current_bracket = self._get_num_brackets() - 1
+        self._brackets: list[dict[str, Any]] = []
+        self._start_new_bracket()
+
+    def place(self, trial: Trial) -> None:
+        """Put a trial that an earlier process made into its bracket; a trial that was lost has none."""
+        values = trial.hyperparameters.values
+        number, parent = values.get("tuner/round"), values.get("tuner/trial_id")
+        if number == 0:
+            bracket = self._brackets[-1]
+            full = len(bracket["rounds"][0]) >= self._get_size(bracket["bracket_num"], 0)
+            # Only the newest bracket has room in its first round, so the next trial there begins another one.
+            if full or bracket["bracket_num"] != values["tuner/bracket"]:
+                self._increment_bracket_num()
+                self._start_new_bracket()
+        for bracket in reversed(self._brackets):
+            # Not by `tuner/bracket`: of a promoted trial, the stock oracle names the newest bracket there.
+            if number == 0 or (parent and any(entry["id"] == parent for entry in bracket["rounds"][number - 1])):
+                bracket["rounds"][number].append({"past_id": parent, "id": trial.trial_id})
+                break
 
     def populate_space(self, trial_id: str) -> Answer:
         answer: Answer = super().populate_space(trial_id)
@@ -104,6 +185,12 @@ class HyperbandOracle(oracles.HyperbandOracle):
         if answer["status"] == TrialStatus.RUNNING or filled:
             return answer
         return next(filter(None, (self._promoted(trial_id, bracket) for bracket in self._brackets)), answer)
+
+    def _increment_bracket_num(self) -> None:
+        super()._increment_bracket_num()
+        if self._current_bracket < self._last_bracket:
+            self._current_bracket = self._get_num_brackets() - 1
+            self._current_iteration += 1
 
     def _promoted(self, trial_id: str, bracket: dict[str, Any]) -> Answer | None:
         """Return a trial that promotes the best one of an ended round to the next round; None if there is no room."""

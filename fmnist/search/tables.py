@@ -11,14 +11,12 @@ from keras_tuner.engine.trial import Trial, TrialStatus
 from fmnist.files import write_json, write_text
 from fmnist.run.folder import RunDir
 from fmnist.search import space
+from fmnist.search.reports import SECONDS
 
 Row = dict[str, Any]
 Best = dict[str, Any]
 
 _ROW = ("trial", "status", "score", "epochs", "seconds", "worker", "message")
-
-SECONDS = "seconds"
-"""Name of the metric by which a worker reports the time of each epoch."""
 
 
 def row(trial: Trial, objective: str, worker: str) -> Row:

@@ -12,7 +12,7 @@ from fmnist.recipe import config
 from fmnist.recipe.schema import Recipe
 from fmnist.run.folder import RunDir
 from fmnist.search import deaths
-from fmnist.search.worker import Report, TrialRequest
+from fmnist.search.worker import Pruned, Report, TrialRequest
 from fmnist.signals import Stop
 from fmnist.training.boards import TrialBoard
 from fmnist.training.job import pace
@@ -57,6 +57,8 @@ class Trials:
             Path(utf8_path(self._run.tensorboard), "trials", name), f"{trial.trial_id} {self._run.name}", values
         )
 
+        scores: list[float] = []
+
         def progress(epoch: int, metrics: dict[str, float], seconds: float, past: bool) -> None:
             if not past:
                 logger.info(
@@ -64,28 +66,37 @@ class Trials:
                     *(trial.trial_id, len(str(trial.epochs)), epoch + 1, trial.epochs, metrics["loss"]),
                     *(objective, metrics[objective], pace(seconds, self._trainer.images)),
                 )
-            report(epoch, metrics)
+            scores.append(metrics[objective])
             board.epoch(epoch, metrics)
+            report(epoch, metrics)
+
+        def end() -> None:
+            best = (min if objective == "val_loss" else max)(scores)
+            board.end(best, scores.index(best), len(scores))
 
         with deaths.counted(checkpoint.with_suffix(".deaths"), _digest(checkpoint)):
-            result = self._trainer.fit(
-                recipe.model,
-                training,
-                # With another seed a retry need not fail for the same reason.
-                seed=self._seed + 1_000_000 * trial.attempt,
-                stop=self._stop,
-                checkpoint_path=checkpoint,
-                callbacks=[board.session],
-                progress=progress,
-            )
-        best_epoch = result.best_epoch(objective)
-        board.end(result.history[objective][best_epoch], best_epoch, len(result.seconds))
+            try:
+                self._trainer.fit(
+                    recipe.model,
+                    training,
+                    # With another seed a retry need not fail for the same reason.
+                    seed=self._seed + 1_000_000 * trial.attempt,
+                    stop=self._stop,
+                    checkpoint_path=checkpoint,
+                    callbacks=[board.session],
+                    progress=progress,
+                )
+            except Pruned:
+                board.session.on_train_end()
+                end()
+                raise
+        end()
 
     def _checkpoint(self, trial_id: str, attempt: int) -> Path:
         return self._run.checkpoint / f"trial_{trial_id}_{attempt}.npz"
 
     def _adopt(self, parent: str, checkpoint: Path) -> None:
-        """Copy the last checkpoint of a promoted trial's parent (Hyperband), for the trial to start from."""
+        """Copy the last checkpoint of a promoted trial's parent, for the trial to start from."""
         paths = self._run.checkpoint.glob("trial_*.npz")
         names = (re.fullmatch(rf"trial_{re.escape(parent)}_(\d+)\.npz", path.name) for path in paths)
         attempts = [int(name[1]) for name in names if name]

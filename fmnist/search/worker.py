@@ -12,7 +12,8 @@ from keras_tuner.engine.trial import Trial, TrialStatus
 from fmnist.errors import explain
 from fmnist.search import space
 from fmnist.search.chief import NotYours
-from fmnist.search.tables import SECONDS
+from fmnist.search.record import PRUNED
+from fmnist.search.reports import SECONDS
 from fmnist.signals import Stop
 
 logger = logging.getLogger(__name__)
@@ -29,7 +30,7 @@ class TrialRequest:
         values: values by dotted configuration key, as `config.replace` takes them.
         epochs: number of epochs to train up to, those of the parent included.
         initial_epoch: the epoch to train from, counted from 0; above 0 only with a parent.
-        parent_trial_id: the trial whose checkpoint to start from (Hyperband's promotions); None without a parent.
+        parent_trial_id: the trial whose checkpoint to start from, if this one is promoted; None without a parent.
         attempt: number of failed runs of this trial, and of those that it was promoted from. A new attempt starts from
             the beginning, with another seed; the same attempt continues from its checkpoint, or its parent's.
     """
@@ -42,8 +43,12 @@ class TrialRequest:
     attempt: int = 0
 
 
+class Pruned(Exception):
+    """The trial is not worth further epochs."""
+
+
 class Report(Protocol):
-    """A function that reports an epoch, counted from 0, to the chief."""
+    """A function that reports an epoch, counted from 0, to the chief; it raises Pruned if the trial is to end here."""
 
     def __call__(self, epoch: int, metrics: Mapping[str, float]) -> None: ...
 
@@ -52,8 +57,8 @@ class RunTrial(Protocol):
     """A function that trains the requested trial.
 
     It reports each epoch before it saves the epoch's checkpoint, so that no epoch goes unreported; an epoch that is
-    trained again, or read from a checkpoint, is reported again. An exception fails the trial. Only after `Interrupted`
-    and an error of the file system the trial can be taken up again.
+    trained again, or read from a checkpoint, is reported again. `Pruned` completes the trial, another exception fails
+    it; only after `Interrupted` and an error of the file system it can be taken up again.
     """
 
     def __call__(self, trial: TrialRequest, report: Report) -> None: ...
@@ -92,6 +97,8 @@ def _run(chief: ChiefLike, worker_id: str, run_trial: RunTrial, request: TrialRe
     reporter = _Reporter(chief, worker_id, request)
     try:
         run_trial(request, reporter)
+    except Pruned as pruned:
+        chief.end_trial(worker_id, request.trial_id, TrialStatus.COMPLETED, str(pruned))
     except Exception as error:
         if error is reporter.refusal or explain(error):
             raise
@@ -127,6 +134,8 @@ class _Reporter:
         except Exception as error:
             self.refusal = error
             raise
+        if trial.status == TrialStatus.STOPPED and epoch + 1 < self._request.epochs:
+            raise Pruned(f"{PRUNED} after epoch {epoch + 1} of {self._request.epochs}")
 
 
 def _request(trial: Trial) -> TrialRequest:

@@ -19,8 +19,8 @@ from fmnist.run.folder import RunDir
 PLACES = [
     "config.json", "best.json", "trials.csv", "history.json", "model.keras", "metrics.json", "metrics-tta.json",
     "predictions.npz", "report.html", "search/chief.json", "search/used-up.json", "search/oracle.json",
-    "checkpoint/train.lock", "checkpoint/tune.lock", "checkpoint/config.lock", "checkpoint/train.npz", "search",
-    "checkpoint", "tb", "export",
+    "search/journal", "checkpoint/train.lock", "checkpoint/tune.lock", "checkpoint/config.lock", "checkpoint/train.npz",
+    "search", "checkpoint", "tb", "export",
 ]  # fmt: skip
 JOBS = {
     "tune": "tune --recipe tiny.toml",

@@ -25,7 +25,7 @@ from fmnist.signals import Stop
 pytestmark = pytest.mark.usefixtures("no_power_cuts")
 
 
-@pytest.mark.parametrize("oracle", ["random", "bayesian", "hyperband"])
+@pytest.mark.parametrize("oracle", ["random", "bayesian", "hyperband", "asha"])
 def test_the_search_ends_with_every_trial_counted_and_the_best_named(tmp_path: Path, oracle: str) -> None:
     of = recipe(oracle, trials=14, epochs=4)
     chief = search(tmp_path, of, Runner())
@@ -40,7 +40,7 @@ def test_the_search_ends_with_every_trial_counted_and_the_best_named(tmp_path: P
 
 
 @pytest.mark.parametrize("seed", [MOST_SEED - 1, MOST_SEED])
-@pytest.mark.parametrize("oracle", ["random", "bayesian", "hyperband"])
+@pytest.mark.parametrize("oracle", ["random", "bayesian", "hyperband", "asha"])
 def test_every_oracle_searches_with_the_largest_seed(tmp_path: Path, oracle: str, seed: int) -> None:
     of = recipe(oracle, SMALL_SPACE, trials=7)
     assert len(search(tmp_path, of, Runner(), seed=seed).rows()) == 7
@@ -99,7 +99,7 @@ def together_at_work(chief: Chief, runners: Sequence[Runner]) -> None:
             end.result(timeout=60)
 
 
-@pytest.mark.parametrize("oracle", ["random", "hyperband"])
+@pytest.mark.parametrize("oracle", ["random", "hyperband", "asha"])
 def test_several_workers_share_one_search(tmp_path: Path, oracle: str) -> None:
     of = recipe(oracle, trials=12, epochs=4)
     chief = Chief(RunDir(tmp_path / "four"), of, 0)
@@ -159,7 +159,7 @@ def test_a_space_that_is_used_up_ends_the_search_with_each_configuration_tried_o
     )
 
 
-@pytest.mark.parametrize("oracle", ["random", "bayesian", "hyperband"])
+@pytest.mark.parametrize("oracle", ["random", "bayesian", "hyperband", "asha"])
 def test_more_trials_change_nothing_once_the_space_is_used_up(tmp_path: Path, oracle: str) -> None:
     search(tmp_path, recipe(oracle, SIX, trials=30, epochs=4), Runner())
     before, more = table(tmp_path), recipe(oracle, SIX, trials=50, epochs=4)
@@ -199,8 +199,9 @@ def test_hyperband_trains_the_winners_of_a_space_that_is_used_up(tmp_path: Path,
         assert {request.initial_epoch for request in rounds[longer]} == {shorter}
 
 
-def test_hyperband_with_a_used_up_space_goes_on_after_any_interruption(tmp_path: Path) -> None:
-    of = recipe("hyperband", SIX, trials=50, epochs=4)
+@pytest.mark.parametrize("oracle", ["hyperband", "asha"])
+def test_promotions_in_a_used_up_space_go_on_after_any_interruption(tmp_path: Path, oracle: str) -> None:
+    of = recipe(oracle, SIX, trials=50, epochs=4)
     search(tmp_path / "whole", of, Runner())
     while not status.search_finished(RunDir(tmp_path / "cut"), of):
         with contextlib.suppress(Interrupted):
@@ -377,7 +378,7 @@ class Failing(Runner):
         (KeyError(), "KeyError"),
     ],
 )
-@pytest.mark.parametrize("oracle", ["random", "hyperband"])
+@pytest.mark.parametrize("oracle", ["random", "hyperband", "asha"])
 def test_failed_trials_give_their_reason_and_the_search_goes_on(
     tmp_path: Path, error: Exception | float, reason: str, oracle: str
 ) -> None:
@@ -398,9 +399,10 @@ def test_a_retry_starts_afresh_and_its_result_counts(tmp_path: Path) -> None:
     assert table(tmp_path) == table(tmp_path / "whole")
 
 
-def test_a_trial_promoted_from_one_that_was_retried_goes_on_from_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("oracle", ["hyperband", "asha"])
+def test_a_trial_promoted_from_one_that_was_retried_goes_on_from_it(tmp_path: Path, oracle: str) -> None:
     """Its seed, and so the identity of its checkpoint, comes from the attempt."""
-    of = recipe("hyperband", trials=14, epochs=9, max_retries_per_trial=1)
+    of = recipe(oracle, trials=14, epochs=9, max_retries_per_trial=1)
     search(tmp_path, of, runner := Failing(float("nan"), range(14), attempts=1))
     promoted = [request for request in runner.requests if request.parent_trial_id]
     assert promoted
@@ -428,3 +430,16 @@ def test_a_trial_that_reports_nothing_has_failed(tmp_path: Path) -> None:
     chief = Chief(RunDir(tmp_path), recipe(), 0)
     work(chief, "w", lambda trial, report: None, Stop())
     assert {row["message"] for row in chief.rows()} == {"it reported no val_accuracy"}
+
+
+def test_an_interrupted_search_leaves_its_tables_as_of_now(tmp_path: Path) -> None:
+    """They are written at intervals before."""
+    chief = Chief(RunDir(tmp_path), recipe(trials=9), 0)
+    for accuracy in (0.5, 0.6):
+        trial = chief.create_trial("w").trial_id
+        chief.update_trial("w", trial, {"val_accuracy": accuracy}, 0)
+        chief.end_trial("w", trial, "COMPLETED")
+    chief.close()
+    assert [(row["status"], row["score"]) for row in table(tmp_path)] == [("COMPLETED", "0.5"), ("COMPLETED", "0.6")]
+    assert json.loads((tmp_path / "best.json").read_text())["score"] == 0.6
+    assert len(list((tmp_path / "search").glob("trial_*/trial.json"))) == 2

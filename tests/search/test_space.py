@@ -103,7 +103,7 @@ def test_a_space_has_one_reading_each_value_of_its_keys_type(tmp_path: Path) -> 
     assert type(read["model.whitening"].min) is float
     assert type(read["training.augment.shift"].max) is int
 
-    for oracle in "random", "bayesian", "hyperband":
+    for oracle in "random", "bayesian", "hyperband", "asha":
         for values in samples(config.replace(of, {"search.oracle": oracle}), 20):
             # As the values reach workers and come back from tables.
             assert json.loads(json.dumps(values)) == values

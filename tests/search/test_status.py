@@ -12,6 +12,8 @@ from test_progress import TERMINAL, on_terminal
 from fmnist.run.folder import RunDir
 from fmnist.search import status
 from fmnist.search.chief import Chief
+from fmnist.search.journal import NAME
+from fmnist.search.record import Reader
 
 
 @pytest.mark.parametrize("workers", ["1", pytest.param("2", marks=pytest.mark.faults)])
@@ -89,6 +91,29 @@ def test_workers_that_are_gone_are_not_counted(begun: RunDir) -> None:
         chief.wait_finished(0)
         told = status.read(begun)
         assert (told.count("running"), told.count("waiting")) == (0, 1)
+
+
+def test_a_reader_of_the_journal_follows_it(begun: RunDir) -> None:
+    """A chief that finds it damaged writes it anew."""
+    reader = Reader(begun.search)
+    assert not reader.read()
+    chief = Chief(begun, recipe(trials=3), 0)
+    trial = chief.create_trial("w").trial_id
+    assert reader.read()[trial].reports == {}
+    for epoch in range(2):
+        chief.update_trial("w", trial, {"val_accuracy": 0.5, "seconds": 1.0}, epoch)
+        assert list(reader.read()[trial].reports) == list(range(epoch + 1))
+    file = begun.search / NAME
+    with file.open("ab") as torn:
+        torn.write(b"a line that is being writ")
+    assert list(reader.read()[trial].reports) == [0, 1]
+    lines = file.read_bytes().splitlines(keepends=True)
+    file.write_bytes(b"".join([lines[0], b"x" + lines[1], *lines[2:]]))
+    chief = Chief(begun, recipe(trials=3), 0)
+    assert not reader.read()[trial].at_work
+    assert chief.create_trial("v").trial_id == trial
+    assert reader.read()[trial].worker == "v"
+    assert reader.read() == Reader(begun.search).read()
 
 
 def test_json_has_what_the_table_has(begun: RunDir, capsys: pytest.CaptureFixture[str]) -> None:

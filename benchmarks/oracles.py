@@ -1,0 +1,123 @@
+"""Oracles side by side: searches of equal seconds by one worker on one core, and by two on two."""
+
+import itertools
+import logging
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import mean
+from typing import NamedTuple
+
+from searching import until
+
+from fmnist.errors import EXIT_INTERRUPTED
+from fmnist.files import read_json
+from fmnist.run.folder import RunDir
+from fmnist.search import status
+
+from . import machine
+from .output import options, publish
+from .table import Figure, speedup
+
+logger = logging.getLogger(__name__)
+
+RECIPE = "tuned-mlp"
+TRIALS = 10_000  # more than there is time for
+
+
+class Sample(NamedTuple):
+    """What a search did: trials and epochs a minute, the best validation accuracy (%).
+
+    final: that of the final training; NaN if there was none.
+    """
+
+    trials: float
+    epochs: float
+    best: float
+    final: float
+
+
+def measure(folder: Path, oracle: str, workers: int, seed: int, seconds: float, train: bool) -> Sample:
+    """Search in `folder` for `seconds` from the first trial's start on, on as many processors as workers.
+
+    Args:
+        train: whether to train the best configuration then, on all processors; that takes its own time.
+    """
+    cores = ",".join(map(str, sorted(os.sched_getaffinity(0))[:workers]))
+    of = ["--recipe", RECIPE, "--set", f"search.oracle={oracle}", "--set", f"search.trials={TRIALS}"]
+    where = ["--seed", str(seed), "--run", str(folder), "--devices", "cpu", "--quiet"]
+    fmnist = [sys.executable, "-m", "fmnist"]
+    run = RunDir(folder)
+    tune = ["taskset", "--cpu-list", cores, *fmnist, "tune", *of, *where, "--workers", str(workers)]
+    with subprocess.Popen(tune, stderr=subprocess.DEVNULL) as job:
+        until(run.trials.exists, 300)
+        time.sleep(seconds)
+        found = status.read(run)
+        job.send_signal(signal.SIGTERM)
+    assert job.returncode == EXIT_INTERRUPTED, job.returncode
+    assert found.best
+    assert found.best.score
+    final = float("nan")
+    if train:
+        subprocess.run([*fmnist, "train", *of, *where], check=True, stdout=subprocess.DEVNULL)
+        history = read_json(run.history)
+        final = 100 * history["history"]["val_accuracy"][history["best_epoch"]]
+    return Sample(
+        trials=60 * found.count("completed") / seconds,
+        epochs=60 * sum(trial.epochs for trial in found.trials) / seconds,
+        best=100 * found.best.score,
+        final=final,
+    )
+
+
+def main() -> None:
+    parser = options("oracles", __doc__)
+    known, usual = ("hyperband", "asha", "random", "bayesian"), ("hyperband", "asha")
+    parser.add_argument("--oracles", nargs="+", choices=known, default=usual, help="[%(default)s]")
+    parser.add_argument("--seeds", type=int, default=5, help="searches of each oracle [%(default)s]")
+    parser.add_argument("--seconds", type=float, default=60.0, help="that a search takes [%(default)s]")
+    parser.add_argument("--train", action="store_true", help="train the best configuration of each search, too")
+    arguments = parser.parse_args()
+    here = machine.describe()
+    samples: dict[tuple[str, int], list[Sample]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        # The searches of a seed stand side by side, as the machine's speed changes.
+        for seed, oracle, workers in itertools.product(range(arguments.seeds), arguments.oracles, (2, 1)):
+            path = Path(folder, f"{oracle}-{workers}-{seed}")
+            sample = measure(path, oracle, workers, seed, arguments.seconds, arguments.train)
+            logger.info("%s, workers: %d, seed %d: %s", oracle, workers, seed, sample)
+            samples.setdefault((oracle, workers), []).append(sample)
+
+    def of(field: str, oracle: str, workers: int) -> tuple[float, ...]:
+        return tuple(getattr(sample, field) for sample in samples[oracle, workers])
+
+    figures = []
+    for oracle in arguments.oracles:
+        case = f"{RECIPE}, {oracle}, {arguments.seconds:g} s"
+        for field, goal in (("trials", ">= 1.85"), ("epochs", "")):
+            name = f"{field} a minute, 2 workers on 2 cores over 1 on 1"
+            gain = speedup(of(field, oracle, 1), of(field, oracle, 2))
+            figures.append(Figure(name, case, goal, values=gain))
+        for workers in (2, 1):
+            its = f"{case}, workers: {workers}"
+            for field in ("trials", "epochs"):
+                figures.append(Figure(f"{field} a minute", its, values=of(field, oracle, workers)))
+            figures.append(_accuracy("best validation accuracy of the search, %", its, of("best", oracle, workers)))
+            if arguments.train:
+                name = "validation accuracy of the final training, %"
+                figures.append(_accuracy(name, its, of("final", oracle, workers)))
+    if {"asha", "hyperband"} <= set(arguments.oracles):
+        for workers in (2, 1):
+            pairs = zip(of("best", "asha", workers), of("best", "hyperband", workers), strict=True)
+            more, its = [a - b for a, b in pairs], f"{RECIPE}, {arguments.seconds:g} s, workers: {workers}"
+            figures.append(_accuracy("best validation accuracy, asha's less hyperband's, points", its, more, ">= 0"))
+    publish("oracles", here, figures, arguments.out)
+
+
+def _accuracy(name: str, case: str, values: Sequence[float], goal: str = "") -> Figure:
+    return Figure(name, case, goal, values=tuple(values), note=f"{case}: mean {mean(values):.2f}")
