@@ -54,7 +54,7 @@ class Trials:
         told = (f"{value:.2g}" if isinstance(value, float) else str(value) for value in values.values())
         name = "_".join([trial.trial_id, *told])[:_NAME_LENGTH]
         board = TrialBoard(
-            Path(utf8_path(self._run.tensorboard), "trials", name), f"{self._run.name} {trial.trial_id}", values
+            Path(utf8_path(self._run.tensorboard), "trials", name), f"{trial.trial_id} {self._run.name}", values
         )
 
         scores: list[float] = []

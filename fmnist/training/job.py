@@ -158,7 +158,9 @@ def _chosen(run: RunDir, recipe: Recipe) -> Recipe:
     if recipe.search is None:
         return recipe
     if not run.best.exists():
-        raise BadInput(f"{run.best} is missing: recipe {recipe.name} needs a search first; run `fmnist tune`")
+        raise BadInput(
+            f"{run.best} is missing: recipe {recipe.name} needs a search first; run `fmnist tune` with the same options"
+        )
     return replace(recipe, records.read(run.best, records.Best)["values"], str(run.best))
 
 

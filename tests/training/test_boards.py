@@ -71,7 +71,7 @@ def test_trials_of_one_number_of_several_runs_are_several_and_have_the_searchs_s
     runs = [RunDir(shutil.copytree(finished / RUN, tmp_path / RUN.name)), RunDir(tmp_path / "other-seed1")]
     for number, (score, epochs) in enumerate([(0.875, 9), (0.75, 4)]):
         board = boards.TrialBoard(
-            runs[1].tensorboard / "trials" / f"{number:02}", f"{runs[1].name} {number:02}", {"training.momentum": 0.5}
+            runs[1].tensorboard / "trials" / f"{number:02}", f"{number:02} {runs[1].name}", {"training.momentum": 0.5}
         )
         board.session.on_train_begin()
         board.epoch(epochs - 1, {"loss": 1.0, "val_accuracy": 0.125})
@@ -79,8 +79,8 @@ def test_trials_of_one_number_of_several_runs_are_several_and_have_the_searchs_s
         board.end(score, epochs - 3, epochs)
     groups = {group.name: group for group in session_groups(tmp_path)}
     trials = read_trials(runs[0].trials)
-    expected = {f"{runs[0].name} {trial['trial']}": (float(trial["score"]), float(trial["epochs"])) for trial in trials}
-    expected |= {"other-seed1 00": (0.875, 9), "other-seed1 01": (0.75, 4)}
+    expected = {f"{trial['trial']} {runs[0].name}": (float(trial["score"]), float(trial["epochs"])) for trial in trials}
+    expected |= {"00 other-seed1": (0.875, 9), "01 other-seed1": (0.75, 4)}
     assert groups.keys() == expected.keys()
     for name, (best, count) in expected.items():
         found = {metric.name.tag: metric.value for metric in groups[name].metric_values}
@@ -88,8 +88,8 @@ def test_trials_of_one_number_of_several_runs_are_several_and_have_the_searchs_s
         assert found["trial/epochs"] == count
         assert len(groups[name].sessions) == 1
     # The spaces of both searches.
-    assert "training.momentum" in groups["other-seed1 00"].hparams
-    assert "training.learning_rate" in groups[f"{runs[0].name} {trials[0]['trial']}"].hparams
+    assert "training.momentum" in groups["00 other-seed1"].hparams
+    assert "training.learning_rate" in groups[f"{trials[0]['trial']} {runs[0].name}"].hparams
 
 
 def test_a_trial_that_is_told_anew_leaves_nothing_of_what_it_was(tmp_path: Path) -> None:
