@@ -24,7 +24,7 @@ WORKERS ?=
 #: where jobs run: local (.venv), docker, podman, or auto
 ENGINE ?= local
 # Further variables, which `make variables` lists.
-#: what `export` writes: savedmodel, tflite, tflite-int8 or onnx
+#: of an export: savedmodel, tflite, tflite-int8 or onnx
 FORMAT ?= onnx
 #: GPUs of each worker
 GPUS_PER_WORKER ?=
@@ -266,9 +266,9 @@ bench: $(DEV_ENVIRONMENT) ## compare the speed with the alternatives
 	$(BIN)/python -m benchmarks quick
 
 bench-search: $(DEV_ENVIRONMENT) ## measure searches, to a thousand simulated workers
-	$(BIN)/python -m benchmarks chief --pairs 2 --out benchmarks/results
-	$(BIN)/python -m benchmarks scale --out benchmarks/results
-	$(BIN)/python -m benchmarks oracles --oracles asha --seeds 3 --seconds 30 --out benchmarks/results
+	$(BIN)/python -m benchmarks chief --pairs 2
+	$(BIN)/python -m benchmarks scale
+	$(BIN)/python -m benchmarks oracles --oracles asha --seeds 3 --seconds 30
 
 bench-pictures: $(DEV_ENVIRONMENT) ## classify pictures of many kinds
 	TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/python -m benchmarks pictures

@@ -17,7 +17,7 @@ import keras
 import numpy as np
 import pytest
 from conftest import Command, Process, Start, end
-from PIL import Image
+from PIL import Image, ImageOps
 from processes import program
 from searching import until
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -192,7 +192,7 @@ def test_a_second_sigint_ends_in_the_middle_of_an_epoch(tmp_path: Path, start: S
 def test_a_job_without_epochs_ends_with_75_too(
     run: Path, tmp_path: Path, start: Start, job: tuple[str, ...], file: str, signum: signal.Signals
 ) -> None:
-    Image.linear_gradient("L").resize((28, 28)).save(tmp_path / "image.png")
+    ImageOps.expand(Image.linear_gradient("L").resize((20, 20)), 4).save(tmp_path / "image.png")
     files = [path for path in (tmp_path / run).rglob("*") if path.is_file() and path.name != "config.json"]
     before = [path.read_bytes() for path in files]
     name, *options = job

@@ -73,7 +73,7 @@ def train(
         from fmnist.training.boards import FinalBoard
         from fmnist.training.trainer import Diverged, Trainer
 
-        began = run.jobs()["train"].get("calibration", {}) if checkpoint.exists() else {}
+        began = run.jobs().get("train", {}).get("calibration", {}) if checkpoint.exists() else {}
         devices, speeds = calibration.settle(devices, chosen, loaded.train, began)
         run.record(
             "train",
