@@ -28,7 +28,8 @@ def results(run: Path) -> dict[str, bytes]:
 
 def test_the_run_folder_holds_what_the_design_lists(finished: Path) -> None:
     run = finished / RUN
-    assert {path.name for path in run.iterdir()} == COMPLETE | {"search", "tb", "checkpoint", "novelty.npz", "predictions.npz"}
+    others = {"search", "tb", "checkpoint", "novelty.npz", "predictions.npz"}
+    assert {path.name for path in run.iterdir()} == COMPLETE | others
     trials = read_trials(run / "trials.csv")
     assert [trial["status"] for trial in trials] == ["COMPLETED"] * 2
     assert max(float(trial["score"]) for trial in trials) == json.loads((run / "best.json").read_text())["score"]
