@@ -73,7 +73,8 @@ def train(
         from fmnist.training.boards import FinalBoard
         from fmnist.training.trainer import Diverged, Trainer
 
-        began = run.jobs().get("train", {}).get("calibration", {}) if checkpoint.exists() else {}
+        jobs = run.jobs()
+        began = jobs["train"].get("calibration", {}) if checkpoint.exists() and "train" in jobs else {}
         devices, speeds = calibration.settle(devices, chosen, loaded.train, began)
         run.record(
             "train",
