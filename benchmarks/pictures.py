@@ -66,7 +66,7 @@ def judge(run: RunDir, images: np.ndarray, contrasts: np.ndarray, labels: np.nda
 def main() -> None:
     parser = options("pictures", __doc__)
     parser.add_argument("runs", type=Path, nargs="*", help="run folders; without any, smoke and quick-mlp are trained")
-    parser.add_argument("--images", type=int, default=1000, help="of each kind and strength [%(default)s]")
+    parser.add_argument("--images", type=int, default=300, help="of each kind and strength [%(default)s]")
     parser.add_argument("--split", choices=list(_SEED), default="test", help="what is drawn [%(default)s]")
     arguments = parser.parse_args()
     here = machine.describe()
