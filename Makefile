@@ -264,6 +264,7 @@ bench: $(DEV_ENVIRONMENT) ## compare the speed with the alternatives
 	$(BIN)/python -m benchmarks speed
 	$(BIN)/python -m benchmarks search
 	$(BIN)/python -m benchmarks quick
+	$(BIN)/python -m benchmarks several
 
 bench-search: $(DEV_ENVIRONMENT) ## measure searches, to a thousand simulated workers
 	$(BIN)/python -m benchmarks chief --pairs 2

@@ -9,7 +9,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 # Each is a module of this package whose `main()` reads its options from sys.argv.
-BENCHMARKS = ("speed", "search", "scale", "chief", "oracles", "quick", "pictures")
+BENCHMARKS = ("speed", "search", "scale", "chief", "oracles", "quick", "several", "pictures")
 
 
 def main(arguments: list[str]) -> None:

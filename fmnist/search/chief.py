@@ -114,7 +114,6 @@ class Chief:
                 self._unheard.discard(worker_id)
                 self._leases[worker_id] = _Lease(lease)
                 self._lapse = min(self._lapse, self._leases[worker_id].deadline)
-                self._unheard.discard(worker_id)
                 if is_new:
                     self._workers[trial.trial_id] = worker_id
                     # The stock oracle gives each trial a copy of the space, which takes most of a trial's memory.

@@ -45,7 +45,7 @@ def settle(
         return one, {}
     candidates = {str(each.count): each for each in (one, everything)}
     if set(speeds) != set(candidates):
-        speeds = {count: round(_speed(each, recipe, images), 1) for count, each in candidates.items()}
+        speeds = {count: round(speed(each, recipe, images), 1) for count, each in candidates.items()}
     pays = speeds[str(devices.count)] >= _GAIN * speeds["1"]
     logger.info(
         "%d devices train %s images/s, one %s: taking %s",
@@ -54,8 +54,8 @@ def settle(
     return everything if pays else one, dict(speeds)
 
 
-def _speed(devices: Devices, recipe: Recipe, images: Images) -> float:
-    """Return the images/s of a training step, the median of a few repetitions."""
+def speed(devices: Devices, recipe: Recipe, images: Images) -> float:
+    """Return the images/s of training steps on some of the images: the median of a few repetitions."""
     batch_size = min(recipe.training.batch_size, len(images))
     rows = np.arange(_STEPS * batch_size) % len(images)
     data = resident(images, devices)
