@@ -1,6 +1,7 @@
 """Run `predict`: classify images from elsewhere with a run's model."""
 
 import errno
+import itertools
 import json
 import logging
 import os
@@ -30,6 +31,7 @@ _READABLE = "PNG, JPEG, WEBP, GIF, BMP, TIFF, IDX or NPY"
 # A small file can hold an image that fits no memory. Cameras of "50 megapixels" exceed that number a little.
 _MOST_PIXELS = 100_000_000
 _MOST_SHOWN = 100
+_TOGETHER = 1000  # images of several files that are classified in one call
 _MOST_NPY_BYTES = idx.MOST_ITEMS * IMAGE_SHAPE[0] * IMAGE_SHAPE[1] + 2**16
 
 
@@ -139,20 +141,33 @@ def _classify(
     model = load(run.model)
     identity.check_unchanged(run, sha256)
     rows: list[tuple[Image.Image, np.ndarray, str]] = []
-    for file, images, original, contrast in batches:
+    for together in _together(batches):
+        images = np.concatenate([batch.images for batch in together]) if len(together) > 1 else together[0].images
         distances = [None] * len(images) if known is None else map(float, known.distance(images))
         answers = zip(averaging.probabilities([model], images), distances, images, strict=True)
-        for index, (row, distance, image) in enumerate(answers):
-            top = np.argsort(-row, kind="stable")[:_TOP]
-            classes = [(names[label], float(row[label])) for label in top]
-            number = None if original else index
-            prediction = Prediction(file, number, classes, distance, _warning(distance, contrast))
-            if len(rows) < _MOST_SHOWN:
-                rows.append((original or Image.fromarray(image), image, "\n".join(prediction.lines())))
-            yield prediction
+        for batch in together:
+            for index, (row, distance, image) in enumerate(itertools.islice(answers, len(batch.images))):
+                top = np.argsort(-row, kind="stable")[:_TOP]
+                classes = [(names[label], float(row[label])) for label in top]
+                number = None if batch.original else index
+                prediction = Prediction(batch.file, number, classes, distance, _warning(distance, batch.contrast))
+                if len(rows) < _MOST_SHOWN:
+                    rows.append((batch.original or Image.fromarray(image), image, "\n".join(prediction.lines())))
+                yield prediction
     if show:
         with atomic_write(show.resolve()) as opened:
             Image.fromarray(pictures.side_by_side(rows)).save(opened, "PNG")
+
+
+def _together(batches: Sequence[_Batch]) -> Iterator[list[_Batch]]:
+    """Yield the batches in lists that fit memory: a call of the model takes as long for one image as for many."""
+    together: list[_Batch] = []
+    for batch in batches:
+        if together and sum(len(one.images) for one in together) + len(batch.images) > _TOGETHER:
+            yield together
+            together = []
+        together.append(batch)
+    yield together
 
 
 def _warning(distance: float | None, contrast: float) -> str | None:
