@@ -26,13 +26,16 @@ JOBS = [
     "evaluation.metrics",
 ]
 
+# What jobs import only when they need it.
+LIBRARIES = ["sklearn.decomposition", "sklearn.mixture"]
+
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(SEARCH)
 
 
 def preload_jobs() -> None:
     """From the first fork on, be ready for `Forked` too. It imports alone: a fork has no threads but its own."""
-    CONTEXT.set_forkserver_preload([*SEARCH, *(f"fmnist.{job}" for job in JOBS), "pytest"])
+    CONTEXT.set_forkserver_preload([*SEARCH, *(f"fmnist.{job}" for job in JOBS), *LIBRARIES, "pytest"])
 
 
 Prepare = Callable[[], object]

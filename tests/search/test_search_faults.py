@@ -36,7 +36,6 @@ def ended(path: Path) -> set[str]:
         ("random", 4, 1),
         ("hyperband", 10, 3),
         ("asha", 10, 3),
-        ("bayesian", 8, 31),
         pytest.param("bayesian", 8, 7, marks=pytest.mark.faults),
     ],
 )
