@@ -105,16 +105,26 @@ def predict(
         show: a PNG file to write, of the first 100 pictures beside what the model sees of them.
 
     Raises:
-        BadInput: the run has no model; or, after the others were classified, a file cannot be used.
+        BadInput: the run has no model, or `show` is no place for a PNG file; or, after the others were classified, a
+            file cannot be used.
     """
     names = _names(run)
     if show:
-        check_replaceable(show.resolve())
+        _check_shown(show, files)
     batches, unusable = _read_all(files)
     if batches:
         yield from _classify(run, batches, names, choose, show)
     if unusable:
         raise BadInput(unusable[0] if len(files) == 1 else f"{len(unusable)} of {len(files)} files cannot be used")
+
+
+def _check_shown(show: Path, files: Sequence[Path]) -> None:
+    if show.suffix.lower() != ".png":
+        # As in `--show a.jpg b.jpg` of someone who takes it for a switch.
+        raise BadInput(f"--show {show} is to be written; name a file that ends in .png")
+    if show.resolve() in {file.resolve() for file in files}:
+        raise BadInput(f"--show {show} would replace a picture that is to be classified; name another file")
+    check_replaceable(show.resolve())
 
 
 def _read_all(files: Sequence[Path]) -> tuple[list[_Batch], list[str]]:

@@ -334,6 +334,17 @@ def test_show_draws_each_picture_beside_what_the_model_sees(
     for index in range(3):
         seen = shown[120 * index : 120 * index + 112, 120:232, 0]
         assert (seen[::4, ::4] == images[index]).all()
-    (tmp_path / "folder").mkdir()
-    result = fmnist("predict", "first.png", "--run", run, "--show", "folder", code=64)
-    assert "folder: Is a directory" in result.stderr
+    (tmp_path / "folder.png").mkdir()
+    result = fmnist("predict", "first.png", "--run", run, "--show", "folder.png", code=64)
+    assert "folder.png: Is a directory" in result.stderr
+
+
+@pytest.mark.parametrize("show", ["shoe.png", "link.png", "shoe.jpg", "shoe"])
+def test_what_is_shown_replaces_no_picture(finished: Path, tmp_path: Path, images: np.ndarray, show: str) -> None:
+    Image.fromarray(images[0]).save(tmp_path / "shoe.png")
+    (tmp_path / "link.png").symlink_to("shoe.png")
+    (tmp_path / "shoe.jpg").write_bytes(before := (tmp_path / "shoe.png").read_bytes())
+    with pytest.raises(BadInput, match=rf"--show .*{show}"):
+        list(predict.predict(RunDir(finished / RUN), [tmp_path / "shoe.png"], show=tmp_path / show))
+    assert {path.name for path in tmp_path.iterdir()} == {"shoe.png", "shoe.jpg", "link.png"}
+    assert (tmp_path / "shoe.png").read_bytes() == (tmp_path / "shoe.jpg").read_bytes() == before
