@@ -77,7 +77,6 @@ class Devices:
         if self.kind == "gpu" and "float32" in precision and tf.config.experimental.tensor_float_32_execution_enabled():
             precision += " (TF32 matrix products)"
         how = "compiled by XLA" if self.xla else f"MirroredStrategy over {self.count}, not compiled by XLA"
-        how += "; or one of them, where that trains faster" if self.optional else ""
         return f"{self.count} {self.kind.upper()} ({self.hardware}), {precision}, {how}"
 
 

@@ -283,7 +283,8 @@ def devices_(devices: DevicesOption = "auto", precision: PrecisionOption = "auto
     """Print the devices of this machine, and what a job would choose."""
     choose = request(devices, precision)
     print("\n".join(inventory()))
-    print(f"chosen: {choose()}")
+    chosen = choose()
+    print(f"chosen: {chosen}" + ("; a training takes one of them where that is faster" if chosen.optional else ""))
 
 
 def main(stop: Stop | None = None) -> None:

@@ -261,9 +261,8 @@ def _read_picture(file: Path) -> _Batch:
                 raise BadInput(
                     f"{file} has {width} x {height} pixels, more than {_MOST_PIXELS // 10**6} million; make it smaller"
                 )
-            small = preparation.reduced(image)
-            prepared = preparation.prepare(small)
-            return _Batch(file, prepared.image[np.newaxis], small, prepared.contrast)
+            prepared = preparation.prepare(image)
+            return _Batch(file, prepared.image[np.newaxis], prepared.original, prepared.contrast)
     except UnidentifiedImageError as error:
         raise BadInput(f"{file} is no image that can be read; give {_READABLE}") from error
     except BadInput:

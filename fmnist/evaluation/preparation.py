@@ -47,10 +47,12 @@ class Prepared(NamedTuple):
     image: uint8 [28, 28], light on black.
     contrast: how far the garment is from the background, in deviations of that one's noise; infinite for a picture that
         was cut out or prepared before.
+    original: the picture, upright and small.
     """
 
     image: np.ndarray
-    contrast: float = np.inf
+    contrast: float
+    original: Image.Image
 
 
 def prepare(picture: Image.Image) -> Prepared:
@@ -64,7 +66,7 @@ def prepare(picture: Image.Image) -> Prepared:
     Raises:
         ValueError: nothing stands out, or it has too few pixels.
     """
-    picture = reduced(picture)
+    picture = _reduced(picture)
     if min(picture.size) < _LEAST_SIDE:
         raise ValueError("it has too few pixels, or is too thin")
     values, opacity = np.asarray(picture.convert("RGB"), np.float32), None
@@ -83,7 +85,7 @@ def prepare(picture: Image.Image) -> Prepared:
         garment = _centred(_stretched(_cut_out(values, opacity)))
     if not garment.any():
         raise ValueError("nothing in it stands out from its background")
-    return Prepared(garment.round().astype(np.uint8), contrast)
+    return Prepared(garment.round().astype(np.uint8), contrast, picture)
 
 
 def corners(images: np.ndarray) -> np.ndarray:
@@ -91,7 +93,7 @@ def corners(images: np.ndarray) -> np.ndarray:
     return np.median([images[..., row, column] for row in (0, -1) for column in (0, -1)], axis=0)
 
 
-def reduced(picture: Image.Image) -> Image.Image:
+def _reduced(picture: Image.Image) -> Image.Image:
     """Return a picture upright, with 8 bits a channel and at most _SIDE pixels a side.
 
     Raises:

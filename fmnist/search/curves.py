@@ -25,6 +25,6 @@ def read(run: RunDir, metric: str) -> dict[str, list[float | None]]:
         history = trial["metrics"]["metrics"].get(metric)
         seen = {one["step"]: one["value"][0] for one in history["observations"] if one["value"]} if history else {}
         if seen and max(seen) < _LONGEST:
-            values = [seen.get(epoch) for epoch in range(max(seen) + 1)]
-            found[trial["trial_id"]] = [value if value and math.isfinite(value) else None for value in values]
+            values = [seen.get(epoch, math.nan) for epoch in range(max(seen) + 1)]
+            found[trial["trial_id"]] = [value if math.isfinite(value) else None for value in values]
     return found
