@@ -1,12 +1,16 @@
 """Build a Keras model of stock layers from a configuration."""
 
+from typing import Any
+
 import keras
 import numpy as np
-from keras import layers
+from keras import layers, tree
 
 from fmnist.recipe.schema import CLASSES, IMAGE_SHAPE, ModelConfig
 
 _PIXELS = IMAGE_SHAPE[0] * IMAGE_SHAPE[1]
+# What is added to the mean square, so that areas without a contrast stay quiet.
+_QUIET = 0.01
 
 
 def build(config: ModelConfig, seed: int = 0, policy: str = "float32") -> keras.Model:
@@ -31,7 +35,7 @@ def build(config: ModelConfig, seed: int = 0, policy: str = "float32") -> keras.
         )
 
     # Whitening subtracts large numbers from each other; half precision would round away the differences.
-    pixels_policy = policy if config.whitening is None else "float32"
+    pixels_policy = policy if config.whitening is None and config.local_contrast is None else "float32"
     images = keras.Input(IMAGE_SHAPE, dtype="uint8")
     values = layers.Rescaling(1 / 255, dtype=pixels_policy)(images)
     if config.square_root:
@@ -41,6 +45,8 @@ def build(config: ModelConfig, seed: int = 0, policy: str = "float32") -> keras.
         # `whitening.apply` sets the weights from the training images.
         whitening = layers.Dense(_PIXELS, kernel_initializer="identity", trainable=False, dtype=pixels_policy)
         values = whitening(values)
+    if config.local_contrast is not None:
+        values = _normalized(values, config.local_contrast, pixels_policy)
     for index, (units, rate) in enumerate(zip(config.hidden, config.dropout_rates, strict=True)):
         # Batch normalisation cancels a bias before it, and adds its own.
         layer = dense(units, index, policy, use_bias=not config.batch_normalization)
@@ -55,6 +61,19 @@ def build(config: ModelConfig, seed: int = 0, policy: str = "float32") -> keras.
     return keras.Model(images, dense(CLASSES, len(config.hidden), "float32")(values))
 
 
+def chain(model: keras.Model) -> tuple[keras.Model | None, list[Any]]:
+    """Split a model after its last operation of several inputs; from there on each operation feeds the next.
+
+    Returns:
+        What comes before as a model, None if there is no such operation; and the operations from there on.
+    """
+    operations = model.operations
+    joins = [index for index, operation in enumerate(operations) if len(tree.flatten(operation.input)) > 1]
+    if not joins:
+        return None, operations[1:]
+    return keras.Model(model.input, operations[joins[-1]].output), operations[joins[-1] + 1 :]
+
+
 def receptive_fields(units: int, size: float, seed: int) -> np.ndarray:
     """Draw a Gaussian window for each unit of the first layer: float64 [pixels, units] in [0, 1], 1 at the centre.
 
@@ -67,6 +86,26 @@ def receptive_fields(units: int, size: float, seed: int) -> np.ndarray:
     deviation = size * 2 ** random.uniform(-1, 1, units)
     rows, columns = np.mgrid[:height, :width].reshape(2, _PIXELS, 1)
     return np.exp(-((rows - top) ** 2 + (columns - left) ** 2) / (2 * deviation**2))
+
+
+def _normalized(values: keras.KerasTensor, size: float, policy: str) -> keras.KerasTensor:
+    """Divide each of values [n, pixels] by the root of the mean square around it, weighted by a Gaussian window.
+
+    This is the divisive part of local contrast normalisation (Jarrett et al. 2009). The window is applied along rows,
+    then along columns, by fixed dense layers.
+
+    Args:
+        size: the standard deviation of the window, in pixels.
+    """
+    length, squares = IMAGE_SHAPE[0], keras.ops.square(values)
+    places = np.arange(length)
+    window = np.exp(-((places - places[:, np.newaxis]) ** 2) / (2 * size**2))
+    squares = layers.Reshape(IMAGE_SHAPE, dtype=policy)(squares)
+    for bias in (0.0, _QUIET):
+        mean = layers.Dense(length, trainable=False, dtype=policy)
+        squares = layers.Permute((2, 1), dtype=policy)(mean(squares))
+        mean.set_weights([window / window.sum(axis=0), np.full(length, bias)])
+    return values * keras.ops.rsqrt(layers.Flatten(dtype=policy)(squares))
 
 
 def _localized(kernel: np.ndarray, windows: np.ndarray) -> np.ndarray:

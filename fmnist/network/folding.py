@@ -5,17 +5,23 @@ from typing import Any
 import keras
 import numpy as np
 
+from fmnist.network.build import chain
+
 
 def folded(model: keras.Model) -> keras.Model:
     """Return a model of the same function in which linear layers that follow each other are one dense layer.
 
     These are whitening, dense layers and batch normalisation. The result is smaller and faster, and once quantised to
-    8-bit integers it has no large numbers to subtract from each other.
+    8-bit integers it has no large numbers to subtract from each other. What is before a normalisation of local contrast
+    stays as it is.
 
     Args:
         model: as `build.build` makes it.
     """
     inputs = values = keras.Input(model.input_shape[1:], dtype=model.inputs[0].dtype, name="image")
+    before, operations = chain(model)
+    if before:
+        values = before(inputs)
     linear: tuple[np.ndarray, np.ndarray] | None = None  # float64 kernel and bias of what is still to be applied
 
     def applied() -> Any:
@@ -26,12 +32,12 @@ def folded(model: keras.Model) -> keras.Model:
         layer.set_weights(linear)
         return result
 
-    for operation in model.operations[1:]:
+    for operation in operations:
         if isinstance(operation, keras.layers.Dense):
             kernel = operation.kernel.numpy().astype(np.float64)
             bias = operation.bias.numpy().astype(np.float64) if operation.use_bias else 0.0
-            before = linear or (np.eye(len(kernel)), np.zeros(len(kernel)))
-            linear = before[0] @ kernel, before[1] @ kernel + bias
+            below = linear or (np.eye(len(kernel)), np.zeros(len(kernel)))
+            linear = below[0] @ kernel, below[1] @ kernel + bias
         elif isinstance(operation, keras.layers.BatchNormalization) and linear:
             gamma, beta, mean, variance = (weights.astype(np.float64) for weights in operation.get_weights())
             scale = gamma / np.sqrt(variance + operation.epsilon)

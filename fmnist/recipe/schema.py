@@ -123,6 +123,8 @@ class ModelConfig:
     square_root: whether the pixels, scaled to 0..1, are replaced by their square roots, which brightens dark areas.
     whitening (pixel value, from 0 to 1): the damping of a fixed layer that decorrelates the pixels (ZCA); no such layer
         if not set.
+    local_contrast (pixels): the size of a Gaussian window around each pixel. After the whitening, if there is one, the
+        pixel is divided by the root mean square of that window, which brings out faint details; not if not set.
     receptive_field (pixels): the size of a Gaussian window over the initial weights of each unit of the first hidden
         layer, with a random centre for each unit; no windows if not set.
     """
@@ -135,6 +137,7 @@ class ModelConfig:
     l2: NonNegative = 0.0
     square_root: bool = False
     whitening: Annotated[float, Field(gt=0)] | None = None
+    local_contrast: Annotated[float, Field(ge=0.5)] | None = None
     receptive_field: Annotated[float, Field(ge=0.5)] | None = None
 
     @model_validator(mode="after")

@@ -159,6 +159,7 @@ def facts(results: Results) -> dict[str, str]:
         f"{'batch normalization, ' if model.batch_normalization else ''}"
         f"{'square roots of the pixels, ' if model.square_root else ''}"
         f"{f'whitening {model.whitening:g}, ' if model.whitening else ''}"
+        f"{f'local contrast {model.local_contrast:g}, ' if model.local_contrast else ''}"
         f"{f'receptive fields of {model.receptive_field:g} pixels, ' if model.receptive_field else ''}"
         f"{results.metrics['model']['parameters']:,} parameters",
         "training": f"{training.optimizer}, learning rate {training.learning_rate:.3g}, "

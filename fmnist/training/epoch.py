@@ -119,6 +119,7 @@ class Program:
             "kernel_initializer": None,
             "receptive_field": None,
             "whitening": config.whitening is not None,
+            "local_contrast": config.local_contrast is not None,
             "dropout": [rate > 0 for rate in config.dropout_rates],
             "learning_rate": None,
             "weight_decay": training.weight_decay > 0,

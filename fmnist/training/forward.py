@@ -6,6 +6,8 @@ import keras
 import tensorflow as tf
 from keras import layers
 
+from fmnist.network.build import chain
+
 
 class Step(NamedTuple):
     """What a training step needs besides its images.
@@ -35,9 +37,10 @@ def forward(model: keras.Model, images: tf.Tensor, step: Step) -> tf.Tensor:
     Args:
         images: uint8 [rows, 28, 28].
     """
-    values = images
+    fixed, operations = chain(model)
+    values = fixed(images) if fixed else images
     hidden = 0
-    for operation in model.operations[1:]:
+    for operation in operations:
         if isinstance(operation, layers.BatchNormalization):
             values = _batch_normalization(operation, values, step)
         elif isinstance(operation, layers.Dropout):

@@ -10,13 +10,14 @@ import keras
 import numpy as np
 import pytest
 
-from fmnist.network.build import build, receptive_fields
+from fmnist.network.build import build, chain, receptive_fields
 from fmnist.network.inference import load, save
 from fmnist.recipe.schema import ModelConfig
 
 EVERY_KEY = ModelConfig(
-    (16, 8), "gelu", batch_normalization=True, dropout=0.1, l2=0.1, square_root=True, whitening=0.5, receptive_field=2
-)
+    (16, 8), "gelu", batch_normalization=True, dropout=0.1, l2=0.1, square_root=True, whitening=0.5, local_contrast=2,
+    receptive_field=2
+)  # fmt: skip
 IMAGES = np.random.default_rng(0).integers(256, size=(50, 28, 28), dtype=np.uint8)
 
 
@@ -30,6 +31,18 @@ def test_square_roots_are_taken_of_pixels_scaled_to_1() -> None:
     np.testing.assert_allclose(
         hidden[1].predict(roots**2, verbose=0), hidden[0].predict(roots, verbose=0) * np.sqrt(255), rtol=1e-4, atol=1e-5
     )
+
+
+def test_local_contrast_divides_each_pixel_by_the_root_mean_square_around_it() -> None:
+    model = build(ModelConfig(hidden=(8,), local_contrast=1.5), policy="mixed_bfloat16")
+    fixed, learning = chain(model)
+    assert fixed
+    assert [type(operation).__name__ for operation in learning] == ["Dense", "Activation", "Dense"]
+    rows, columns = np.mgrid[:28, :28].reshape(2, 784, 1)
+    window = np.exp(-((rows - rows.T) ** 2 + (columns - columns.T) ** 2) / (2 * 1.5**2))
+    pixels = IMAGES.reshape(-1, 784) / 255
+    around = pixels**2 @ (window / window.sum(axis=0))
+    np.testing.assert_allclose(fixed.predict(IMAGES, verbose=0), pixels / np.sqrt(around + 0.01), rtol=1e-4)
 
 
 @pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
@@ -47,6 +60,7 @@ def test_a_saved_model_says_the_same_and_names_nothing_that_older_versions_of_ke
     known = {
         "name", "trainable", "dtype", "units", "activation", "use_bias", "rate", "seed", "noise_shape", "data_format",
         "batch_shape", "sparse", "ragged", "scale", "offset", "axis", "momentum", "epsilon", "center", "synchronized",
+        "target_shape", "dims",
     }  # fmt: skip
     for layer in written["config"]["layers"]:
         others = {key for key in layer["config"] if not key.endswith(("_regularizer", "_constraint"))}

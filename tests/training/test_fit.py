@@ -255,8 +255,9 @@ FULL = TrainingConfig(
     reduce_lr_on_plateau=ReduceLROnPlateauConfig(monitor="val_loss", factor=0.1, patience=1),
 )
 MODEL = ModelConfig(
-    hidden=(64, 32), batch_normalization=True, dropout=0.2, square_root=True, whitening=0.5, receptive_field=2.0
-)
+    hidden=(64, 32), batch_normalization=True, dropout=0.2, square_root=True, whitening=0.5, local_contrast=2.0,
+    receptive_field=2.0
+)  # fmt: skip
 
 
 def fit(
@@ -341,9 +342,9 @@ def test_a_reused_program_takes_the_l1_decay_of_the_next_training(
 
 COMPILED = {
     "model.hidden": [8], "model.activation": "tanh", "model.batch_normalization": True, "model.dropout": 0.5,
-    "model.l2": 1e-3, "model.square_root": True, "model.whitening": 1.0, "training.batch_size": 64,
-    "training.optimizer": "sgd", "training.weight_decay": 0.1, "training.l1_decay": 0.1, "training.ema_momentum": 0.9,
-    "training.augment.shift": 1, "training.augment.flip": True,
+    "model.l2": 1e-3, "model.square_root": True, "model.whitening": 1.0, "model.local_contrast": 2.0,
+    "training.batch_size": 64, "training.optimizer": "sgd", "training.weight_decay": 0.1, "training.l1_decay": 0.1,
+    "training.ema_momentum": 0.9, "training.augment.shift": 1, "training.augment.flip": True,
 }  # fmt: skip
 VARIABLE = {
     "model.kernel_initializer": "he_normal", "model.receptive_field": 2.0, "training.epochs": 3,
