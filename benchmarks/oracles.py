@@ -30,30 +30,39 @@ RECIPE = "tuned-mlp"
 TRIALS = 10_000  # more than there is time for
 
 
-class Sample(NamedTuple):
-    """What a search did: trials and epochs a minute, the best validation accuracy (%).
+class Case(NamedTuple):
+    """A search: its folder lies in `folder`."""
 
-    final: that of the final training; NaN if there was none.
-    """
+    folder: Path
+    oracle: str
+    workers: int
+    seed: int
+
+    @property
+    def run(self) -> RunDir:
+        """The search's run folder."""
+        return RunDir(self.folder / f"{self.oracle}-{self.workers}-{self.seed}")
+
+    def command(self, job: str) -> list[str]:
+        """The command line of a job of this search."""
+        of = ["--recipe", RECIPE, "--set", f"search.oracle={self.oracle}", "--set", f"search.trials={TRIALS}"]
+        where = ["--seed", str(self.seed), "--run", str(self.run.path), "--devices", "cpu", "--quiet"]
+        return [sys.executable, "-m", "fmnist", job, *of, *where]
+
+
+class Sample(NamedTuple):
+    """What a search did: trials and epochs a minute, the best validation accuracy (%)."""
 
     trials: float
     epochs: float
     best: float
-    final: float
 
 
-def measure(folder: Path, oracle: str, workers: int, seed: int, seconds: float, train: bool) -> Sample:
-    """Search in `folder` for `seconds` from the first trial's start on, on as many processors as workers.
-
-    Args:
-        train: whether to train the best configuration then, on all processors; that takes its own time.
-    """
-    cores = ",".join(map(str, sorted(os.sched_getaffinity(0))[:workers]))
-    of = ["--recipe", RECIPE, "--set", f"search.oracle={oracle}", "--set", f"search.trials={TRIALS}"]
-    where = ["--seed", str(seed), "--run", str(folder), "--devices", "cpu", "--quiet"]
-    fmnist = [sys.executable, "-m", "fmnist"]
-    run = RunDir(folder)
-    tune = ["taskset", "--cpu-list", cores, *fmnist, "tune", *of, *where, "--workers", str(workers)]
+def search(case: Case, seconds: float) -> Sample:
+    """Search for `seconds` from the first trial's start on, on as many processors as workers."""
+    cores = ",".join(map(str, sorted(os.sched_getaffinity(0))[: case.workers]))
+    run = case.run
+    tune = ["taskset", "--cpu-list", cores, *case.command("tune"), "--workers", str(case.workers)]
     with subprocess.Popen(tune, stderr=subprocess.DEVNULL) as job:
         until(run.trials.exists, 300)
         time.sleep(seconds)
@@ -62,17 +71,18 @@ def measure(folder: Path, oracle: str, workers: int, seed: int, seconds: float, 
     assert job.returncode == EXIT_INTERRUPTED, job.returncode
     assert found.best
     assert found.best.score
-    final = float("nan")
-    if train:
-        subprocess.run([*fmnist, "train", *of, *where], check=True, stdout=subprocess.DEVNULL)
-        history = read_json(run.history)
-        final = 100 * history["history"]["val_accuracy"][history["best_epoch"]]
     return Sample(
         trials=60 * found.count("completed") / seconds,
         epochs=60 * sum(trial.epochs for trial in found.trials) / seconds,
         best=100 * found.best.score,
-        final=final,
     )
+
+
+def final(case: Case) -> float:
+    """Train the search's best configuration, on all processors; return its validation accuracy (%)."""
+    subprocess.run(case.command("train"), check=True, stdout=subprocess.DEVNULL)
+    history = read_json(case.run.history)
+    return 100 * history["history"]["val_accuracy"][history["best_epoch"]]
 
 
 def main() -> None:
@@ -85,13 +95,18 @@ def main() -> None:
     arguments = parser.parse_args()
     here = machine.describe()
     samples: dict[tuple[str, int], list[Sample]] = {}
+    finals: dict[tuple[str, int], list[float]] = {}
     with tempfile.TemporaryDirectory() as folder:
         # The searches of a seed stand side by side, as the machine's speed changes.
-        for seed, oracle, workers in itertools.product(range(arguments.seeds), arguments.oracles, (2, 1)):
-            path = Path(folder, f"{oracle}-{workers}-{seed}")
-            sample = measure(path, oracle, workers, seed, arguments.seconds, arguments.train)
-            logger.info("%s, workers: %d, seed %d: %s", oracle, workers, seed, sample)
-            samples.setdefault((oracle, workers), []).append(sample)
+        order = itertools.product(range(arguments.seeds), arguments.oracles, (2, 1))
+        cases = [Case(Path(folder), oracle, workers, seed) for seed, oracle, workers in order]
+        for case in cases:
+            samples.setdefault((case.oracle, case.workers), []).append(search(case, arguments.seconds))
+            logger.info("%s: %s", case.run.path.name, samples[case.oracle, case.workers][-1])
+        # Nothing here depends on time.
+        for case in cases if arguments.train else ():
+            finals.setdefault((case.oracle, case.workers), []).append(final(case))
+            logger.info("%s: %.2f%%", case.run.path.name, finals[case.oracle, case.workers][-1])
 
     def of(field: str, oracle: str, workers: int) -> tuple[float, ...]:
         return tuple(getattr(sample, field) for sample in samples[oracle, workers])
@@ -110,7 +125,7 @@ def main() -> None:
             figures.append(_accuracy("best validation accuracy of the search, %", its, of("best", oracle, workers)))
             if arguments.train:
                 name = "validation accuracy of the final training, %"
-                figures.append(_accuracy(name, its, of("final", oracle, workers)))
+                figures.append(_accuracy(name, its, finals[oracle, workers]))
     if {"asha", "hyperband"} <= set(arguments.oracles):
         for workers in (2, 1):
             pairs = zip(of("best", "asha", workers), of("best", "hyperband", workers), strict=True)
