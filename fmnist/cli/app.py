@@ -189,7 +189,8 @@ def report(
     from fmnist.report.runs import finished
 
     folders = finished(list(map(RunDir, runs)))
-    if len(folders) == 1:
+    # What is printed depends on what was asked for, not on how many of the runs are finished.
+    if len(runs) == 1:
         path = report.write(folders[0], output)
         told = figures.of_run(folders[0]) if json else report.summary(folders[0])
     else:

@@ -16,6 +16,7 @@ from fmnist.recipe.schema import CLASSES, IMAGE_SHAPE, Monitor, Recipe, Referenc
 from fmnist.run import identity, records
 from fmnist.run.folder import RunDir, read_trials
 from fmnist.run.records import Averaged, Best, History, Metrics
+from fmnist.search.status import next_step
 from fmnist.text import shorten
 
 
@@ -102,7 +103,7 @@ def read(run: RunDir) -> Results:
     recipe, seed = run.recipe()
     for path in (run.metrics, run.predictions):
         if not path.exists():
-            raise BadInput(f"{path} is missing; run `fmnist eval {run}` first")
+            raise BadInput(f"{path} is missing; {next_step(run)}")
     best = records.read(run.best, Best) if run.best.exists() else None
     metrics = records.read(run.metrics, Metrics)
     training = records.read(run.history, History)

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from fmnist.errors import BadInput
 from fmnist.progress import Column, fits, results_console, table
 from fmnist.recipe.schema import Recipe, nearest
+from fmnist.report.results import read
 from fmnist.run import records
 from fmnist.run.folder import RunDir, read_trials
 from fmnist.search.status import search_finished
@@ -54,21 +55,29 @@ class Row:
 
 
 def finished(runs: Sequence[RunDir]) -> list[RunDir]:
-    """Return the runs that have been evaluated; say which others there are.
+    """Return the runs that have been evaluated, and can be read; say which others there are.
 
     Raises:
-        BadInput: none of several has been evaluated, or a folder is not there.
+        BadInput: none of several is such a run, or a folder is not there.
     """
     if len(runs) == 1:
         # What is wrong with it, its reader says.
         return [*runs]
     if missing := next((run for run in runs if not run.path.exists()), None):
         raise BadInput(f"{missing} holds no run; start one with `fmnist tune` or `fmnist train`")
-    found = [run for run in runs if run.config.exists() and run.metrics.exists() and run.predictions.exists()]
-    if left_out := [str(run) for run in runs if run not in found]:
-        if not found:
-            raise BadInput(f"none of these {len(runs)} is an evaluated run; run `fmnist eval` first")
+    evaluated = [run for run in runs if run.config.exists() and run.metrics.exists() and run.predictions.exists()]
+    found = []
+    for run in evaluated:
+        try:
+            read(run)
+            found.append(run)
+        except BadInput as error:
+            # One damaged run keeps no others from being compared.
+            logger.warning("passed over: %s", error)
+    if left_out := [str(run) for run in runs if run not in evaluated]:
         logger.warning("passed over, since it is no evaluated run: %s", ", ".join(left_out))
+    if not found:
+        raise BadInput(f"none of these {len(runs)} is an evaluated run; `fmnist runs` says how far each is")
     return found
 
 

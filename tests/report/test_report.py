@@ -276,6 +276,7 @@ def test_page_escapes_what_it_is_told(tmp_path: Path) -> None:
 def test_not_evaluated_yet_names_file_and_command(tmp_path: Path, name: str) -> None:
     run = make_run(tmp_path / "run")
     (run.path / name).unlink()
+    run.model.touch()
     for job in (report.summary, report.write):
         with pytest.raises(BadInput, match=rf"{name} is missing; run `fmnist eval .*run` first"):
             job(run)

@@ -9,9 +9,12 @@ import pytest
 from runs import make_run
 from searching import Runner, recipe, search
 
+from fmnist.cli.app import app
 from fmnist.errors import BadInput
+from fmnist.evaluation.job import evaluate
 from fmnist.recipe import config
-from fmnist.report import figures, runs
+from fmnist.report import figures, runs, several
+from fmnist.report.results import read
 from fmnist.run.folder import RunDir
 
 
@@ -125,8 +128,9 @@ def test_a_folder_without_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str
 
 def test_a_report_passes_over_what_is_not_evaluated(results: Path, caplog: pytest.LogCaptureFixture) -> None:
     everything = [RunDir(path) for path in sorted(results.iterdir())]
-    assert [run.name for run in runs.finished(everything)] == ["better", "damaged", "tuned-mlp-seed0"]
-    (line,) = caplog.messages
+    assert [run.name for run in runs.finished(everything)] == ["better", "tuned-mlp-seed0"]
+    damaged, line = caplog.messages
+    assert damaged.startswith(f"passed over: {results / 'damaged' / 'metrics.json'} is damaged")
     assert line.startswith("passed over, since it is no evaluated run: ")
     for name in ("begun", "comparison.html", "cut", "empty", "searched", "trained"):
         assert f"{results / name}" in line
@@ -134,6 +138,31 @@ def test_a_report_passes_over_what_is_not_evaluated(results: Path, caplog: pytes
         runs.finished([RunDir(results / "cut"), RunDir(results / "trained")])
     with pytest.raises(BadInput, match="nowhere holds no run"):
         runs.finished([RunDir(results / "better"), RunDir(results / "nowhere")])
+
+
+@pytest.mark.parametrize(("name", "job"), [("begun", "tune"), ("cut", "tune"), ("searched", "train")])
+def test_what_comes_next_is_named(results: Path, name: str, job: str) -> None:
+    run = RunDir(results / name)
+    for reader in (read, lambda run: evaluate(run, None)):
+        with pytest.raises(BadInput, match=f"is missing; run `fmnist {job}` first, with the same options as before$"):
+            reader(run)
+    with run.lock(job), pytest.raises(BadInput, match=f"is missing; wait for `fmnist {job}`, which is at work$"):
+        read(run)
+
+
+def test_the_form_of_a_report_is_that_of_the_runs_asked_for(
+    results: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def report(*names: str) -> dict[str, Any]:
+        words = [*(str(results / name) for name in names), "--json", f"--output={tmp_path / 'page.html'}"]
+        app(["report", *words], standalone_mode=False)
+        return dict(json.loads(capsys.readouterr().out))
+
+    assert report("better")["run"] == str(results / "better")
+    both = report("better", "cut")
+    assert both.keys() == report("better", "tuned-mlp-seed0").keys()
+    assert [run["run"] for run in both["runs"]] == [str(results / "better")]
+    assert several.summary([RunDir(results / "better")]).startswith("tuned-mlp, n = 1 (seed 1)")
 
 
 def test_the_figures_are_those_of_the_report(results: Path) -> None:
