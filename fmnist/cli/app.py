@@ -205,7 +205,9 @@ def report(
 @app.command("runs", epilog="Example: fmnist runs --sort test")
 def runs_(
     directory: Annotated[Path, typer.Argument(metavar="[DIR]", help="Folder of the run folders.")] = Path("results"),
-    sort: Annotated[str, typer.Option(metavar="COLUMN", help="Column to sort by.", autocompletion=sorts)] = "run",
+    sort: Annotated[
+        str, typer.Option(metavar="COLUMN", help="Column to sort by, such as val or when.", autocompletion=sorts)
+    ] = "run",
     json: JsonOption = False,
 ) -> None:
     """List all runs: their state, figures, date and size."""

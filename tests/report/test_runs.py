@@ -35,6 +35,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     search(cut.path, recipe(trials=5), Runner())
     RunDir(folder / "begun").claim(config.load("smoke"), 3)
     make_run(folder / "damaged", seed=0).metrics.write_text("{")
+    make_run(folder / "headless", search=False).config.unlink()
     (folder / "comparison.html").touch()
     (folder / "empty").mkdir()
     return folder
@@ -52,6 +53,7 @@ def test_each_run_has_its_state_and_figures(results: Path, capsys: pytest.Captur
         "better": "evaluated",
         "cut": "interrupted",
         "damaged": "damaged",
+        "headless": "damaged",
         "searched": "searched",
         "trained": "trained",
         "tuned-mlp-seed0": "evaluated",
@@ -73,6 +75,24 @@ def test_each_run_has_its_state_and_figures(results: Path, capsys: pytest.Captur
         json.loads((results / "better" / "config.json").read_text())["jobs"]["train"]["started"]
         == (found["better"]["when"])
     )
+
+
+def test_of_a_damaged_run_what_is_whole_is_told(
+    results: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    table = results / "searched" / "trials.csv"
+    whole = table.read_bytes()
+    try:
+        table.write_text("rubbish")
+        found = {row["run"]: row for row in listed(results, capsys)}
+    finally:
+        table.write_bytes(whole)
+    assert [found["searched"][name] for name in ("state", "recipe", "seed", "trials")] == ["damaged", "test", 0, None]
+    assert [found["damaged"][name] for name in ("state", "recipe", "seed")] == ["damaged", "tuned-mlp", 0]
+    assert [found["headless"][name] for name in ("state", "recipe", "seed")] == ["damaged", "", None]
+    assert any("trials.csv is damaged (it has no trial, status, score)" in line for line in caplog.messages)
+    assert any("headless/config.json is missing, though other files of a run" in line for line in caplog.messages)
+    assert [row["run"] for row in listed(results, capsys, "seed")][-1] == "headless"
 
 
 @pytest.mark.parametrize(("job", "state"), [("tune", "searching"), ("train", "training")])
@@ -101,6 +121,9 @@ def test_runs_are_sorted_by_a_column(results: Path, capsys: pytest.CaptureFixtur
     sizes = [row["size"] for row in listed(results, capsys, "size")]
     assert sizes == sorted(sizes, reverse=True)
     assert [row["recipe"] for row in listed(results, capsys, "recipe")][-1] == "tuned-mlp"
+    valid = [row["validation"] for row in listed(results, capsys, "val") if row["validation"] is not None]
+    assert valid == sorted(valid, reverse=True)
+    assert listed(results, capsys, "val") == listed(results, capsys, "validation")
     with pytest.raises(BadInput, match="--sort sise: choose one of run, .*; did you mean 'size'"):
         runs.show(results, "sise")
 
@@ -113,10 +136,29 @@ def test_the_table_fits_a_terminal(
     monkeypatch.setenv("COLUMNS", "80")
     runs.show(results, "run")
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 8
+    assert len(lines) == 9
     assert max(map(len, lines)) <= 80
     assert lines[0].split() == ["run", "recipe", "seed", "state", "trials", "val", "test", "when", "size"]
-    assert lines[-1].split()[:2] == ["tuned-mlp-seed0", "evaluated"]
+    assert lines[-1].split()[:4] == ["tuned-mlp-seed0", "tuned-mlp", "0", "evaluated"]
+
+
+def test_a_long_name_keeps_the_figures_on_the_screen(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "dumb")
+    monkeypatch.setenv("COLUMNS", "80")
+    for end in ("first", "second"):
+        make_run(tmp_path / f"{'long-' * 30}{end}", search=False)
+    runs.show(tmp_path, "run")
+    head, one, other, note = capsys.readouterr().out.splitlines()
+    assert max(map(len, (head, one, other))) <= 80
+    assert head.split() == ["run", "state", "val", "test"]
+    assert one.split()[0].startswith("long-long-")
+    assert "..." in one
+    assert (one.split()[0][-6:], other.split()[0][-6:]) == ("-first", "second")
+    assert float(one.split()[-1]) == float(f"{listed(tmp_path, capsys)[0]['test']:.4f}")
+    assert note == "no room for size, when, seed, recipe, trials, whole names; --json has all"
 
 
 def test_a_folder_without_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
