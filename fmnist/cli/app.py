@@ -70,7 +70,7 @@ def data_(directory: DataOption = None, quiet: QuietOption = False) -> None:
     from fmnist.data import dataset
 
     source = dataset.fetch(directory)
-    print(f"{source.name} in {printable(source.directory)}")
+    print(f"{source.name} in {printable(source.directory)}; the SHA-256 of each file, unpacked:")
     for name, digest in source.sha256.items():
         print(f"{digest}  {name}")
 

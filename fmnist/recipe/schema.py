@@ -334,7 +334,8 @@ class SearchConfig:
     space: a table with the values to try for each key that is searched.
     oracle: the algorithm that chooses the trials: `asha` (asynchronous successive halving), or one of Keras Tuner.
     objective: the metric by which trials are compared.
-    trials (trials): the total number of configurations to try.
+    trials (trials): the total number of trials; with `hyperband` and `asha`, a configuration is a new trial each time
+        that it continues.
     epochs (epochs): how long a trial trains; with `hyperband` and `asha`, the longest trials.
     min_epochs (epochs): how long the shortest trials of `hyperband` and `asha` train.
     reduction_factor: with `hyperband` and `asha`, one trial in so many continues, and for so many times the epochs.
