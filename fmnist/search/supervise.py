@@ -222,6 +222,36 @@ def supervise(chief: Member, workers: Sequence[Member], is_over: Callable[[], bo
         end([chief])
 
 
+def supervise_workers(workers: Sequence[Member], stop: Stop) -> None:
+    """Run workers of a search whose chief is elsewhere, until one of them ends: that the search is over, all are told.
+
+    However it ends, no member is left.
+
+    Raises:
+        Interrupted: a stop was requested, or the chief is lost.
+        SystemExit: with the exit code of a worker that cannot continue, or 1 if workers died too often.
+    """
+    try:
+        for worker in workers:
+            worker.start()
+        while not stop.wait(_LOOK):
+            codes = [worker.code for worker in workers]
+            if EXIT_BAD_INPUT in codes:
+                sys.exit(EXIT_BAD_INPUT)
+            if EXIT_INTERRUPTED in codes:
+                raise Interrupted
+            if 0 in codes:
+                _wait(workers, _FAREWELL)
+                return
+            for worker in workers:
+                worker.revive()
+            if all(worker.given_up for worker in workers):
+                sys.exit(1)
+        raise Interrupted
+    finally:
+        end(workers)
+
+
 def end(members: Sequence[Member]) -> None:
     """Terminate the members that still run, and wait for their end."""
     for member in members:
