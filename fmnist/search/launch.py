@@ -49,8 +49,7 @@ def launch(
         gpus = environment.gpus() if devices in ("auto", "gpu") else []
         shares = supervise.shares(workers, gpus_per_worker, gpus)
         if len(shares) > 1:
-            # Of an option that is given twice, the last one counts.
-            command = [sys.executable, "-m", "fmnist", *sys.argv[1:], "--workers=1"]
+            command = [sys.executable, "-m", "fmnist", *sys.argv[1:], supervise.ONE]
             if not nothing_to_do(run, recipe, seed):
                 if role:
                     local.join(role, command, shares, stop)

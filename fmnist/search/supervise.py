@@ -26,6 +26,9 @@ logger = logging.getLogger(__name__)
 RESTARTS = 3
 """How often a worker, or the chief, is restarted after a death by its own fault; kills from outside do not count."""
 
+ONE = "--workers=1"
+"""The last argument of a member's command: it divides its share no further. Of an option given twice, the last counts."""
+
 _LOOK = 0.1  # seconds between two looks at the processes
 _FAREWELL = 30.0  # seconds for the workers to end after the chief
 _PATIENCE = 60.0  # seconds for a process to end after SIGTERM: an epoch, and its checkpoint
