@@ -27,7 +27,8 @@ RESTARTS = 3
 """How often a worker, or the chief, is restarted after a death by its own fault; kills from outside do not count."""
 
 ONE = "--workers=1"
-"""The last argument of a member's command: it divides its share no further. Of an option given twice, the last counts."""
+"""The last argument of a member's command, which divides its share no further: of an option given twice, the last
+counts."""
 
 _LOOK = 0.1  # seconds between two looks at the processes
 _FAREWELL = 30.0  # seconds for the workers to end after the chief
