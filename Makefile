@@ -28,6 +28,8 @@ ENGINE ?= local
 FORMAT ?= onnx
 #: GPUs of each worker
 GPUS_PER_WORKER ?=
+#: workers that share a GPU on CLUSTER, as one job; locally, WORKERS beyond the GPUs share them
+WORKERS_PER_GPU ?=
 #: port of `tensorboard`, on this machine
 PORT ?= 6006
 #: 1: `eval` also scores the model with test-time averaging
@@ -233,7 +235,7 @@ cancel: ## end the submitted jobs
 
 ON_CLUSTER = $(BIN)/python -m jobs.cluster
 CLUSTER_OPTIONS = $(call OPTION,cluster,CLUSTER) $(JOB_OPTIONS) $(TUNE_OPTIONS) \
-	$(foreach name,$(SITE),$(call OPTION_IF_SET,$(name),$(name)))
+	$(call OPTION_IF_SET,workers-per-gpu,WORKERS_PER_GPU) $(foreach name,$(SITE),$(call OPTION_IF_SET,$(name),$(name)))
 SITE := IMAGE TIME MEMORY CPUS RUNTIME ACCOUNT PARTITION REQUEUES OVERLAY NAMESPACE QUEUE
 
 #@ Develop

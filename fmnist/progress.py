@@ -122,7 +122,12 @@ def results_console() -> Console:
 
 def fits(columns: Sequence[Column], width: int) -> bool:
     """Tell whether a table of the columns has room in so many columns of a screen."""
-    return _width(columns, 1) <= width
+    return spare(columns, width) >= 0
+
+
+def spare(columns: Sequence[Column], width: int) -> int:
+    """Return how many columns of such a screen a table leaves free; below 0, how many it lacks."""
+    return width - _width(columns, 1)
 
 
 def table(columns: Sequence[Column], width: int, is_bold: Sequence[bool] = ()) -> Table:

@@ -29,6 +29,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--trials", type=int)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--gpus-per-worker", type=int, default=1)
+    parser.add_argument("--workers-per-gpu", type=int, default=1)
     for field in dataclasses.fields(Site):
         kind = int if field.name in ("time", "cpus", "requeues") else str
         parser.add_argument(f"--{field.name.upper()}", dest=field.name, type=kind, default=field.default)

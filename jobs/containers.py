@@ -20,7 +20,7 @@ from fmnist import environment
 from fmnist.errors import EXIT_BAD_INPUT, BadInput
 from fmnist.revision import revision
 from fmnist.search import deaths
-from fmnist.search.supervise import Ending, Member, Share, shares, supervise
+from fmnist.search.supervise import ONE, Ending, Member, Share, shares, supervise
 from fmnist.signals import TOLD, Stop, stop_on_signals
 from fmnist.text import printable
 from jobs import engines, single, tensorboard
@@ -124,7 +124,7 @@ def _run(options: argparse.Namespace, identity: str) -> None:
             visible = environment.gpus() if engine.gpus and options.devices in ("auto", "gpu") else []
             divided = shares(options.workers, options.gpus_per_worker, visible)
             if len(divided) > 1:
-                containers.search(command, divided, Path(options.run), stop)
+                containers.search([*command, ONE], divided, Path(options.run), stop)
                 return
         reached: Sequence[str] = _ALONE
         if options.job == "tensorboard":

@@ -28,7 +28,9 @@ class Pipeline:
         recipe: a name, or the path of a TOML file.
         overrides: `key=value`, as `--set` takes them.
         trials: the number of trials of the search; None for the recipe's.
+        workers: how many processes train trials.
         gpus_per_worker: 0 for a cluster without GPUs.
+        workers_per_gpu: how many workers are one job, and share its GPU and processors.
         data: the folder of the data set's files; None to find them as `fmnist data` does.
     """
 
@@ -39,6 +41,7 @@ class Pipeline:
     trials: int | None = None
     workers: int = 1
     gpus_per_worker: int = 1
+    workers_per_gpu: int = 1
     data: Path | None = None
 
     @cached_property
@@ -55,6 +58,11 @@ class Pipeline:
     def name(self) -> str:
         """The run folder's name, after which the jobs are named too."""
         return self.run.path.name
+
+    @property
+    def worker_jobs(self) -> int:
+        """The number of jobs that hold the workers."""
+        return self.workers // self.workers_per_gpu
 
     @property
     def logs(self) -> Path:
@@ -83,6 +91,9 @@ class Pipeline:
         options += [argument for override in self.overrides for argument in ("--set", override)]
         if job == "tune" and self.trials is not None:
             options += ["--trials", str(self.trials)]
+        if job == "tune" and self.workers_per_gpu > 1:
+            # In a job of workers: it becomes so many. The chief has no use for it.
+            options += ["--workers", str(self.workers_per_gpu)]
         return [job, *options, *data]
 
     @contextlib.contextmanager
@@ -96,6 +107,10 @@ class Pipeline:
             raise BadInput(f"RUN={self.name}: the jobs are named after it; use letters, digits, '.', '_' and '-'")
         if self.workers < 1 or self.gpus_per_worker < 0 or not 0 <= self.seed <= MOST_SEED:
             raise BadInput(f"WORKERS is at least 1, GPUS_PER_WORKER at least 0, and SEED from 0 to {MOST_SEED}")
+        if self.workers_per_gpu < 1 or self.workers % self.workers_per_gpu:
+            raise BadInput(f"WORKERS={self.workers} is no multiple of WORKERS_PER_GPU={self.workers_per_gpu}")
+        if self.workers_per_gpu > 1 and self.gpus_per_worker > 1:
+            raise BadInput("workers that have several GPUs share none: leave out GPUS_PER_WORKER or WORKERS_PER_GPU")
         fresh = not self.run.path.exists()
         self.run.claim(self.resolved, self.seed)
         self.logs.mkdir(exist_ok=True)

@@ -71,14 +71,27 @@ def arguments(tmp_path: Path, goal: str, *variables: str) -> list[str]:
 
 @pytest.mark.parametrize("value", HOSTILE)
 def test_make_hands_every_value_on_as_it_stands(value: str, tmp_path: Path) -> None:
-    names = ["RECIPE", "SEED", "RUN", "RESULTS", "DATA", "TRIALS", "WORKERS", "GPUS_PER_WORKER", "CLUSTER", "IMAGE"]
-    names += ["TIME", "MEMORY", "CPUS", "RUNTIME", "ACCOUNT", "PARTITION", "REQUEUES", "OVERLAY", "NAMESPACE", "QUEUE"]
+    names = ["RECIPE", "SEED", "RUN", "RESULTS", "DATA", "TRIALS", "WORKERS", "GPUS_PER_WORKER", "CLUSTER"]
+    names += [
+        "WORKERS_PER_GPU",
+        "IMAGE",
+        "TIME",
+        "MEMORY",
+        "CPUS",
+        "RUNTIME",
+        "ACCOUNT",
+        "PARTITION",
+        "REQUEUES",
+        "OVERLAY",
+        "NAMESPACE",
+        "QUEUE",
+    ]
     found = arguments(tmp_path, "submit", *(f"{name}={value}" for name in names))
     folder = f"./{value}" if value.startswith("-") else value
     assert found[0] == "submit"
     given = dict(argument.removeprefix("--").split("=", 1) for argument in found[1:])
     assert given.pop("run") == f"{folder}/{value}"
-    options = {name.lower().replace("_", "-") for name in names[:9]} - {"run", "results"} | set(names[9:])
+    options = {name.lower().replace("_", "-") for name in names[:10]} - {"run", "results"} | set(names[10:])
     assert given == dict.fromkeys(options, value)
     for goal in ("report", "eval", "tensorboard"):
         words = arguments(tmp_path, goal, f"RESULTS={value}", f"RUN={value}")

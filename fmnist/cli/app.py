@@ -70,7 +70,7 @@ def data_(directory: DataOption = None, quiet: QuietOption = False) -> None:
     from fmnist.data import dataset
 
     source = dataset.fetch(directory)
-    print(f"{source.name} in {printable(source.directory)}")
+    print(f"{source.name} in {printable(source.directory)}; the SHA-256 of each file, unpacked:")
     for name, digest in source.sha256.items():
         print(f"{digest}  {name}")
 
@@ -189,7 +189,8 @@ def report(
     from fmnist.report.runs import finished
 
     folders = finished(list(map(RunDir, runs)))
-    if len(folders) == 1:
+    # What is printed depends on what was asked for, not on how many of the runs are finished.
+    if len(runs) == 1:
         path = report.write(folders[0], output)
         told = figures.of_run(folders[0]) if json else report.summary(folders[0])
     else:
@@ -204,7 +205,9 @@ def report(
 @app.command("runs", epilog="Example: fmnist runs --sort test")
 def runs_(
     directory: Annotated[Path, typer.Argument(metavar="[DIR]", help="Folder of the run folders.")] = Path("results"),
-    sort: Annotated[str, typer.Option(metavar="COLUMN", help="Column to sort by.", autocompletion=sorts)] = "run",
+    sort: Annotated[
+        str, typer.Option(metavar="COLUMN", help="Column to sort by, such as val or when.", autocompletion=sorts)
+    ] = "run",
     json: JsonOption = False,
 ) -> None:
     """List all runs: their state, figures, date and size."""

@@ -23,6 +23,7 @@ from fmnist.recipe.schema import Recipe
 from fmnist.revision import revision
 from fmnist.run import identity, records
 from fmnist.run.folder import RunDir, check_distinct
+from fmnist.search.status import next_step
 
 # TensorFlow takes seconds to import; finished figures are shown without it.
 if TYPE_CHECKING:
@@ -202,6 +203,8 @@ class _Member:
 
 def _member(run: RunDir) -> _Member:
     recipe, seed = run.recipe()
+    if not run.model.exists():
+        raise BadInput(f"{run.model} is missing; {next_step(run)}")
     return _Member(run, recipe, seed, identity.of_model(run))
 
 

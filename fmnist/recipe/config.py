@@ -3,6 +3,7 @@
 import codecs
 import copy
 import dataclasses
+import datetime
 import functools
 import itertools
 import math
@@ -29,9 +30,6 @@ else:
 RECIPES = resources.files("fmnist.recipe")
 _RECIPE = TypeAdapter(Recipe)
 _HIDDEN = "model.hidden"
-# Messages quote values, and shorten long ones.
-_VALUES = reprlib.Repr()
-_VALUES.maxstring = _VALUES.maxother = _VALUES.maxlong = 80
 _MOST = 2**20  # bytes; no sensible recipe is larger
 _MOST_ERRORS = 10  # that one message tells
 _LONGEST = 900  # characters of such a message
@@ -40,11 +38,42 @@ _GONE = ("training.augment.erase", "training.augment.mixup", "training.distillat
 # TOML has lists and sections, not tuples and dictionaries.
 _WORDS = {
     "a valid tuple": "a list",
+    "a valid string": "text",
+    "a valid boolean(, unable to interpret input)?": "true or false",
     "^Tuple": "List",
     r"a dictionary or an instance of \w+|a valid dictionary": "a section",
     " after validation": "",
 }
 _EXACT = 2**53  # tables, TensorBoard and other readers of JSON hold numbers as doubles, which are exact up to here
+
+
+class _Toml(reprlib.Repr):
+    """Values as TOML writes them, long ones shortened; None, which only JSON has, as its `null`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxstring = self.maxother = self.maxlong = 80
+
+    def repr_bool(self, value: bool, _level: int) -> str:
+        return str(value).lower()
+
+    def repr_NoneType(self, _value: None, _level: int) -> str:
+        return "null"
+
+    def repr_dict(self, value: Mapping[str, Any], level: int) -> str:
+        inner = [f"{key} = {self.repr1(one, level - 1)}" for key, one in itertools.islice(value.items(), self.maxdict)]
+        return shorten(f"{{{', '.join(inner)}{', ...' * (len(value) > len(inner))}}}") if level > 0 else "{...}"
+
+    def repr_date(self, value: datetime.date, _level: int) -> str:
+        return value.isoformat()
+
+    repr_datetime = repr_time = repr_date
+
+    def repr_tuple(self, value: tuple[Any, ...], level: int) -> str:
+        return self.repr_list([*value], level)
+
+
+_VALUES = _Toml()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,7 +140,7 @@ def resolve(settings: Mapping[str, Any], source: str) -> Recipe:
     try:
         return _RECIPE.validate_python(settings)
     except ValidationError as error:
-        raise BadInput(f"{source}: {_explain(error)}") from error
+        raise BadInput(f"{source}: {_explain(_errors(settings))}") from error
 
 
 def recorded(settings: Mapping[str, Any], source: str) -> Recipe:
@@ -192,10 +221,6 @@ def space(recipe: Recipe, source: str = "search.space") -> dict[str, Domain]:
 
 def _values(key: str, choices: SpaceConfig, source: str) -> list[Any]:
     """Return values that represent all others: a configuration that takes these takes every value of the space."""
-    if (key == _HIDDEN) != (choices.layers is not None):
-        raise BadInput(f"{source}: layers and units are for {_HIDDEN} and nothing else; see {key!r}")
-    if key == "training.epochs":
-        raise BadInput(f"{source}: a trial is as long as search.epochs says; leave out {key}")
     if choices.layers is not None and choices.units is not None:
         return [[width] * layers for width in choices.units for layers in choices.layers]
     return [choices.min, choices.max] if choices.values is None else list(choices.values)
@@ -233,7 +258,9 @@ def _override(settings: dict[str, Any], override: str) -> None:
 
 
 def _set(settings: dict[str, Any], key: str, value: Any) -> None:
-    *sections, name = key.split(".")
+    # A key of `search.space` has dots of its own, and stands in quotes.
+    quoted = re.sub('"([^"]*)"', lambda found: found[1].replace(".", "\0"), key)
+    *sections, name = (part.replace("\0", ".") for part in quoted.split("."))
     for section in sections:
         if settings.get(section) is None:
             settings[section] = {}
@@ -243,43 +270,117 @@ def _set(settings: dict[str, Any], key: str, value: Any) -> None:
     settings[name] = value
 
 
-def _explain(error: ValidationError) -> str:
+def _errors(settings: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the errors of settings that are refused.
+
+    Values are compared only where all others of their section are right. So check again without those that are wrong.
+    """
+    found: list[Mapping[str, Any]] = []
+    wrong: list[str] = []
+    seen: set[tuple[Any, str]] = set()
+    while True:
+        try:
+            _RECIPE.validate_python(settings)
+            return found
+        except ValidationError as error:
+            new = [each for each in error.errors() if (each["loc"], each["msg"]) not in seen]
+        for each in new:
+            seen.add((each["loc"], each["msg"]))
+            # What stands in place of a wrong value now is no mistake of the recipe.
+            if not any(_holds(one, key) or _holds(key, one) for one in wrong for key in _compared(each)):
+                found.append(each)
+        if not new or len(found) > _MOST_ERRORS:
+            return found
+        for each in new:
+            wrong.append(_compared(each)[0])
+            if place := wrong[-1].split(".") if _is_conflict(each) else [*map(str, each["loc"])]:
+                settings = _without(settings, place)
+
+
+def _is_conflict(error: Mapping[str, Any]) -> bool:
+    return error["type"] == "conflict"
+
+
+def _compared(error: Mapping[str, Any]) -> Sequence[str]:
+    """Return the dotted keys that an error is about; the first one is to be changed."""
+    return error["ctx"]["keys"] if _is_conflict(error) else [".".join(map(str, error["loc"]))]
+
+
+def _holds(key: str, other: str) -> bool:
+    return f"{other}.".startswith(f"{key}.")
+
+
+def _without(settings: Mapping[str, Any], place: Sequence[str]) -> dict[str, Any]:
+    """Return a copy without what is at `place`, or else without the innermost section around it."""
+    name, *rest = place
+    inner = settings.get(name)
+    if isinstance(inner, Mapping) and rest and rest[0] in inner:
+        return {**settings, name: _without(inner, rest)}
+    return {key: value for key, value in settings.items() if key != name}
+
+
+def _explain(errors: Sequence[Mapping[str, Any]]) -> str:
     """Tell all that is wrong, in one line."""
-    errors = error.errors()
+    # Of keys that are no sections in truth, what is said of their content would mislead.
+    misread = [each["loc"][:-1] for each in errors if each["type"] == "section"]
+    errors = [each for each in errors if each["type"] == "section" or each["loc"][:3] not in misread]
     found: dict[str, Any] = {}
+    above: set[str] = set()
     # A union of types reports one error a member. The deepest counts: of a list with a mistake, the other members say
     # that it should be no list.
     for each in sorted(errors, key=lambda each: -len(each["loc"])):
-        key = _key(each["loc"])
-        if not any(known == key or known.startswith(f"{key}.") for known in found):
-            found[key] = each
-    told = [_explain_one(key, each) for each in errors for key in [_key(each["loc"])] if found.get(key) is each]
-    if len(told) == 1:
+        key = _key(each)
+        if key not in above:
+            found.setdefault(key, []).append(each)
+            above.update(key[: dot.start()] for dot in re.finditer(r"\.", key))
+    keys = [key for key in dict.fromkeys(map(_key, errors)) if key in found]
+    told = [_explain_one(key, found[key]) for key in keys[:_MOST_ERRORS]]
+    if len(keys) == 1:
         return told[0]
-    most = told[:_MOST_ERRORS]
-    more = f" and {len(told) - len(most)} more" if len(told) > len(most) else ""
-    lines = " ".join(f"({number}) {line}" for number, line in enumerate(most, 1))
-    return shorten(f"{len(told)} errors: {lines}", _LONGEST) + more
+    more = f" and {len(keys) - len(told)} more" if len(keys) > len(told) else ""
+    lines = " ".join(f"({number}) {line}" for number, line in enumerate(told, 1))
+    return shorten(f"{len(keys)} errors: {lines}", _LONGEST) + more
 
 
-def _key(place: Sequence[str | int]) -> str:
-    # A union's member is in the place by its name (`tuple[...]`, `constrained-float`, `str`); a dotted key of
-    # `search.space` is a name too, so only what looks like a type is left out.
-    key = ".".join(part for part in map(str, place) if not re.search(r"[\[-]|^(str|bool|int|float)$", part))
+def _key(error: Mapping[str, Any]) -> str:
+    """Return the key that an error is told of."""
+    if _is_conflict(error):
+        return f"{error['ctx']['keys'][0]}, beside others"
+    place = error["loc"]
+    # An item that a list lacks has no place.
+    if error["type"] == "missing" and isinstance(place[-1], int):
+        place = place[:-1]
+    # A union's member is in the place by its name (`tuple[...]`, `constrained-float`, `str`). A key of `search.space`
+    # is whatever the recipe says.
+    key = ".".join(
+        part
+        for index, part in enumerate(map(str, place))
+        if (place[:2], index) == (("search", "space"), 2)
+        or not re.search(r"\[|^constrained-|^(str|bool|int|float)$", part)
+    )
     # What is wrong with a name is not what is wrong with what it stands for.
     return f"{key}, its name" if place[-1:] == ("[key]",) else key
 
 
-def _explain_one(key: str, error: Mapping[str, Any]) -> str:
+def _explain_one(key: str, errors: Sequence[Mapping[str, Any]]) -> str:
+    """Tell what is wrong with a key; of a union, there may be one error for each member."""
+    error = errors[0]
     if error["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
         return _unknown([str(part) for part in error["loc"]])
     message = error["msg"].removeprefix("Value error, ")
+    if _is_conflict(error):
+        return ": ".join([*map(str, error["loc"]), message])
     if error["loc"][-1:] == ("[key]",) or not key:
         # It names the key itself.
         return shorten(message, 400)
+    value = error["input"]
+    if error["type"] == "missing" and not isinstance(value, Mapping):
+        message = "Input should be a list of more items"
+    elif all(each["type"].endswith("_type") for each in errors):
+        wanted = dict.fromkeys(each["msg"].removeprefix("Input should be ") for each in errors)
+        message = f"Input should be {' or '.join(wanted)}"
     for pattern, word in _WORDS.items():
         message = re.sub(pattern, word, message)
-    value = error["input"]
     is_told = isinstance(value, dict) or error["type"] in ("too_long", "too_short")
     told = "" if is_told else f", not {_VALUES.repr(value)}"
     if error["type"] == "literal_error" and isinstance(value, str):

@@ -10,8 +10,9 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Literal, get_origin
 
-from pydantic import AfterValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 from pydantic.dataclasses import dataclass
+from pydantic_core import PydanticCustomError
 
 from fmnist.errors import BadInput
 from fmnist.text import shorten
@@ -79,13 +80,26 @@ class AtMost:
         return value
 
 
+def _number(value: Any) -> Any:
+    """Return `value`; refuse true and false, which Python takes for 1 and 0."""
+    if isinstance(value, bool):
+        raise PydanticCustomError("number_type", "Input should be a number")
+    return value
+
+
+def _conflict(message: str, *keys: str) -> PydanticCustomError:
+    """Return the error that the values of dotted keys exclude each other; the first key is the one to change."""
+    return PydanticCustomError("conflict", "{message}", {"message": message, "keys": keys})
+
+
+_NUMBER = BeforeValidator(_number)
 # Larger numbers would fit no machine and no table. Layers also have seeds of their own, of which a step has 500.
-Units = Annotated[int, Field(gt=0), AfterValidator(AtMost(10**6))]
-Layers = Annotated[int, Field(gt=0), AfterValidator(AtMost(100))]
-Positive = Annotated[int, Field(gt=0), AfterValidator(AtMost(10**7))]
+Units = Annotated[int, Field(gt=0), AfterValidator(AtMost(10**6)), _NUMBER]
+Layers = Annotated[int, Field(gt=0), AfterValidator(AtMost(100)), _NUMBER]
+Positive = Annotated[int, Field(gt=0), AfterValidator(AtMost(10**7)), _NUMBER]
 Text = Annotated[str, Field(max_length=1000)]
-NonNegative = Annotated[float, Field(ge=0)]
-Fraction = Annotated[float, Field(ge=0, lt=1)]
+NonNegative = Annotated[float, Field(ge=0), _NUMBER]
+Fraction = Annotated[float, Field(ge=0, lt=1), _NUMBER]
 Monitor = Literal["val_loss", "val_accuracy"]
 
 
@@ -101,7 +115,7 @@ class DataConfig:
     """
 
     split: Literal["tuned-mlp", "regularized-mlp", "none"] = "tuned-mlp"
-    split_seed: Annotated[int, Field(ge=0, le=MOST_SEED)] = 0
+    split_seed: Annotated[int, Field(ge=0, le=MOST_SEED), _NUMBER] = 0
     train_limit: Positive | None = None
 
     @property
@@ -136,20 +150,27 @@ class ModelConfig:
     dropout: Fraction | tuple[Fraction, ...] = 0.0
     l2: NonNegative = 0.0
     square_root: bool = False
-    whitening: Annotated[float, Field(gt=0)] | None = None
-    local_contrast: Annotated[float, Field(ge=0.5)] | None = None
-    receptive_field: Annotated[float, Field(ge=0.5)] | None = None
+    whitening: Annotated[float, Field(gt=0), _NUMBER] | None = None
+    local_contrast: Annotated[float, Field(ge=0.5), _NUMBER] | None = None
+    receptive_field: Annotated[float, Field(ge=0.5), _NUMBER] | None = None
 
     @model_validator(mode="after")
     def _a_layer_for_the_receptive_fields(self) -> "ModelConfig":
         if self.receptive_field is not None and not self.hidden:
-            raise ValueError("receptive_field is of the first hidden layer, and hidden has none")
+            raise _conflict(
+                "receptive_field is of the first hidden layer, and hidden has none",
+                "model.receptive_field",
+                "model.hidden",
+            )
         return self
 
     @model_validator(mode="after")
     def _one_dropout_a_layer(self) -> "ModelConfig":
         if isinstance(self.dropout, tuple) and len(self.dropout) != len(self.hidden):
-            raise ValueError(f"dropout lists {len(self.dropout)} rates for {len(self.hidden)} hidden layers")
+            raise _conflict(
+                f"dropout lists {len(self.dropout)} rates for {len(self.hidden)} hidden layers",
+                *("model.dropout", "model.hidden"),
+            )
         return self
 
     @property
@@ -183,7 +204,7 @@ class ReduceLROnPlateauConfig:
     """
 
     monitor: Monitor = "val_loss"
-    factor: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    factor: Annotated[float, Field(gt=0, lt=1), _NUMBER] = 0.5
     patience: Positive = 3
     min_lr: NonNegative = 0.0
 
@@ -208,9 +229,9 @@ class AugmentConfig:
         (Touvron et al. 2019); flips continue.
     """
 
-    shift: Annotated[int, Field(ge=0, lt=28)] = 0
+    shift: Annotated[int, Field(ge=0, lt=28), _NUMBER] = 0
     flip: bool = False
-    until: Annotated[float, Field(gt=0, le=1)] = 1.0
+    until: Annotated[float, Field(gt=0, le=1), _NUMBER] = 1.0
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -235,7 +256,7 @@ class TrainingConfig:
     epochs: Positive = 20
     batch_size: Positive = 128
     optimizer: Literal["sgd", "adam", "adagrad", "nadam", "adadelta", "rmsprop"] = "adam"
-    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    learning_rate: Annotated[float, Field(gt=0), _NUMBER] = 1e-3
     weight_decay: NonNegative = 0.0
     l1_decay: NonNegative | tuple[NonNegative, ...] = 0.0
     l1_locality: NonNegative = 0.0
@@ -248,7 +269,10 @@ class TrainingConfig:
     @model_validator(mode="after")
     def _one_schedule(self) -> "TrainingConfig":
         if self.one_cycle and self.reduce_lr_on_plateau:
-            raise ValueError("one_cycle and reduce_lr_on_plateau both set the learning rate; leave one of them out")
+            raise _conflict(
+                "one_cycle and reduce_lr_on_plateau both set the learning rate; leave one of them out",
+                *("training.one_cycle", "training.reduce_lr_on_plateau"),
+            )
         return self
 
     def l1_decays(self, layers: int) -> tuple[float, ...]:
@@ -269,8 +293,8 @@ class SpaceConfig:
     """
 
     values: Annotated[tuple[Text | bool | int | float, ...], Field(min_length=1, max_length=1000)] | None = None
-    min: float | None = None
-    max: float | None = None
+    min: Annotated[float, _NUMBER] | None = None
+    max: Annotated[float, _NUMBER] | None = None
     sampling: Literal["linear", "log"] = "linear"
     layers: tuple[Layers, Layers] | None = None
     units: Annotated[tuple[Units, ...], Field(min_length=1, max_length=1000)] | None = None
@@ -292,9 +316,18 @@ class SpaceConfig:
 def _searchable(key: str) -> str:
     """Return a key that a search may vary; raise ValueError for any other."""
     known = [leaf for leaf in leaves() if leaf.startswith(("model.", "training."))]
-    if key not in known:
-        raise ValueError(f"search.space names an unknown key {shorten(repr(key))}{nearest(key, known)}")
-    return key
+    if key == "training.epochs":
+        raise ValueError(f"search.space: a trial is as long as search.epochs says; leave out {key}")
+    if key in known:
+        return key
+    if key in leaves():
+        raise ValueError(f"search.space names {key}, but only keys of model and training can be searched")
+    if key in ("model", "training"):
+        # TOML reads a dotted key without quotes as sections within each other.
+        raise PydanticCustomError(
+            "section", f'search.space: write keys of {key} in quotes, as in "{key}.NAME" = {{ values = [...] }}'
+        )
+    raise ValueError(f"search.space names an unknown key {shorten(repr(key))}{nearest(key, known)}")
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -304,7 +337,8 @@ class SearchConfig:
     space: a table with the values to try for each key that is searched.
     oracle: the algorithm that chooses the trials: `asha` (asynchronous successive halving), or one of Keras Tuner.
     objective: the metric by which trials are compared.
-    trials (trials): the total number of configurations to try.
+    trials (trials): the total number of trials; with `hyperband` and `asha`, a configuration is a new trial each time
+        that it continues.
     epochs (epochs): how long a trial trains; with `hyperband` and `asha`, the longest trials.
     min_epochs (epochs): how long the shortest trials of `hyperband` and `asha` train.
     reduction_factor: with `hyperband` and `asha`, one trial in so many continues, and for so many times the epochs.
@@ -318,25 +352,43 @@ class SearchConfig:
     space: dict[Annotated[str, AfterValidator(_searchable)], SpaceConfig]
     oracle: Literal["random", "bayesian", "hyperband", "asha"] = "random"
     objective: Monitor = "val_accuracy"
-    trials: Annotated[int, Field(gt=0), AfterValidator(AtMost(MOST_TRIALS))] = 10
+    trials: Annotated[int, Field(gt=0), AfterValidator(AtMost(MOST_TRIALS)), _NUMBER] = 10
     epochs: Positive = 10
     min_epochs: Positive = 1
-    reduction_factor: Annotated[int, Field(ge=2, le=100)] = 3
-    brackets: Annotated[int, Field(ge=1, le=100)] | None = None
+    reduction_factor: Annotated[int, Field(ge=2, le=100), _NUMBER] = 3
+    brackets: Annotated[int, Field(ge=1, le=100), _NUMBER] | None = None
     prune: Literal["median"] | None = None
-    max_retries_per_trial: Annotated[int, Field(ge=0, le=1000)] = 0
+    max_retries_per_trial: Annotated[int, Field(ge=0, le=1000), _NUMBER] = 0
+
+    @field_validator("space")
+    @classmethod
+    def _layers_of_units(cls, space: dict[str, SpaceConfig]) -> dict[str, SpaceConfig]:
+        for key, choices in space.items():
+            if (key == "model.hidden") != (choices.layers is not None):
+                raise ValueError(
+                    "model.hidden needs layers and units, in place of values, min and max"
+                    if key == "model.hidden"
+                    else f"layers and units are for model.hidden, not for {key}"
+                )
+        return space
 
     @model_validator(mode="after")
     def _halves_what_it_can(self) -> "SearchConfig":
         if self.min_epochs > self.epochs:
-            raise ValueError(f"min_epochs {self.min_epochs} is above epochs {self.epochs}")
+            raise _conflict(
+                f"min_epochs {self.min_epochs} is above epochs {self.epochs}", "search.min_epochs", "search.epochs"
+            )
         for field in dataclasses.fields(self):
             halving = field.name in ("min_epochs", "reduction_factor", "brackets")
             if halving and getattr(self, field.name) != field.default and self.oracle not in ("hyperband", "asha"):
-                raise ValueError(f"{field.name} is for hyperband and asha; leave it out with {self.oracle}")
+                raise _conflict(
+                    f"{field.name} is for hyperband and asha; leave it out with {self.oracle}",
+                    *(f"search.{field.name}", "search.oracle"),
+                )
         if self.prune and self.oracle not in ("random", "bayesian"):
-            raise ValueError(
-                f"prune is for random and bayesian; leave it out with {self.oracle}, which promotes trials"
+            raise _conflict(
+                f"prune is for random and bayesian; leave it out with {self.oracle}, which promotes trials",
+                *("search.prune", "search.oracle"),
             )
         return self
 
@@ -379,15 +431,19 @@ class Recipe:
     def _one_l1_decay_a_layer(self) -> "Recipe":
         layers = len(self.model.hidden) + 1
         if len(rates := self.training.l1_decays(layers)) != layers:
-            raise ValueError(f"training.l1_decay lists {len(rates)} rates for {layers} dense layers, the output's too")
+            raise _conflict(
+                f"training.l1_decay lists {len(rates)} rates for {layers} dense layers, the output's too",
+                *("training.l1_decay", "model.hidden"),
+            )
         return self
 
     @model_validator(mode="after")
     def _knows_what_is_far(self) -> "Recipe":
         first = self.training.l1_decays(len(self.model.hidden) + 1)[0]
         if self.training.l1_locality and not (first and self.model.receptive_field):
-            raise ValueError(
-                "training.l1_locality is of training.l1_decay around model.receptive_field; set both, or leave it out"
+            raise _conflict(
+                "training.l1_locality is of training.l1_decay around model.receptive_field; set both, or leave it out",
+                *("training.l1_locality", "training.l1_decay", "model.receptive_field"),
             )
         return self
 
@@ -400,7 +456,9 @@ class Recipe:
         }
         for key, value in needing.items():
             if value and self.data.split == "none":
-                raise ValueError(f'{key} goes by validation images; leave it out, or data.split = "none"')
+                raise _conflict(
+                    f'{key} goes by validation images; leave it out, or data.split = "none"', key, "data.split"
+                )
         return self
 
     def require_search(self) -> SearchConfig:
@@ -459,7 +517,7 @@ def _meant(word: str, known: Sequence[str]) -> list[str]:
         [siblings[match] for match in difflib.get_close_matches(name, siblings, n=1, cutoff=0.8)],
         [key for key in known if key.rpartition(".")[2] in elsewhere],
         [siblings[match] for match in difflib.get_close_matches(name, siblings, n=1, cutoff=0.6)],
-        difflib.get_close_matches(word, known, n=1, cutoff=0.8),
+        [] if siblings else difflib.get_close_matches(word, known, n=1, cutoff=0.8),
     ):
         if found:
             return found

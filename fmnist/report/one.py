@@ -227,11 +227,9 @@ def _cost(results: Results) -> list[str]:
         )
         for job, (spent, speed) in costs.items()
     ]
-    note = "The seconds of the search are those of its trials, added up over its workers."
-    return [
-        page.table(["", "seconds", "images/s", "device"], rows),
-        page.element("p", note, "muted") if seconds else "",
-    ]
+    note = "The images/s of the training leave out its first epoch, in which it is compiled."
+    note += " The seconds of the search are those of its trials, added up over its workers." * bool(seconds)
+    return [page.table(["", "seconds", "images/s", "device"], rows), page.element("p", note, "muted")]
 
 
 def _configuration(results: Results) -> list[str]:

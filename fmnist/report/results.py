@@ -16,6 +16,7 @@ from fmnist.recipe.schema import CLASSES, IMAGE_SHAPE, Monitor, Recipe, Referenc
 from fmnist.run import identity, records
 from fmnist.run.folder import RunDir, read_trials
 from fmnist.run.records import Averaged, Best, History, Metrics
+from fmnist.search.status import next_step
 from fmnist.text import shorten
 
 
@@ -102,7 +103,7 @@ def read(run: RunDir) -> Results:
     recipe, seed = run.recipe()
     for path in (run.metrics, run.predictions):
         if not path.exists():
-            raise BadInput(f"{path} is missing; run `fmnist eval {run}` first")
+            raise BadInput(f"{path} is missing; {next_step(run)}")
     best = records.read(run.best, Best) if run.best.exists() else None
     metrics = records.read(run.metrics, Metrics)
     training = records.read(run.history, History)
@@ -165,7 +166,8 @@ def facts(results: Results) -> dict[str, str]:
         "training": f"{training.optimizer}, learning rate {training.learning_rate:.3g}, "
         f"weight decay {training.weight_decay:.3g}, "
         f"{f'L1 decay {decay}{locality}, ' if any(decays) else ''}batch size {training.batch_size}; "
-        f"{len(fit['history']['loss'])} epochs in {fit['seconds']:.1f} s ({fit['images_per_second']:,.0f} images/s), "
+        f"{len(fit['history']['loss'])} epochs in {fit['seconds']:.1f} s "
+        f"({fit['images_per_second']:,.0f} images/s, without the first epoch, which compiles), "
         f"weights of epoch {fit['best_epoch'] + 1}",
     }
     if results.gone:

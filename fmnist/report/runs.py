@@ -1,5 +1,6 @@
 """List runs: what each folder holds, how far it is, and its figures; which of them can be reported."""
 
+import contextlib
 import dataclasses
 import datetime
 import json
@@ -9,9 +10,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from rich.cells import cell_len, set_cell_size
+
 from fmnist.errors import BadInput
-from fmnist.progress import Column, fits, results_console, table
+from fmnist.progress import Column, fits, results_console, spare, table
 from fmnist.recipe.schema import Recipe, nearest
+from fmnist.report.results import read
 from fmnist.run import records
 from fmnist.run.folder import RunDir, read_trials
 from fmnist.search.status import search_finished
@@ -21,15 +25,18 @@ logger = logging.getLogger(__name__)
 
 State = Literal["searching", "training", "interrupted", "searched", "trained", "evaluated", "damaged"]
 
-SORTS = ("run", "recipe", "seed", "state", "trials", "validation", "test", "when", "size")
+SORTS = ("run", "recipe", "seed", "state", "trials", "val", "test", "when", "size")
 """The columns that runs can be sorted by; figures, dates and sizes with the largest first."""
+_FIELDS = {"val": "validation"}
 _DESCENDING = ("trials", "validation", "test", "when", "size")
+_LEAST = 16  # characters of a name that is cut
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
     """A run.
 
+    recipe, seed: empty and None if config.json does not tell them.
     trials: how many have ended, and how many are wanted; None without a search.
     validation: the validation accuracy, of the model, or else of the search's best trial; None if there is none yet.
     test: the test accuracy; None if there is none yet.
@@ -39,7 +46,7 @@ class Row:
 
     run: str
     recipe: str
-    seed: int
+    seed: int | None
     state: State
     trials: tuple[int, int] | None
     validation: float | None
@@ -54,21 +61,29 @@ class Row:
 
 
 def finished(runs: Sequence[RunDir]) -> list[RunDir]:
-    """Return the runs that have been evaluated; say which others there are.
+    """Return the runs that have been evaluated, and can be read; say which others there are.
 
     Raises:
-        BadInput: none of several has been evaluated, or a folder is not there.
+        BadInput: none of several is such a run, or a folder is not there.
     """
     if len(runs) == 1:
         # What is wrong with it, its reader says.
         return [*runs]
     if missing := next((run for run in runs if not run.path.exists()), None):
         raise BadInput(f"{missing} holds no run; start one with `fmnist tune` or `fmnist train`")
-    found = [run for run in runs if run.config.exists() and run.metrics.exists() and run.predictions.exists()]
-    if left_out := [str(run) for run in runs if run not in found]:
-        if not found:
-            raise BadInput(f"none of these {len(runs)} is an evaluated run; run `fmnist eval` first")
+    evaluated = [run for run in runs if run.config.exists() and run.metrics.exists() and run.predictions.exists()]
+    found = []
+    for run in evaluated:
+        try:
+            read(run)
+            found.append(run)
+        except BadInput as error:
+            # One damaged run keeps no others from being compared.
+            logger.warning("passed over: %s", error)
+    if left_out := [str(run) for run in runs if run not in evaluated]:
         logger.warning("passed over, since it is no evaluated run: %s", ", ".join(left_out))
+    if not found:
+        raise BadInput(f"none of these {len(runs)} is an evaluated run; `fmnist runs` says how far each is")
     return found
 
 
@@ -76,14 +91,14 @@ def show(directory: Path, sort: str, *, as_json: bool = False) -> None:
     """Print the runs in a folder.
 
     Args:
-        sort: one of SORTS.
+        sort: one of SORTS, or a column's name in JSON.
 
     Raises:
         BadInput: no such folder, or no such column.
     """
-    if sort not in SORTS:
+    if sort not in (*SORTS, *_FIELDS.values()):
         raise BadInput(f"--sort {shorten(sort)}: choose one of {', '.join(SORTS)}{nearest(sort, SORTS)}")
-    rows = sorted(_rows(directory), key=lambda row: _rank(row, sort))
+    rows = sorted(_rows(directory), key=lambda row: _rank(row, _FIELDS.get(sort, sort)))
     if as_json:
         print(json.dumps([row.to_dict() for row in rows], indent=2))
         return
@@ -97,6 +112,11 @@ def show(directory: Path, sort: str, *, as_json: bool = False) -> None:
         if not fits(columns, console.width):
             columns = [column for column in columns if column.name != name]
             left_out.append(name)
+    names, *others = columns
+    if not fits(columns, console.width):
+        room = max(_LEAST, names.width + spare(columns, console.width))
+        columns = [Column(names.name, [_cut(name, room) for name in names.cells]), *others]
+        left_out.append("whole names")
     console.print(table(columns, console.width))
     if left_out:
         print(f"no room for {', '.join(left_out)}; --json has all")
@@ -104,7 +124,7 @@ def show(directory: Path, sort: str, *, as_json: bool = False) -> None:
 
 def _rows(directory: Path) -> Iterator[Row]:
     try:
-        folders = sorted(path for path in directory.iterdir() if (path / "config.json").exists())
+        folders = sorted(path for path in directory.iterdir() if RunDir(path).exists())
     except OSError as error:
         raise BadInput(f"{RunDir(directory)} is no folder of runs: {error.strerror}") from error
     for folder in folders:
@@ -114,7 +134,16 @@ def _rows(directory: Path) -> Iterator[Row]:
         except BadInput as error:
             # One damaged run keeps no other from being listed.
             logger.warning("%s", error)
-            yield Row(run.name, "", 0, "damaged", None, None, None, run.config.stat().st_mtime, _size(folder))
+            yield _damaged(run)
+
+
+def _damaged(run: RunDir) -> Row:
+    name, seed = "", None
+    with contextlib.suppress(BadInput):
+        recipe, seed = run.recipe()
+        name = recipe.name
+    when = next(path.stat().st_mtime for path in (run.config, run.path) if path.exists())
+    return Row(run.name, name, seed, "damaged", None, None, None, when, _size(run.path))
 
 
 def _row(run: RunDir) -> Row:
@@ -181,16 +210,16 @@ def _rank(row: Row, sort: str) -> tuple[Any, ...]:
     if sort in _DESCENDING:
         number = value[0] if isinstance(value, tuple) else value
         return (number is None, -(number or 0), row.run)
-    return (value, row.run)
+    return (value is None, value or 0, row.run) if sort == "seed" else (value, row.run)
 
 
 def _columns(rows: Sequence[Row], now: float) -> list[Column]:
-    """Return all columns. Recipe and seed are left empty where the folder's name tells them."""
-    other = [row.state != "damaged" and row.run != file_name(f"{row.recipe}-seed{row.seed}") for row in rows]
+    """Return the columns; without recipe and seed if the names of all folders tell them."""
+    is_told = all(row.seed is None or row.run == file_name(f"{row.recipe}-seed{row.seed}") for row in rows)
     cells: dict[str, list[str]] = {
         "run": [row.run for row in rows],
-        "recipe": [row.recipe * is_told for row, is_told in zip(rows, other, strict=True)],
-        "seed": [str(row.seed) * is_told for row, is_told in zip(rows, other, strict=True)],
+        "recipe": ["" if is_told else row.recipe for row in rows],
+        "seed": ["" if is_told or row.seed is None else str(row.seed) for row in rows],
         "state": [row.state for row in rows],
         "trials": ["/".join(map(str, row.trials or ())) for row in rows],
         "val": [_accuracy(row.validation) for row in rows],
@@ -199,6 +228,14 @@ def _columns(rows: Sequence[Row], now: float) -> list[Column]:
         "size": [_bytes(row.size) for row in rows],
     }
     return [Column(name, column) for name, column in cells.items() if any(column)]
+
+
+def _cut(name: str, room: int) -> str:
+    """Return a name that is too long without its middle: names of one kind differ in their ends."""
+    if cell_len(name) <= room:
+        return name
+    head = (room - 3) // 2
+    return f"{set_cell_size(name, head)}...{set_cell_size(name[::-1], room - 3 - head)[::-1]}"
 
 
 def _accuracy(value: float | None) -> str:

@@ -64,7 +64,9 @@ def _head(results: Sequence[Results], found: Sequence[Group]) -> str:
     tiles = [(group.name, _percent(group), f"test accuracy, n = {len(group.runs)}, {group.seeds}") for group in found]
     return "".join(
         [
-            page.element("h1", f"{len(results)} runs of {len(found)} recipe{'s' * (len(found) > 1)}"),
+            page.element(
+                "h1", f"{len(results)} run{'s' * (len(results) > 1)} of {len(found)} recipe{'s' * (len(found) > 1)}"
+            ),
             *(page.element("p", alert, "alert") for alert in alerts),
             page.element("p", f"{said}.", "verdict"),
             page.element("p", "Mean ± standard deviation (n - 1) over the seeds.", "muted"),

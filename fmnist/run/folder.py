@@ -126,6 +126,10 @@ class RunDir:
             *(self.metrics, self.averaged_metrics, self.predictions, self.report),
         ]
 
+    def exists(self) -> bool:
+        """Tell whether the folder holds a run's config.json, or what jobs write beside it."""
+        return any(path.exists() for path in (*self._written, self.search))
+
     def check(self, recipe: Recipe, seed: int) -> None:
         """Check that the folder belongs to this recipe and seed, or to none yet.
 
@@ -183,6 +187,8 @@ class RunDir:
             BadInput: no run was started here, or its config.json is damaged.
         """
         if not self.config.exists():
+            if self.exists():
+                raise BadInput(f"{self.config} is missing, though other files of a run are there; put it back")
             raise BadInput(f"{self} holds no run; start one with `fmnist tune` or `fmnist train`")
         recorded = records.read(self.config, Config)
         return config.recorded(recorded["recipe"], str(self.config)), recorded["seed"]
@@ -317,6 +323,8 @@ def read_trials(path: Path) -> list[dict[str, str]]:
     """
     try:
         rows = csv.DictReader(io.StringIO(read_bytes(path).decode("utf-8-sig"), newline=""), restval="")
+        # A file without a line for a trial has its heads.
+        records.check_trial(dict.fromkeys(rows.fieldnames or (), ""))
         return [records.check_trial(row) for row in rows]
     except FileNotFoundError:
         return []

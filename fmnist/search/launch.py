@@ -29,7 +29,8 @@ def launch(
 
     Args:
         devices, precision: as `devices.request` takes them.
-        workers: number of processes that train; None for one per GPU, or one without GPUs.
+        workers: number of processes that train; None for one per GPU, or one without GPUs. In the role of a worker, so
+            many take its place and share its GPUs and processors; None for itself alone. A chief ignores it.
         gpus_per_worker: number of GPUs of each of them; ignored in a search on processors.
 
     Returns:
@@ -43,14 +44,19 @@ def launch(
     """
     choose = request(devices, precision)
     role = roles.from_environment()
-    if role is None and recipe.search:
+    is_worker = role is not None and not role.is_chief
+    if recipe.search and (role is None or (is_worker and (workers or 1) > 1)):
         gpus = environment.gpus() if devices in ("auto", "gpu") else []
         shares = supervise.shares(workers, gpus_per_worker, gpus)
         if len(shares) > 1:
+            command = [sys.executable, "-m", "fmnist", *sys.argv[1:], supervise.ONE]
             if not nothing_to_do(run, recipe, seed):
+                if role:
+                    local.join(role, command, shares, stop)
+                    return None
                 run.claim(recipe, seed)
-                local.run(run, [sys.executable, "-m", "fmnist", *sys.argv[1:]], shares, stop)
-            return status.outcome(run, recipe)
+                local.run(run, command, shares, stop)
+            return None if role else status.outcome(run, recipe)
         if shares[0].gpus:
             os.environ["CUDA_VISIBLE_DEVICES"] = shares[0].visible_devices
     # The chief trains nothing, so it needs no GPU.

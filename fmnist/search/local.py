@@ -1,4 +1,4 @@
-"""Run a search on one machine: the chief and its workers as processes.
+"""Run a search on one machine, the chief and its workers as processes; or several workers in place of one.
 
 It imports nothing heavy, so that it reacts to a signal at once.
 """
@@ -8,13 +8,15 @@ import secrets
 import shutil
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from fmnist import environment
 from fmnist.errors import Busy
 from fmnist.run.folder import RunDir
 from fmnist.search import status
-from fmnist.search.supervise import RESTARTS, Ending, Member, Share, supervise
+from fmnist.search.roles import Role
+from fmnist.search.supervise import RESTARTS, Ending, Member, Share, supervise, supervise_workers
 from fmnist.signals import TOLD, Stop
 
 _CHILD = '[ "$PPID" -eq "$0" ] && exec "$@"'
@@ -30,30 +32,45 @@ def run(run: RunDir, command: Sequence[str], shares: Sequence[Share], stop: Stop
         SystemExit: with the exit code of a process that cannot continue, or 1 if processes died too often.
     """
     _clear(run, stop)
-    token = secrets.token_urlsafe()
+    its_search = {"KERASTUNER_ORACLE_IP": "", "KERASTUNER_ORACLE_PORT": "", "FMNIST_TOKEN": secrets.token_urlsafe()}
     with status.live(run) as log:
-
-        def member(name: str, share: Share) -> Member:
-            its_environment = {
-                **environment.original(),
-                "KERASTUNER_TUNER_ID": name,
-                "KERASTUNER_ORACLE_IP": "",
-                "KERASTUNER_ORACLE_PORT": "",
-                "FMNIST_TOKEN": token,
-                TOLD: "1",
-                "CUDA_VISIBLE_DEVICES": share.visible_devices,
-            }
-            # If this process is killed, its children must end, too. The kernel kills them (--pdeathsig). If this
-            # process was killed before they had set that up, they end themselves (_CHILD).
-            follow = [*_if_there(["setpriv", "--pdeathsig", "KILL"]), "sh", "-c", _CHILD, str(os.getpid())]
-            its_command = [*_if_there(share.taskset), *follow, *command]
-            # The result is this process's to print, below the table.
-            return Member(name, its_command, its_environment, restarts, log, subprocess.DEVNULL)
-
-        chief = member("chief", Share())
-        workers = [member(f"worker-{number}", share) for number, share in enumerate(shares)]
+        # The result is this process's to print, below the table.
+        options: dict[str, Any] = {"restarts": restarts, "log": log, "stdout": subprocess.DEVNULL}
+        chief = _member("chief", Share(), command, its_search, **options)
+        workers = [
+            _member(f"worker-{number}", share, command, its_search, **options) for number, share in enumerate(shares)
+        ]
         with stop.in_order():
             supervise(chief, workers, Ending(run.chief), stop)
+
+
+def join(role: Role, command: Sequence[str], shares: Sequence[Share], stop: Stop) -> None:
+    """Run one worker per share in place of one worker, `role`, of a search whose chief is elsewhere.
+
+    Raises:
+        Interrupted: a stop was requested, or the chief is lost; no process is left.
+        SystemExit: as `run`.
+    """
+    workers = [_member(f"{role.id}-{number}", share, command) for number, share in enumerate(shares)]
+    with stop.in_order():
+        supervise_workers(workers, stop)
+
+
+def _member(
+    name: str, share: Share, command: Sequence[str], variables: Mapping[str, str] | None = None, **options: Any
+) -> Member:
+    """Return a process of the search; `options` are those of `Member`."""
+    its_environment = {
+        **environment.original(),
+        **(variables or {}),
+        "KERASTUNER_TUNER_ID": name,
+        TOLD: "1",
+        "CUDA_VISIBLE_DEVICES": share.visible_devices,
+    }
+    # If this process is killed, its children must end, too. The kernel kills them (--pdeathsig). If this process was
+    # killed before they had set that up, they end themselves (_CHILD).
+    follow = [*_if_there(["setpriv", "--pdeathsig", "KILL"]), "sh", "-c", _CHILD, str(os.getpid())]
+    return Member(name, [*_if_there(share.taskset), *follow, *command], its_environment, **options)
 
 
 def _clear(run: RunDir, stop: Stop) -> None:

@@ -46,6 +46,21 @@ def search_finished(run: RunDir, recipe: Recipe) -> bool:
     return whole and ended and (len(rows) >= recipe.require_search().trials or run.used_up.exists())
 
 
+def next_step(run: RunDir) -> str:
+    """Return the end of a message about a run that is not evaluated yet: the command that comes next.
+
+    Raises:
+        BadInput: there is no run, or a file of it is damaged.
+    """
+    recipe, _ = run.recipe()
+    if run.trained:
+        return f"run `fmnist eval {run}` first"
+    job = "tune" if recipe.search and not search_finished(run, recipe) else "train"
+    if run.is_at_work(job):
+        return f"wait for `fmnist {job}`, which is at work"
+    return f"run `fmnist {job}` first, with the same options as before"
+
+
 def outcome(run: RunDir, recipe: Recipe) -> str:
     """Return the result of a finished search in lines: the best trial, and the options that set its hyperparameters.
 

@@ -26,6 +26,10 @@ logger = logging.getLogger(__name__)
 RESTARTS = 3
 """How often a worker, or the chief, is restarted after a death by its own fault; kills from outside do not count."""
 
+ONE = "--workers=1"
+"""The last argument of a member's command, which divides its share no further: of an option given twice, the last
+counts."""
+
 _LOOK = 0.1  # seconds between two looks at the processes
 _FAREWELL = 30.0  # seconds for the workers to end after the chief
 _PATIENCE = 60.0  # seconds for a process to end after SIGTERM: an epoch, and its checkpoint
@@ -220,6 +224,36 @@ def supervise(chief: Member, workers: Sequence[Member], is_over: Callable[[], bo
         # The workers first, so that they can still report to the chief.
         end(workers)
         end([chief])
+
+
+def supervise_workers(workers: Sequence[Member], stop: Stop) -> None:
+    """Run workers of a search whose chief is elsewhere, until one of them ends: that the search is over, all are told.
+
+    However it ends, no member is left.
+
+    Raises:
+        Interrupted: a stop was requested, or the chief is lost.
+        SystemExit: with the exit code of a worker that cannot continue, or 1 if workers died too often.
+    """
+    try:
+        for worker in workers:
+            worker.start()
+        while not stop.wait(_LOOK):
+            codes = [worker.code for worker in workers]
+            if EXIT_BAD_INPUT in codes:
+                sys.exit(EXIT_BAD_INPUT)
+            if EXIT_INTERRUPTED in codes:
+                raise Interrupted
+            if 0 in codes:
+                _wait(workers, _FAREWELL)
+                return
+            for worker in workers:
+                worker.revive()
+            if all(worker.given_up for worker in workers):
+                sys.exit(1)
+        raise Interrupted
+    finally:
+        end(workers)
 
 
 def end(members: Sequence[Member]) -> None:

@@ -136,7 +136,7 @@ def _values(job: str, pipeline: Pipeline, site: Site) -> dict[str, Any]:
         f"{_CONTAINER}/args": [argument.replace("$", "$$") for argument in arguments],  # $(NAME) would be a variable
     }
     if job == "workers":
-        values |= {"/completions": pipeline.workers, "/parallelism": pipeline.workers}
+        values |= {"/completions": pipeline.worker_jobs, "/parallelism": pipeline.worker_jobs}
     if job in ("workers", "train"):
         values[f"{_CONTAINER}/resources/limits/nvidia.com~1gpu"] = pipeline.gpus_per_worker or None
         values[f"{_CONTAINER}/resources/requests/cpu"] = str(site.cpus)

@@ -20,10 +20,18 @@ DIGEST = "registry.example/fmnist@sha256:" + 64 * "0"
 JOBS = submitter.JOBS
 
 
-def rendered(overlay: str, folder: Path, workers: int = 3, overrides: tuple[str, ...] = (), **site: Any) -> str:
+def rendered(
+    overlay: str, folder: Path, workers: int = 3, overrides: tuple[str, ...] = (), workers_per_gpu: int = 1, **site: Any
+) -> str:
     """As `kubectl kustomize` prints it for the run `my-run` in `folder`."""
     pipeline = Pipeline(
-        RunDir(folder / "my-run"), "smoke", seed=1, overrides=overrides, workers=workers, gpus_per_worker=2
+        RunDir(folder / "my-run"),
+        "smoke",
+        seed=1,
+        overrides=overrides,
+        workers=workers,
+        gpus_per_worker=2 if workers_per_gpu == 1 else 1,
+        workers_per_gpu=workers_per_gpu,
     )
     queue = "team" if overlay == "kueue" else None
     with pipeline.prepared():

@@ -126,6 +126,13 @@ def test_the_workers_are_an_indexed_job(resources: list[dict[str, Any]]) -> None
     assert {"name": "KERASTUNER_ORACLE_IP", "value": "my-run-chief"} in environment
 
 
+def test_workers_that_share_a_gpu_are_one_pod(tmp_path: Path) -> None:
+    workers = jobs(documents(rendered("jobset", tmp_path, 6, workers_per_gpu=3)))["workers"]
+    assert workers["completions"] == workers["parallelism"] == 2
+    assert containers(workers)["args"][-2:] == ["--workers", "3"]
+    assert containers(workers)["resources"]["limits"]["nvidia.com/gpu"] == 1
+
+
 def test_gpus_are_for_what_trains(resources: list[dict[str, Any]], tmp_path: Path) -> None:
     limits = {name: containers(spec)["resources"]["limits"] for name, spec in jobs(resources).items()}
     assert {name for name, limit in limits.items() if limit.get("nvidia.com/gpu") == 2} == {"workers", "train"}

@@ -69,6 +69,7 @@ def test_each_worker_has_its_gpus(tool: Tool, tmp_path: Path) -> None:
     for name, devices in (("chief", "-1"), ("worker-0", "0"), ("worker-1", "1")):
         assert f"--env=CUDA_VISIBLE_DEVICES={devices} " in runs[name]
         assert ("--gpus all" in runs[name]) == (name != "chief")
+        assert runs[name].endswith(" --workers=1")
 
 
 def test_a_container_gets_nothing_of_the_site(tool: Tool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -139,6 +139,7 @@ hidden = 5
 dropout = [0.1, 2]
 [training]
 epochs = 0
+l1_decay = [0.1, -1]
 [search.space]
 "model.layers" = { values = [1] }
 "training.lr" = { min = 2, max = 1 }
@@ -146,11 +147,12 @@ epochs = 0
     with pytest.raises(BadInput) as caught:
         config.load(own(tmp_path, text))
     message = str(caught.value)
-    assert message.startswith(f"recipe {tmp_path}/own.toml: 7 errors: (1) ")
+    assert message.startswith(f"recipe {tmp_path}/own.toml: 8 errors: (1) ")
     for said in (
         "model.hidden: Input should be a list, not 5 (",
         "model.dropout.1: Input should be less than 1, not 2 (",
         "training.epochs: Input should be greater than 0, not 0 (",
+        "training.l1_decay.1: Input should be greater than or equal to 0, not -1 (",
         "search.space names an unknown key 'model.layers'; did you mean 'model.hidden'? (",
         "search.space names an unknown key 'training.lr'; did you mean 'training.learning_rate'? (",
         "search.space.training.lr: min 2.0 is not below max 1.0",
@@ -158,6 +160,42 @@ epochs = 0
     ):
         assert said in message
     assert len(message.splitlines()) == 1
+
+
+def test_values_that_do_not_fit_each_other_are_told_beside_other_errors(tmp_path: Path) -> None:
+    text = """
+[model]
+hidden = [8, 8]
+dropout = [0.1]
+l2 = -1
+[training]
+l1_decay = [1]
+l1_locality = 1
+epochs = 0
+[search]
+oracle = "asha"
+prune = "median"
+trials = 0
+[search.space]
+"training.learning_rate" = { min = 0, foo = 1 }
+"""
+    with pytest.raises(BadInput) as caught:
+        config.load(own(tmp_path, text))
+    # What only follows from an error, such as a space without a form, is none.
+    assert str(caught.value) == (
+        f"recipe {tmp_path}/own.toml: 7 errors: (1) model.l2: Input should be greater than or equal to 0, not -1 "
+        "(2) training.epochs: Input should be greater than 0, not 0 "
+        "(3) unknown key 'search.space.training.learning_rate.foo' "
+        "(4) search.trials: Input should be greater than 0, not 0 (5) model: dropout lists 1 rates for 2 hidden layers "
+        "(6) search: prune is for random and bayesian; leave it out with asha, which promotes trials "
+        "(7) training.l1_decay lists 1 rates for 3 dense layers, the output's too"
+    )
+
+
+def test_what_is_compared_with_a_wrong_value_is_not_told(tmp_path: Path) -> None:
+    text = "[model]\nhidden = [8, 8, -8]\ndropout = [0.1, 0.1, 0.1]\n[training]\nl1_decay = [1, 1, 1, 1]"
+    with pytest.raises(BadInput, match="own.toml: model.hidden.2: Input should be greater than 0, not -8$"):
+        config.load(own(tmp_path, text))
 
 
 def test_of_many_errors_the_first_are_told(tmp_path: Path) -> None:
@@ -184,6 +222,21 @@ def test_a_recipe_needs_no_description(tmp_path: Path) -> None:
             '[search.space]\n"model.hidden" = { layers = [1, 2, 3], units = [8] }',
             "layers: List should have at most 2 items, not 3$",
         ),
+        (
+            '[search.space]\n"model.hidden" = { layers = [1], units = [8] }',
+            r"layers: .* a list of more items, not \[1\]$",
+        ),
+        ('[search.space]\n"model.hidden" = { min = 1, max = 2 }', "search.space: model.hidden needs layers and units"),
+        (
+            '[search.space]\n"model.l2" = { layers = [1, 2], units = [8] }',
+            "units are for model.hidden, not for model.l2",
+        ),
+        ('[search.space]\n"training.epochs" = { values = [1] }', "search.space: a trial is as long as search.epochs"),
+        (
+            "[search.space]\ntraining.learning_rate = { min = 0.1, max = 1 }",
+            'own.toml: search.space: write keys of training in quotes, as in "training.NAME" = { values = ',
+        ),
+        ('[search.space]\n"a-b" = { min = 1, max = 2 }\n"c-d" = { min = 1, max = 2 }', "2 errors: .*'a-b' .*'c-d'$"),
         ("[model]\nhidden = [32, -1]", "model.hidden.1: Input should be greater than 0, not -1"),
         ("[model]\nhidden = [8]\ndropout = [0.1, 0.2]", "model: dropout lists 2 rates for 1 hidden layers"),
         (
@@ -216,13 +269,27 @@ def test_a_recipe_needs_no_description(tmp_path: Path) -> None:
         ('[search.space]\n"model.l2" = { min = 0 }', "give either values, or min and max, or layers and units"),
         ('[search.space]\n"model.l2" = { values = [0.1], max = 1 }', "give either values, or min and max"),
         ('[search.space]\n"model.l2" = { values = [] }', "search.space.model.l2.values: "),
-        ('[search.space]\n"model.l2" = { values = [[1]] }', "search.space.model.l2.values.0: "),
+        (
+            '[search.space]\n"model.l2" = { values = [[1]] }',
+            "search.space.model.l2.values.0: .* text or .* number, not ",
+        ),
         (
             '[search.space]\n"model.hidden" = { layers = [3, 1], units = [8] }',
             r"layers \[3, 1\] is not \[fewest, most\]",
         ),
         ('[search.space]\n"model.l2" = { values = [0.1, -1] }', "search.space: model.l2: .* not -1"),
-        ('[search.space]\n"data.split" = { values = [1] }', "search.space names an unknown key 'data.split'"),
+        (
+            '[search.space]\n"data.split" = { values = [1] }',
+            "search.space names data.split, but only keys of model and",
+        ),
+        ("[training]\nbatch_size = true", "training.batch_size: Input should be a number, not true$"),
+        ("[model]\ndropout = false", "model.dropout: Input should be a number or a list, not false$"),
+        ("[model]\ndropout = [0.1, false]", "model.dropout.1: Input should be a number, not false$"),
+        ('[search.space]\n"training.batch_size" = { values = [true, 2] }', "batch_size: .* a number, not true$"),
+        ('[search.space]\n"model.l2" = { min = false, max = 1 }', "model.l2.min: Input should be a number, not false$"),
+        ("training.optimizer = [true, 1, 'a']", r"optimizer: .*, not \[true, 1, 'a'\]$"),
+        ("training.optimizer = [{ a = true }]", r"optimizer: .*, not \[\{a = true\}\]$"),
+        ("training.optimizer = 2020-01-01", "optimizer: .*, not 2020-01-01$"),
         ("[training", "is not valid TOML"),
     ],
 )
@@ -233,12 +300,28 @@ def test_a_setting_that_cannot_be_used_is_named(tmp_path: Path, text: str, messa
     assert len(str(caught.value).splitlines()) == 1
 
 
+def test_a_key_of_the_space_is_overridden_in_quotes() -> None:
+    recipe = config.load("tuned-mlp", ['search.space."training.learning_rate".max=0.5'])
+    assert recipe.require_search().space["training.learning_rate"].max == 0.5
+
+
+def test_a_setting_without_a_value_is_told_as_json_has_it() -> None:
+    settings = config.to_dict(config.load("smoke"))
+    settings["training"]["epochs"] = None
+    with pytest.raises(BadInput, match="^config.json: training.epochs: Input should be a valid integer, not null$"):
+        config.recorded(settings, "config.json")
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
         ("training.epochs", "write key=value"),
         ("training.epoch=2", "unknown key 'training.epoch'; did you mean 'training.epochs'"),
         ("training.epochs=two", "training.epochs: .* not 'two'"),
+        ("training.batch_size=true", "training.batch_size: Input should be a number, not true$"),
+        ("training.learning_rate=false", "training.learning_rate: Input should be a number, not false$"),
+        ("training.ema_momentum=true", "training.ema_momentum: Input should be a number, not true$"),
+        ("search.space.training.lr.min=1", "search.space: write keys of training in quotes"),
         ("description.length=2", "description.length: 'description' is a value, not a section"),
         ("name=other", "the key 'name' is taken"),
         (f"data.split_seed={2**32}", "data.split_seed: .* less than or equal to 4294967295"),

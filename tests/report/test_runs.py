@@ -9,9 +9,12 @@ import pytest
 from runs import make_run
 from searching import Runner, recipe, search
 
+from fmnist.cli.app import app
 from fmnist.errors import BadInput
+from fmnist.evaluation.job import evaluate
 from fmnist.recipe import config
-from fmnist.report import figures, runs
+from fmnist.report import figures, runs, several
+from fmnist.report.results import read
 from fmnist.run.folder import RunDir
 
 
@@ -32,6 +35,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     search(cut.path, recipe(trials=5), Runner())
     RunDir(folder / "begun").claim(config.load("smoke"), 3)
     make_run(folder / "damaged", seed=0).metrics.write_text("{")
+    make_run(folder / "headless", search=False).config.unlink()
     (folder / "comparison.html").touch()
     (folder / "empty").mkdir()
     return folder
@@ -49,6 +53,7 @@ def test_each_run_has_its_state_and_figures(results: Path, capsys: pytest.Captur
         "better": "evaluated",
         "cut": "interrupted",
         "damaged": "damaged",
+        "headless": "damaged",
         "searched": "searched",
         "trained": "trained",
         "tuned-mlp-seed0": "evaluated",
@@ -70,6 +75,24 @@ def test_each_run_has_its_state_and_figures(results: Path, capsys: pytest.Captur
         json.loads((results / "better" / "config.json").read_text())["jobs"]["train"]["started"]
         == (found["better"]["when"])
     )
+
+
+def test_of_a_damaged_run_what_is_whole_is_told(
+    results: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    table = results / "searched" / "trials.csv"
+    whole = table.read_bytes()
+    try:
+        table.write_text("rubbish")
+        found = {row["run"]: row for row in listed(results, capsys)}
+    finally:
+        table.write_bytes(whole)
+    assert [found["searched"][name] for name in ("state", "recipe", "seed", "trials")] == ["damaged", "test", 0, None]
+    assert [found["damaged"][name] for name in ("state", "recipe", "seed")] == ["damaged", "tuned-mlp", 0]
+    assert [found["headless"][name] for name in ("state", "recipe", "seed")] == ["damaged", "", None]
+    assert any("trials.csv is damaged (it has no trial, status, score)" in line for line in caplog.messages)
+    assert any("headless/config.json is missing, though other files of a run" in line for line in caplog.messages)
+    assert [row["run"] for row in listed(results, capsys, "seed")][-1] == "headless"
 
 
 @pytest.mark.parametrize(("job", "state"), [("tune", "searching"), ("train", "training")])
@@ -98,6 +121,9 @@ def test_runs_are_sorted_by_a_column(results: Path, capsys: pytest.CaptureFixtur
     sizes = [row["size"] for row in listed(results, capsys, "size")]
     assert sizes == sorted(sizes, reverse=True)
     assert [row["recipe"] for row in listed(results, capsys, "recipe")][-1] == "tuned-mlp"
+    valid = [row["validation"] for row in listed(results, capsys, "val") if row["validation"] is not None]
+    assert valid == sorted(valid, reverse=True)
+    assert listed(results, capsys, "val") == listed(results, capsys, "validation")
     with pytest.raises(BadInput, match="--sort sise: choose one of run, .*; did you mean 'size'"):
         runs.show(results, "sise")
 
@@ -110,10 +136,29 @@ def test_the_table_fits_a_terminal(
     monkeypatch.setenv("COLUMNS", "80")
     runs.show(results, "run")
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 8
+    assert len(lines) == 9
     assert max(map(len, lines)) <= 80
     assert lines[0].split() == ["run", "recipe", "seed", "state", "trials", "val", "test", "when", "size"]
-    assert lines[-1].split()[:2] == ["tuned-mlp-seed0", "evaluated"]
+    assert lines[-1].split()[:4] == ["tuned-mlp-seed0", "tuned-mlp", "0", "evaluated"]
+
+
+def test_a_long_name_keeps_the_figures_on_the_screen(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "dumb")
+    monkeypatch.setenv("COLUMNS", "80")
+    for end in ("first", "second"):
+        make_run(tmp_path / f"{'long-' * 30}{end}", search=False)
+    runs.show(tmp_path, "run")
+    head, one, other, note = capsys.readouterr().out.splitlines()
+    assert max(map(len, (head, one, other))) <= 80
+    assert head.split() == ["run", "state", "val", "test"]
+    assert one.split()[0].startswith("long-long-")
+    assert "..." in one
+    assert (one.split()[0][-6:], other.split()[0][-6:]) == ("-first", "second")
+    assert float(one.split()[-1]) == float(f"{listed(tmp_path, capsys)[0]['test']:.4f}")
+    assert note == "no room for size, when, seed, recipe, trials, whole names; --json has all"
 
 
 def test_a_folder_without_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -125,8 +170,9 @@ def test_a_folder_without_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str
 
 def test_a_report_passes_over_what_is_not_evaluated(results: Path, caplog: pytest.LogCaptureFixture) -> None:
     everything = [RunDir(path) for path in sorted(results.iterdir())]
-    assert [run.name for run in runs.finished(everything)] == ["better", "damaged", "tuned-mlp-seed0"]
-    (line,) = caplog.messages
+    assert [run.name for run in runs.finished(everything)] == ["better", "tuned-mlp-seed0"]
+    damaged, line = caplog.messages
+    assert damaged.startswith(f"passed over: {results / 'damaged' / 'metrics.json'} is damaged")
     assert line.startswith("passed over, since it is no evaluated run: ")
     for name in ("begun", "comparison.html", "cut", "empty", "searched", "trained"):
         assert f"{results / name}" in line
@@ -134,6 +180,31 @@ def test_a_report_passes_over_what_is_not_evaluated(results: Path, caplog: pytes
         runs.finished([RunDir(results / "cut"), RunDir(results / "trained")])
     with pytest.raises(BadInput, match="nowhere holds no run"):
         runs.finished([RunDir(results / "better"), RunDir(results / "nowhere")])
+
+
+@pytest.mark.parametrize(("name", "job"), [("begun", "tune"), ("cut", "tune"), ("searched", "train")])
+def test_what_comes_next_is_named(results: Path, name: str, job: str) -> None:
+    run = RunDir(results / name)
+    for reader in (read, lambda run: evaluate(run, None)):
+        with pytest.raises(BadInput, match=f"is missing; run `fmnist {job}` first, with the same options as before$"):
+            reader(run)
+    with run.lock(job), pytest.raises(BadInput, match=f"is missing; wait for `fmnist {job}`, which is at work$"):
+        read(run)
+
+
+def test_the_form_of_a_report_is_that_of_the_runs_asked_for(
+    results: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def report(*names: str) -> dict[str, Any]:
+        words = [*(str(results / name) for name in names), "--json", f"--output={tmp_path / 'page.html'}"]
+        app(["report", *words], standalone_mode=False)
+        return dict(json.loads(capsys.readouterr().out))
+
+    assert report("better")["run"] == str(results / "better")
+    both = report("better", "cut")
+    assert both.keys() == report("better", "tuned-mlp-seed0").keys()
+    assert [run["run"] for run in both["runs"]] == [str(results / "better")]
+    assert several.summary([RunDir(results / "better")]).startswith("tuned-mlp, n = 1 (seed 1)")
 
 
 def test_the_figures_are_those_of_the_report(results: Path) -> None:

@@ -207,6 +207,8 @@ def test_predictions_of_other_images_are_no_predictions(run: RunDir, names: list
     [
         ("trial,status,score\n0,COMPLETED,0.5,7\n", "longer than the first"),
         ("trial,status\n0,COMPLETED\n", "no score"),
+        ("rubbish", "no trial, status, score"),
+        ("", "no trial, status, score"),
         ("trial,status,score\n0,COMPLETED,high\n", "could not convert"),
         ("trial,status,score,seconds\n0,COMPLETED,0.5,inf\n", "took inf seconds"),
     ],

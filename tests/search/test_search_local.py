@@ -1,20 +1,25 @@
 """The launcher: processes that stand for the chief and its workers, real signals, and what is left of them."""
 
+import contextlib
 import json
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Callable
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 import pytest
-from processes import is_gone
-from searching import log, process, until
+from processes import is_gone, program
+from searching import log, process, recipe, until
 
-from fmnist.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, BadInput
+from fmnist import environment
+from fmnist.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, BadInput, SearchFailed
 from fmnist.run.folder import RunDir
 from fmnist.search import local, supervise
+from fmnist.search.launch import launch as launcher
 from fmnist.search.supervise import Share
 from fmnist.signals import stop_on_signals
 
@@ -25,7 +30,7 @@ name = os.environ["KERASTUNER_TUNER_ID"]
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))
 facts = {"cores": sorted(os.sched_getaffinity(0)), "gpus": os.environ["CUDA_VISIBLE_DEVICES"]}
 facts |= {"token": os.environ["FMNIST_TOKEN"], "session": os.getsid(0)}
-facts |= {"last end": os.environ.get("FMNIST_LAST_END")}
+facts |= {"last end": os.environ.get("FMNIST_LAST_END"), "chief's": os.environ["KERASTUNER_ORACLE_IP"]}
 (run / "seen" / f"{name}.{os.getpid()}").write_text(json.dumps(facts))
 if plan.get(name, 0) < 0:
     signal.raise_signal(-plan[name])
@@ -45,13 +50,28 @@ def launch(path: Path, plan: dict[str, int], shares: list[Share], **kwargs: Any)
     local.run(RunDir(path), command, shares, stop, **kwargs)
 
 
+def tune(path: Path, plan: dict[str, int], role: str = "", workers: int = 2) -> None:
+    """`fmnist tune`, but for its processes, on a machine with a pretended GPU that Slurm has named."""
+    tools = path.parent / "tools"
+    tools.mkdir()
+    (tools / "member.py").write_text(MEMBER)
+    member = [sys.executable, str(tools / "member.py"), str(path), json.dumps(plan)]
+    sys.executable = str(program(tools / "python", f"#!/bin/sh\nexec {shlex.join(member)}\n"))
+    program(tools / "nvidia-smi", "#!/bin/sh\necho GPU 0; echo GPU 1\n")
+    os.environ |= {"PATH": f"{tools}:{os.environ['PATH']}", "CUDA_VISIBLE_DEVICES": "1"}
+    os.environ |= {"KERASTUNER_TUNER_ID": role, "KERASTUNER_ORACLE_IP": "host-of-the-chief", "FMNIST_TOKEN": "secret"}
+    environment._gpus_of_the_machine.cache_clear()
+    with contextlib.suppress(SearchFailed):  # without trials
+        launcher(RunDir(path), recipe(), 0, None, "auto", "auto", stop_on_signals(), workers=workers)
+
+
 class Launched:
     """A launcher and the members that it has started."""
 
-    def __init__(self, path: Path, plan: dict[str, int], shares: list[Share], **kwargs: Any) -> None:
+    def __init__(self, path: Path, started: BaseProcess, members: int) -> None:
         self.path = path
-        (path / "seen").mkdir(parents=True)
-        self.launcher = process(launch, path, plan, shares, **kwargs)
+        self.launcher = started
+        self.members = members
 
     def seen(self) -> dict[str, list[int]]:
         """Return the process ids that each member has had."""
@@ -70,7 +90,7 @@ class Launched:
         return [pid for pids in self.seen().values() for pid in pids if not is_gone(pid)]
 
     def all_there(self) -> None:
-        until(lambda: len(self.facts()) == 3)
+        until(lambda: len(self.facts()) == self.members)
 
     def ends(self, code: int) -> None:
         """Check that the launcher ends, and all with it."""
@@ -85,12 +105,27 @@ class Launched:
 
 
 Launch = Callable[..., Launched]
+CORES = sorted(os.sched_getaffinity(0))
 
 
 @pytest.fixture
 def launched(tmp_path: Path) -> Launch:
     def start(plan: dict[str, int] | None = None, shares: list[Share] | None = None, **kwargs: Any) -> Launched:
-        return Launched(tmp_path / "run", plan or {}, shares or [Share()] * 2, **kwargs)
+        (tmp_path / "run" / "seen").mkdir(parents=True)
+        return Launched(
+            tmp_path / "run", process(launch, tmp_path / "run", plan or {}, shares or [Share()] * 2, **kwargs), 3
+        )
+
+    return start
+
+
+@pytest.fixture
+def tuned(tmp_path: Path) -> Launch:
+    def start(plan: dict[str, int] | None = None, role: str = "", workers: int = 2) -> Launched:
+        (tmp_path / "run" / "seen").mkdir(parents=True)
+        return Launched(
+            tmp_path / "run", process(tune, tmp_path / "run", plan or {}, role, workers), workers + (not role)
+        )
 
     return start
 
@@ -102,12 +137,11 @@ def test_the_search_ends_with_its_chief(launched: Launch) -> None:
 
 
 def test_each_member_has_its_share(launched: Launch) -> None:
-    cores = sorted(os.sched_getaffinity(0))
-    search = launched(shares=[Share(frozenset(cores[:1]), ("0", "1")), Share(frozenset(cores[-1:]))])
+    search = launched(shares=[Share(frozenset(CORES[:1]), ("0", "1")), Share(frozenset(CORES[-1:]))])
     search.all_there()
     facts = dict(search.facts())
     assert (facts["worker-0"]["gpus"], facts["worker-1"]["gpus"], facts["chief"]["gpus"]) == ("0,1", "-1", "-1")
-    assert (facts["worker-0"]["cores"], facts["worker-1"]["cores"]) == (cores[:1], cores[-1:])
+    assert (facts["worker-0"]["cores"], facts["worker-1"]["cores"]) == (CORES[:1], CORES[-1:])
     assert len({fact["token"] for fact in facts.values()}) == 1
     assert len(facts["chief"]["token"]) > 30
     assert len({fact["session"] for fact in facts.values()}) == 3
@@ -167,6 +201,53 @@ def test_what_no_retry_can_mend_ends_all(launched: Launch) -> None:
     search = launched({"worker-1": EXIT_BAD_INPUT})
     search.ends(EXIT_BAD_INPUT)
     assert len(search.seen()["worker-1"]) == 1
+
+
+def test_four_workers_share_one_gpu_and_divide_the_processors(tuned: Launch) -> None:
+    search = tuned(workers=4)
+    search.all_there()
+    facts = dict(search.facts())
+    assert facts.keys() == {"chief", *(f"worker-{number}" for number in range(4))}
+    chief = facts.pop("chief")
+    assert (chief["gpus"], chief["cores"]) == ("-1", CORES)
+    assert {fact["gpus"] for fact in facts.values()} == {"1"}
+    for number in range(4):
+        assert facts[f"worker-{number}"]["cores"] == (CORES[number::4] or [CORES[number % len(CORES)]])
+    # Not those of another search.
+    assert {fact["chief's"] for fact in facts.values()} == {""}
+    assert {fact["token"] for fact in facts.values()} == {chief["token"]} != {"secret"}
+    search.is_over()
+
+
+def test_several_workers_in_place_of_one_share_what_it_has(tuned: Launch) -> None:
+    search = tuned(role="worker-3")
+    search.all_there()
+    facts = dict(search.facts())
+    assert facts.keys() == {"worker-3-0", "worker-3-1"}
+    for number in range(2):
+        fact = facts[f"worker-3-{number}"]
+        assert (fact["gpus"], fact["chief's"], fact["token"]) == ("1", "host-of-the-chief", "secret")
+        assert fact["cores"] == (CORES[number::2] or CORES)
+    search.is_over()
+
+
+def test_a_stop_ends_workers_in_place_of_one_with_75(tuned: Launch) -> None:
+    search = tuned(role="worker-3")
+    search.all_there()
+    search.launcher.terminate()
+    search.ends(EXIT_INTERRUPTED)
+
+
+@pytest.mark.parametrize(
+    ("plan", "code"),
+    [
+        ({"worker-3-1": EXIT_BAD_INPUT}, EXIT_BAD_INPUT),
+        ({"worker-3-1": EXIT_INTERRUPTED}, EXIT_INTERRUPTED),
+        ({"worker-3-0": 1, "worker-3-1": 1}, 1),
+    ],
+)
+def test_workers_in_place_of_one_end_as_that_one_would(tuned: Launch, plan: dict[str, int], code: int) -> None:
+    tuned(plan, role="worker-3").ends(code)
 
 
 def test_the_machine_is_divided(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,7 @@ import pytest
 import searching
 from clusters import IMAGE, need_image, podman
 from conftest import COMPLETE
-from processes import ROOT
+from processes import ROOT, program
 
 pytestmark = pytest.mark.slurm
 
@@ -183,6 +183,24 @@ def test_without_its_chief_the_pipeline_ends(results: Path) -> None:
     assert "back into the queue" not in logs(results)
 
 
+def test_workers_of_one_job_share_its_gpu(results: Path) -> None:
+    program(results / "tools" / "nvidia-smi", "#!/bin/sh\necho GPU 0; echo GPU 1\n")
+    path = f"{results / 'tools'}:{os.environ['PATH']}"
+    ids = submit(results, "WORKERS=4", "WORKERS_PER_GPU=2", f"SET={ENDLESS}", PATH=path)
+    four = [f"worker-{job}-{number}" for job in range(2) for number in range(2)]
+    until(lambda: environments(results).keys() >= {"chief", *four})
+    until(lambda: all("epoch      3/" in log(results, f"worker-{job}") for job in range(2)))
+    found = environments(results)
+    gpus = [(found[name]["SLURMD_NODENAME"], found[name]["CUDA_VISIBLE_DEVICES"]) for name in four]
+    assert gpus[0] == gpus[1] != gpus[2] == gpus[3]
+    assert {gpu for _, gpu in gpus} <= {"0", "1"}
+    slurm("scancel", "--batch", "--signal=USR2", f"{ids['workers']}_0")
+    until(lambda: "interrupted; back into the queue" in log(results, "worker-0"))
+    assert "SIGUSR2: stopping" in log(results, "worker-0")
+    assert make("cancel", results, f"SET={ENDLESS}").returncode == 0
+    assert processes(results) == []
+
+
 def test_cancel_leaves_nothing(results: Path, runtime: list[str]) -> None:
     submit(results, "WORKERS=2", f"SET={ENDLESS}", *runtime)
     until(lambda: "epoch      3/" in log(results, "worker-1"))
@@ -298,6 +316,8 @@ def test_an_impossible_request_is_refused_with_the_reason(results: Path) -> None
         (["SET=training.epoch=3"], "did you mean 'training.epochs'?"),
         (["RUN=my run"], "RUN=my run"),
         (["TIME=2"], "give 5 at least"),
+        (["WORKERS=3", "WORKERS_PER_GPU=2"], "WORKERS=3 is no multiple of WORKERS_PER_GPU=2"),
+        (["WORKERS=2", "WORKERS_PER_GPU=2", "GPUS_PER_WORKER=2"], "workers that have several GPUs share none"),
         (["RUNTIME=docker"], "use one of none, podman, apptainer, pyxis"),
         (["RUNTIME=podman"], "needs IMAGE"),
         (["DATA=no-such-folder"], "no-such-folder"),
