@@ -113,13 +113,13 @@ def main() -> None:
 
     figures = []
     for oracle in arguments.oracles:
-        case = f"{RECIPE}, {oracle}, {arguments.seconds:g} s"
+        setting = f"{RECIPE}, {oracle}, {arguments.seconds:g} s"
         for field, goal in (("trials", ">= 1.85"), ("epochs", "")):
             name = f"{field} a minute, 2 workers on 2 cores over 1 on 1"
             gain = speedup(of(field, oracle, 1), of(field, oracle, 2))
-            figures.append(Figure(name, case, goal, values=gain))
+            figures.append(Figure(name, setting, goal, values=gain))
         for workers in (2, 1):
-            its = f"{case}, workers: {workers}"
+            its = f"{setting}, workers: {workers}"
             for field in ("trials", "epochs"):
                 figures.append(Figure(f"{field} a minute", its, values=of(field, oracle, workers)))
             figures.append(_accuracy("best validation accuracy of the search, %", its, of("best", oracle, workers)))
