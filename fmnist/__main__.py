@@ -1,5 +1,7 @@
 """Start the `fmnist` command. The environment variables are settled before anything else is imported."""
 
+import gc
+
 
 def main() -> None:
     """Run the command, and end with its exit code."""
@@ -14,7 +16,11 @@ def main() -> None:
 
     from fmnist.cli import app
 
-    app.main(stop)
+    try:
+        app.main(stop)
+    finally:
+        # The last collection would look through all objects to free memory that the system takes back anyway.
+        gc.freeze()
 
 
 if __name__ == "__main__":

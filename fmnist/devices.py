@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from fmnist import environment
 from fmnist.errors import BadInput
+from fmnist.memory import lasting
 
 # TensorFlow takes seconds to import, so each function imports it itself: a job's input is checked before that.
 if TYPE_CHECKING:
@@ -104,7 +105,8 @@ def choose(devices: str = "auto", precision: str = "auto") -> Devices:
     Raises:
         BadInput: this machine lacks the device, or an option has an unknown value.
     """
-    import tensorflow as tf
+    with lasting():
+        import tensorflow as tf
 
     request(devices, precision)
     gpus = [] if devices.startswith("cpu") else tf.config.list_physical_devices("GPU")

@@ -32,6 +32,13 @@ def test_the_command_says_what_would_be_chosen(fmnist: Command) -> None:
     assert "MirroredStrategy" in several
 
 
+def test_the_collector_passes_over_tensorflow_and_goes_on() -> None:
+    code = "import gc; from fmnist import devices; devices.choose('cpu'); print(gc.get_freeze_count(), gc.isenabled())"
+    frozen, enabled = python(code, check=True).stdout.split()
+    assert int(frozen) > 100_000
+    assert enabled == "True"
+
+
 @pytest.mark.parametrize("choice", ["gpu", "3"])
 @pytest.mark.parametrize("job", ["devices", "train --recipe baseline-mlp", "tune --recipe tiny.toml"])
 def test_devices_that_are_not_there_leave_no_folder(tiny: Path, fmnist: Command, job: str, choice: str) -> None:

@@ -20,6 +20,7 @@ from fmnist import environment
 from fmnist.data import datafiles, idx
 from fmnist.errors import BadInput
 from fmnist.files import atomic_write, open_regular
+from fmnist.memory import lasting
 from fmnist.progress import folder_bar
 from fmnist.recipe.schema import IMAGE_SHAPE, DataConfig
 
@@ -303,8 +304,9 @@ def split(images: Images, config: DataConfig) -> tuple[Images, Images]:
         BadInput: there are too few images.
     """
     # The import takes a second, and `fmnist data` does not need it.
-    from sklearn.model_selection import train_test_split
-    from sklearn.utils import resample
+    with lasting():
+        from sklearn.model_selection import train_test_split
+        from sklearn.utils import resample
 
     held_back = VALIDATION_IMAGES[config.split]
     seed = config.split_seed

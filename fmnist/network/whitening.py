@@ -5,11 +5,17 @@ A). In these coordinates, the first dense layer that learns finds fine differenc
 hundred times as much.
 """
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import keras
 import numpy as np
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
+
+# `components` needs no TensorFlow, which takes seconds to import.
+if TYPE_CHECKING:
+    import keras
+
+# NumPy's linear algebra. It is looked for here, once: a look while another thread imports a module may never end.
+_libraries = ThreadpoolController()
 
 
 class Components(NamedTuple):
@@ -35,15 +41,17 @@ def components(images: np.ndarray, square_root: bool = False) -> Components:
         pixels = np.sqrt(pixels)
     mean = pixels.mean(axis=0)
     pixels -= mean
-    with threadpool_limits(1):
+    with _libraries.limit(limits=1):
         variances, vectors = np.linalg.eigh(pixels.T @ pixels / len(pixels))
     return Components(mean, np.maximum(variances, 0), vectors)
 
 
-def apply(model: keras.Model, components: Components, damping: float) -> None:
+def apply(model: "keras.Model", components: Components, damping: float) -> None:
     """Set the model's first dense layer to map each component of variance v to the variance v / (v + damping ** 2)."""
+    import keras
+
     mean, variances, vectors = components
-    with threadpool_limits(1):
+    with _libraries.limit(limits=1):
         kernel = vectors / np.sqrt(variances + damping**2) @ vectors.T
         bias = -mean @ kernel
     layer = next(layer for layer in model.layers if isinstance(layer, keras.layers.Dense))

@@ -1,8 +1,10 @@
 """Run `train`: train the final model of a fixed recipe, or of the best configuration that a search found."""
 
+import functools
 import logging
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +13,7 @@ from fmnist.data.dataset import TrainData
 from fmnist.devices import Devices, numerics
 from fmnist.errors import BadInput
 from fmnist.files import atomic_write, sha256, utf8_path, write_json
-from fmnist.network import novelty
+from fmnist.network import novelty, whitening
 from fmnist.progress import bar
 from fmnist.recipe.config import recorded, replace, to_dict
 from fmnist.recipe.schema import Recipe
@@ -53,11 +55,17 @@ def train(
     run.check(recipe, seed)
     chosen = _chosen(run, recipe)
 
-    def prepare() -> tuple[TrainData, Devices]:
-        loaded, devices = dataset.load_train(data_dir, chosen.data), choose()
+    def prepare() -> tuple[TrainData, Callable[[bool], whitening.Components], Devices]:
+        loaded = dataset.load_train(data_dir, chosen.data)
+        components = functools.cache(functools.partial(whitening.components, loaded.train.images))
+        # Importing TensorFlow, as `choose` does, takes seconds of one processor.
+        with ThreadPoolExecutor(1) as beside:
+            if chosen.model.whitening is not None:
+                beside.submit(components, chosen.model.square_root)
+            devices = choose()
         if devices.kind == "cpu":
             footprint.check(chosen.model, chosen.training, len(loaded.train), devices.count)
-        return loaded, devices
+        return loaded, components, devices
 
     # Prepare first, so that a training that cannot begin leaves no folder. An existing folder may hold a finished one.
     prepared = None if run.config.exists() else prepare()
@@ -66,7 +74,7 @@ def train(
         if finished(run, chosen):
             logger.info("%s is finished; nothing to do", run.model)
             return _outcome(run)
-        loaded, devices = prepared or prepare()
+        loaded, components, devices = prepared or prepare()
         checkpoint = run.checkpoint / "train.npz"
         # These take seconds to import.
         from fmnist.training import calibration
@@ -85,7 +93,7 @@ def train(
             goes_on=checkpoint.exists(),
         )
         training, images = chosen.training, len(loaded.train)
-        trainer = Trainer(loaded, devices)
+        trainer = Trainer(loaded, devices, components)
         board = Path(utf8_path(run.tensorboard), "final")
         if not checkpoint.exists():
             # The curves of an earlier training would be drawn over.

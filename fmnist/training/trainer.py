@@ -77,11 +77,17 @@ class FitResult:
 
 
 class Trainer:
-    """A trainer of any number of models on one data set; it keeps the data on the devices, and compiled programs."""
+    """A trainer of any number of models on one data set; it keeps the data on the devices, and compiled programs.
 
-    def __init__(self, data: TrainData, devices: Devices) -> None:
+    Args:
+        components: returns the components of the training images, or of their square roots; None to compute them.
+    """
+
+    def __init__(
+        self, data: TrainData, devices: Devices, components: Callable[[bool], whitening.Components] | None = None
+    ) -> None:
         self._devices = devices
-        self._components = functools.cache(functools.partial(whitening.components, data.train.images))
+        self._components = components or functools.cache(functools.partial(whitening.components, data.train.images))
         self._train = resident(data.train, devices)
         self._validation = resident(data.validation, devices)
         self._programs: OrderedDict[str, Program] = OrderedDict()
