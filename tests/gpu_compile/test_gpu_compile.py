@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,8 @@ Compiled = dict[tuple[str, str, str], dict[str, Any]]
 
 def program(recipe: Recipe, precision: str) -> str:
     """Return the HLO text of an epoch, as `Program.train` calls it."""
-    devices = choose("cpu", precision)
+    # Traced as for a GPU.
+    devices = replace(choose("cpu", precision), kind="gpu")
     data = resident(Images(np.zeros((IMAGES, 28, 28), np.uint8), np.zeros(IMAGES, np.uint8)), devices)
     (order,), (weights,) = steps(np.arange(IMAGES), recipe.training.batch_size, replicas=1)
     totals = weights.sum(axis=1)
