@@ -90,6 +90,7 @@ class Program:
         self._replicas = devices.count
         # ThreeFry is several times faster than Philox under XLA on CPU, and exists only under XLA.
         self._algorithm = "threefry" if devices.xla else "philox"
+        self._gpu = devices.xla and devices.kind == "gpu"
         with devices.scope():
             self.model = build(config, policy=devices.precision)
             self.optimizer = optimizer.make(training, self.model, devices.precision)
@@ -276,7 +277,7 @@ class Program:
         inputs, classes = tf.gather(data.images, rows), tf.gather(data.labels, rows)
         inputs = augment.transform(self._augment, inputs, seed + [0, _AUGMENT_SEEDS], self._algorithm, augmented)
         targets = tf.one_hot(classes, CLASSES)
-        context = Step(weights[:, tf.newaxis], total, seed, self._dropout_rates, self._algorithm)
+        context = Step(weights[:, tf.newaxis], total, seed, self._dropout_rates, self._algorithm, self._gpu)
         variables = self.model.trainable_variables
         with tf.GradientTape() as tape:
             logits = forward(self.model, inputs, context)

@@ -244,6 +244,14 @@ def test_dropout_zeroes_its_share_and_keeps_the_mean(small: TrainData) -> None:
     assert_close(with_dropout, again, tolerance=0)
 
 
+def test_a_step_written_for_a_gpu_trains_alike(small: TrainData) -> None:
+    """It drops the same units, and has the same gradients."""
+    config = ModelConfig(hidden=(64, 30), batch_normalization=True, dropout=0.5)
+    training = TrainingConfig(optimizer="sgd", learning_rate=1e-2)
+    here, there = (epoch(config, training, dataclasses.replace(ONE, kind=kind), small).model for kind in ("cpu", "gpu"))
+    assert_close(here, there)
+
+
 FULL = TrainingConfig(
     epochs=7,
     learning_rate=3e-3,
