@@ -91,8 +91,8 @@ def _batch_normalization(layer: layers.BatchNormalization, values: tf.Tensor, st
     mean = tf.reduce_sum(inputs * step.weights, axis=0) / count
     centered = inputs - mean
     # The sum of squares has no gradient by way of the mean, but for rounding: without it, a GPU has fewer sums to make.
-    center = tf.stop_gradient(mean) if step.gpu else mean
-    squares = tf.reduce_sum(tf.square(inputs - center) * step.weights, axis=0)
+    differences = inputs - tf.stop_gradient(mean) if step.gpu else centered
+    squares = tf.reduce_sum(tf.square(differences) * step.weights, axis=0)
     if several:
         mean, squares = _over_replicas(mean, squares, step)
         centered = inputs - mean
