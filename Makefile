@@ -28,7 +28,7 @@ ENGINE ?= local
 FORMAT ?= onnx
 #: GPUs of each worker
 GPUS_PER_WORKER ?=
-#: workers that share a GPU on CLUSTER, as one job; locally, WORKERS beyond the GPUs share them
+#: workers that share the GPU of one job on CLUSTER
 WORKERS_PER_GPU ?=
 #: port of `tensorboard`, on this machine
 PORT ?= 6006
