@@ -29,7 +29,7 @@ def seconds_to_goal(command: Sequence[str]) -> tuple[float | None, float]:
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         assert process.stdout
         for line in process.stdout:
-            said = re.search(r"val_accuracy:? ([\d.]+)", line)
+            said = re.search(r"(?:val_accuracy: |accuracy [\d.]+/)([\d.]+)", line)
             if said and reached is None and float(said[1]) >= GOAL:
                 reached = time.perf_counter() - begin
     if process.returncode:
