@@ -34,7 +34,8 @@ def build(config: ModelConfig, seed: int = 0, policy: str = "float32") -> keras.
             dtype=dtype,
         )
 
-    # Whitening subtracts large numbers from each other; half precision would round away the differences.
+    # Whitening subtracts large numbers from each other, and what it leaves is small where there is little contrast;
+    # half precision would round away both.
     pixels_policy = policy if config.whitening is None and config.local_contrast is None else "float32"
     images = keras.Input(IMAGE_SHAPE, dtype="uint8")
     values = layers.Rescaling(1 / 255, dtype=pixels_policy)(images)

@@ -169,7 +169,8 @@ class ModelConfig:
         if isinstance(self.dropout, tuple) and len(self.dropout) != len(self.hidden):
             raise _conflict(
                 f"dropout lists {len(self.dropout)} rates for {len(self.hidden)} hidden layers",
-                *("model.dropout", "model.hidden"),
+                "model.dropout",
+                "model.hidden",
             )
         return self
 
@@ -271,7 +272,8 @@ class TrainingConfig:
         if self.one_cycle and self.reduce_lr_on_plateau:
             raise _conflict(
                 "one_cycle and reduce_lr_on_plateau both set the learning rate; leave one of them out",
-                *("training.one_cycle", "training.reduce_lr_on_plateau"),
+                "training.one_cycle",
+                "training.reduce_lr_on_plateau",
             )
         return self
 
@@ -383,12 +385,14 @@ class SearchConfig:
             if halving and getattr(self, field.name) != field.default and self.oracle not in ("hyperband", "asha"):
                 raise _conflict(
                     f"{field.name} is for hyperband and asha; leave it out with {self.oracle}",
-                    *(f"search.{field.name}", "search.oracle"),
+                    f"search.{field.name}",
+                    "search.oracle",
                 )
         if self.prune and self.oracle not in ("random", "bayesian"):
             raise _conflict(
                 f"prune is for random and bayesian; leave it out with {self.oracle}, which promotes trials",
-                *("search.prune", "search.oracle"),
+                "search.prune",
+                "search.oracle",
             )
         return self
 
@@ -433,7 +437,8 @@ class Recipe:
         if len(rates := self.training.l1_decays(layers)) != layers:
             raise _conflict(
                 f"training.l1_decay lists {len(rates)} rates for {layers} dense layers, the output's too",
-                *("training.l1_decay", "model.hidden"),
+                "training.l1_decay",
+                "model.hidden",
             )
         return self
 
@@ -443,7 +448,9 @@ class Recipe:
         if self.training.l1_locality and not (first and self.model.receptive_field):
             raise _conflict(
                 "training.l1_locality is of training.l1_decay around model.receptive_field; set both, or leave it out",
-                *("training.l1_locality", "training.l1_decay", "model.receptive_field"),
+                "training.l1_locality",
+                "training.l1_decay",
+                "model.receptive_field",
             )
         return self
 

@@ -133,7 +133,9 @@ def device_line(job: str, recipe: Recipe, seed: int, devices: Devices) -> str:
     line = f"{job} {recipe.name} (seed {seed}) on {devices}"
     if devices.precision != "float32":
         # As `network.build` makes it.
-        line += f"; {'whitening and ' * (recipe.model.whitening is not None)}output layer in float32"
+        fixed = {"whitening": recipe.model.whitening, "local contrast": recipe.model.local_contrast}
+        said = ", ".join(name for name, size in fixed.items() if size is not None)
+        line += f"; {said}{' and ' * bool(said)}output layer in float32"
     return wrap(line)
 
 

@@ -128,12 +128,16 @@ def test_runs_are_sorted_by_a_column(results: Path, capsys: pytest.CaptureFixtur
         runs.show(results, "sise")
 
 
-def test_the_table_fits_a_terminal(
-    results: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """80 columns, without colours."""
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("TERM", "dumb")
     monkeypatch.setenv("COLUMNS", "80")
+
+
+@pytest.mark.usefixtures("terminal")
+def test_the_table_fits_a_terminal(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
     runs.show(results, "run")
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 9
@@ -142,12 +146,8 @@ def test_the_table_fits_a_terminal(
     assert lines[-1].split()[:4] == ["tuned-mlp-seed0", "tuned-mlp", "0", "evaluated"]
 
 
-def test_a_long_name_keeps_the_figures_on_the_screen(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("FORCE_COLOR", "1")
-    monkeypatch.setenv("TERM", "dumb")
-    monkeypatch.setenv("COLUMNS", "80")
+@pytest.mark.usefixtures("terminal")
+def test_a_long_name_keeps_the_figures_on_the_screen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for end in ("first", "second"):
         make_run(tmp_path / f"{'long-' * 30}{end}", search=False)
     runs.show(tmp_path, "run")

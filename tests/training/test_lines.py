@@ -4,6 +4,7 @@ import logging
 
 import pytest
 
+from benchmarks.quick import validation_accuracy
 from fmnist.devices import Devices
 from fmnist.recipe import config
 from fmnist.training import job
@@ -25,6 +26,8 @@ def test_an_epoch_has_its_seconds_and_images_and_fits_a_terminal(
     job.log_epochs(40, images)(epoch, figures, seconds, False)
     assert caplog.messages == [line]
     assert len(line) <= 80
+    # By which `make bench` tells when a training is good enough.
+    assert validation_accuracy(line) == 0.8365
 
 
 def test_an_epoch_without_validation_has_the_training_alone(caplog: pytest.LogCaptureFixture) -> None:
@@ -37,7 +40,7 @@ def test_an_epoch_without_validation_has_the_training_alone(caplog: pytest.LogCa
     ("recipe", "precision", "end"),
     [
         ("quick-mlp", "float32", "float32, compiled by XLA"),
-        ("quick-mlp", "mixed_bfloat16", "compiled by XLA; whitening and output layer in float32"),
+        ("quick-mlp", "mixed_bfloat16", "compiled by XLA; whitening, local contrast and output layer in float32"),
         ("baseline-mlp", "mixed_bfloat16", "compiled by XLA; output layer in float32"),
     ],
 )
