@@ -35,7 +35,7 @@ def views(images: np.ndarray) -> Iterator[np.ndarray]:
 
 def helps(training: TrainingConfig) -> bool:
     """Whether a model was trained on such views; one that was not is worse at them than at the image alone."""
-    return training.augment.flip and training.augment.shift > 0
+    return training.augment.flip and max(training.augment.shift, training.augment.deform) > 0
 
 
 def probabilities(

@@ -226,12 +226,15 @@ class AugmentConfig:
 
     shift (pixels): the largest shift of an image along each axis; pixels that move in are black.
     flip: whether each image is mirrored left to right with probability 1/2.
-    until (share of the epochs): when shifts end, so that images in the last epochs are placed as in the test set
-        (Touvron et al. 2019); flips continue.
+    deform (pixels): how far smooth random fields move the pixels of each image, in root mean square: the image as a
+        whole, stretched, sheared and bent.
+    until (share of the epochs): when shifts and deformations end, so that images in the last epochs are placed as in
+        the test set (Touvron et al. 2019); flips continue.
     """
 
     shift: Annotated[int, Field(ge=0, lt=28), _NUMBER] = 0
     flip: bool = False
+    deform: Annotated[float, Field(ge=0, le=5), _NUMBER] = 0.0
     until: Annotated[float, Field(gt=0, le=1), _NUMBER] = 1.0
 
 

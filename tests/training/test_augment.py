@@ -11,7 +11,7 @@ from fmnist.recipe.schema import AugmentConfig
 from fmnist.training import augment
 
 IMAGES = np.arange(1, 2 * 28 * 28 + 1).reshape(2, 28, 28).astype(np.uint8)
-ALL = AugmentConfig(shift=2, flip=True)
+ALL = AugmentConfig(shift=2, flip=True, deform=0.5)
 
 
 def transform(config: AugmentConfig, images: np.ndarray, seed: int = 0, augmented: bool = True) -> np.ndarray:
@@ -30,6 +30,30 @@ def test_flip_mirrors_left_to_right_where_told() -> None:
 def test_shift_moves_and_fills_with_black(down: int, right: int) -> None:
     moved = augment.shift(tf.constant(IMAGES), tf.constant([down, 0]), tf.constant([right, 0]), 2).numpy()
     np.testing.assert_array_equal(moved, [ndimage.shift(IMAGES[0], (down, right), order=0), IMAGES[1]])
+
+
+def test_deform_moves_each_pixel_as_told_and_is_linear_between_them() -> None:
+    rows, columns = np.indices((28, 28))
+    down, right = 1.5 * np.cos(np.pi * rows / 28), 1.9 * np.sin(np.pi * columns / 28)
+    images = np.random.default_rng(0).integers(256, size=(2, 28, 28), dtype=np.uint8)
+    fields = [np.stack([field, np.zeros((28, 28))]).astype(np.float32) for field in (down, right)]
+    moved = augment.deform(tf.constant(images), *map(tf.constant, fields), 2).numpy()
+    # `map_coordinates` says where each pixel comes from.
+    columns_moved = ndimage.map_coordinates(np.pad(images[0].astype(float), 2), [rows + 2 - down, columns + 2], order=1)
+    expected = ndimage.map_coordinates(np.pad(columns_moved, 2), [rows + 2, columns + 2 - right], order=1)
+    np.testing.assert_allclose(moved[0], expected, atol=0.51)
+    np.testing.assert_array_equal(moved[1], images[1])
+
+
+def test_displacements_are_smooth_and_as_large_as_told() -> None:
+    draws = np.random.default_rng(0).uniform(size=(5000, len(augment._WAVES))).astype(np.float32)
+    fields = augment.displacements(tf.constant(draws), tf.constant(0.7)).numpy()
+    assert np.sqrt(np.mean(fields**2)) == pytest.approx(0.7, rel=0.02)
+    assert abs(fields.mean()) < 0.02
+    assert np.abs(np.diff(fields, axis=1)).max() < 0.2
+    # No place is moved much more than others.
+    everywhere = np.sqrt(np.mean(fields**2, axis=0))
+    assert everywhere.max() < 2 * everywhere.min()
 
 
 def test_all_off_changes_nothing() -> None:
