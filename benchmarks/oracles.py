@@ -1,12 +1,15 @@
-"""Oracles side by side: searches of equal seconds by one worker on one core, and by two on two."""
+"""Oracles side by side: searches of equal seconds by one worker on one core, and by two on two.
+
+The searches stay in the folder of the results: the same command goes on after an interruption, or with more seeds.
+"""
 
 import itertools
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +19,7 @@ from typing import NamedTuple
 from searching import until
 
 from fmnist.errors import EXIT_INTERRUPTED
-from fmnist.files import read_json
+from fmnist.files import read_json, write_json
 from fmnist.run.folder import RunDir
 from fmnist.search import status
 
@@ -43,6 +46,11 @@ class Case(NamedTuple):
         """The search's run folder."""
         return RunDir(self.folder / f"{self.oracle}-{self.workers}-{self.seed}")
 
+    @property
+    def sample(self) -> Path:
+        """The file of what the search did, once it has ended."""
+        return self.run.path.with_suffix(".json")
+
     def command(self, job: str) -> list[str]:
         """The command line of a job of this search."""
         of = ["--recipe", RECIPE, "--set", f"search.oracle={self.oracle}", "--set", f"search.trials={TRIALS}"]
@@ -59,7 +67,11 @@ class Sample(NamedTuple):
 
 
 def search(case: Case, seconds: float) -> Sample:
-    """Search for `seconds` from the first trial's start on, on as many processors as workers."""
+    """Search for `seconds` from the first trial's start on, on as many processors as workers; or read what it did."""
+    if case.sample.exists():
+        return Sample(**read_json(case.sample))
+    # Of a search that was interrupted, nobody knows the seconds.
+    shutil.rmtree(case.run.path, ignore_errors=True)
     cores = ",".join(map(str, sorted(os.sched_getaffinity(0))[: case.workers]))
     run = case.run
     tune = ["taskset", "--cpu-list", cores, *case.command("tune"), "--workers", str(case.workers)]
@@ -71,16 +83,19 @@ def search(case: Case, seconds: float) -> Sample:
     assert job.returncode == EXIT_INTERRUPTED, job.returncode
     assert found.best
     assert found.best.score
-    return Sample(
+    sample = Sample(
         trials=60 * found.count("completed") / seconds,
         epochs=60 * sum(trial.epochs for trial in found.trials) / seconds,
         best=100 * found.best.score,
     )
+    write_json(case.sample, sample._asdict())
+    return sample
 
 
 def final(case: Case) -> float:
     """Train the search's best configuration, on all processors; return its validation accuracy (%)."""
-    subprocess.run(case.command("train"), check=True, stdout=subprocess.DEVNULL)
+    if not case.run.trained:
+        subprocess.run(case.command("train"), check=True, stdout=subprocess.DEVNULL)
     history = read_json(case.run.history)
     return 100 * history["history"]["val_accuracy"][history["best_epoch"]]
 
@@ -96,17 +111,17 @@ def main() -> None:
     here = machine.describe()
     samples: dict[tuple[str, int], list[Sample]] = {}
     finals: dict[tuple[str, int], list[float]] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        # The searches of a seed stand side by side, as the machine's speed changes.
-        order = itertools.product(range(arguments.seeds), arguments.oracles, (2, 1))
-        cases = [Case(Path(folder), oracle, workers, seed) for seed, oracle, workers in order]
-        for case in cases:
-            samples.setdefault((case.oracle, case.workers), []).append(search(case, arguments.seconds))
-            logger.info("%s: %s", case.run.path.name, samples[case.oracle, case.workers][-1])
-        # Nothing here depends on time.
-        for case in cases if arguments.train else ():
-            finals.setdefault((case.oracle, case.workers), []).append(final(case))
-            logger.info("%s: %.2f%%", case.run.path.name, finals[case.oracle, case.workers][-1])
+    folder = arguments.out / f"oracles-{arguments.seconds:g}s"
+    # The searches of a seed stand side by side, as the machine's speed changes.
+    order = itertools.product(range(arguments.seeds), arguments.oracles, (2, 1))
+    cases = [Case(folder, oracle, workers, seed) for seed, oracle, workers in order]
+    for case in cases:
+        samples.setdefault((case.oracle, case.workers), []).append(search(case, arguments.seconds))
+        logger.info("%s: %s", case.run.path.name, samples[case.oracle, case.workers][-1])
+    # Nothing here depends on time.
+    for case in cases if arguments.train else ():
+        finals.setdefault((case.oracle, case.workers), []).append(final(case))
+        logger.info("%s: %.2f%%", case.run.path.name, finals[case.oracle, case.workers][-1])
 
     def of(field: str, oracle: str, workers: int) -> tuple[float, ...]:
         return tuple(getattr(sample, field) for sample in samples[oracle, workers])

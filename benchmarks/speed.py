@@ -1,6 +1,7 @@
 """The speed of a training against its alternatives, on this machine."""
 
 import dataclasses
+import logging
 from collections.abc import Callable, Iterator
 
 from fmnist.recipe.schema import AugmentConfig
@@ -10,6 +11,8 @@ from .alternation import Alternation
 from .cases import Case, Run, network
 from .output import options, publish
 from .table import Figure, cost, speedup
+
+logger = logging.getLogger(__name__)
 
 _HIDDEN = (512, 256, 50)
 _BATCH_SIZES = {"cpu": (128,), "gpu": (128, 512, 4096)}
@@ -118,8 +121,12 @@ def main() -> None:
         # Closed after each case: idle processes hold memory.
         with Alternation(arguments.pairs) as bench:
             for function in functions:
-                if function.__name__ in arguments.only:
-                    figures += [dataclasses.replace(f, goal=goals.get(f.name, "")) for f in function(bench, case)]
+                if function.__name__ not in arguments.only:
+                    continue
+                for figure in function(bench, case):
+                    figures.append(dataclasses.replace(figure, goal=goals.get(figure.name, "")))
+                    # Where a machine is lent by the minute, the table may come too late.
+                    logger.info("%s", figures[-1])
         first_epoch_seconds |= bench.first_epoch_seconds
 
     publish("speed", here, figures, arguments.out, first_epoch_seconds=first_epoch_seconds)

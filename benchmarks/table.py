@@ -29,6 +29,9 @@ class Figure:
     unit: str = "s"
     note: str = ""
 
+    def __str__(self) -> str:
+        return ", ".join(filter(None, (self.name, *_cells(self)[1:])))
+
     @property
     def median(self) -> float:
         return statistics.median(self.values)
