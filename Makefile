@@ -156,7 +156,7 @@ train: tune
 eval: train
 report: eval
 endif
-.PHONY: help variables setup all data tune train eval report export runs evidence submit status logs cancel devices image tensorboard test test-faults chaos lint bench bench-search bench-pictures tour lock clean
+.PHONY: help variables setup all data tune train eval report export runs evidence submit status logs cancel devices image tensorboard test test-faults test-gpu chaos lint bench bench-search bench-pictures tour lock clean
 
 #@ Start here
 
@@ -245,6 +245,9 @@ test: $(DEV_ENVIRONMENT) ## run the tests
 
 test-faults: $(DEV_ENVIRONMENT) ## run the slow ones: kills, full disks, cut networks
 	$(BIN)/pytest -m faults $(IN_PARALLEL) $(call OPTION_IF_SET,rounds,ROUNDS)
+
+test-gpu: $(DEV_ENVIRONMENT) ## check this machine's GPU: numbers, speed, memory
+	$(BIN)/pytest -m gpu $(IN_PARALLEL)
 
 test-%: $(DEV_ENVIRONMENT) ## %: containers, slurm, kubernetes, browser, gpu-compile ...
 	$(BIN)/pytest -m $(call QUOTED,$(subst -,_,$*))

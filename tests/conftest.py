@@ -18,6 +18,7 @@ from processes import Ended
 from fmnist import environment
 
 if TYPE_CHECKING:
+    from _pytest.terminal import TerminalReporter
     from searching import Search
 
 # As in the jobs, before anything imports TensorFlow. CUDA_VISIBLE_DEVICES=0 in the environment puts the tests on a GPU.
@@ -27,6 +28,9 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 # `nohup make test`: what is ignored here would be ignored in every job too.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 forked.preload_jobs()
+
+VISIBLE = {"cpu": "-1", "gpu": "0"}
+"""CUDA_VISIBLE_DEVICES of the jobs of tests/gpu, by what they run on."""
 
 READ_LATE = {"COLUMNS", "CUDA_VISIBLE_DEVICES", "FMNIST_DATA", "LINES", "NO_COLOR", "TERM"}
 """Variables that no import reads."""
@@ -65,6 +69,28 @@ epochs = 2
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--on", choices=["gpu", "cpu"], default="gpu", help="what tests/gpu runs on [gpu]")
     parser.addoption("--rounds", type=int, default=5, help="how often races and random damage are tried [5]")
+
+
+def pytest_terminal_summary(terminalreporter: "TerminalReporter", config: pytest.Config) -> None:
+    """Print what tests of a device recorded as a "row", in all of pytest's processes; write it into results/."""
+    reports = [report for of_kind in terminalreporter.stats.values() for report in of_kind]
+    calls = [report for report in reports if getattr(report, "when", None) == "call"]
+    rows: list[dict[str, Any]] = [value for one in calls for name, value in one.user_properties if name == "row"]
+    if not rows or "PYTEST_XDIST_WORKER" in os.environ:
+        return
+    from benchmarks import machine
+    from fmnist.files import write_json
+
+    on = config.getoption("on")
+    path = config.rootpath / "results" / f"test-gpu-{on}.json"
+    # `describe` sees the GPU that the tests used.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CUDA_VISIBLE_DEVICES", VISIBLE[on])
+        write_json(path, {"machine": machine.describe(), "rows": rows})
+    terminalreporter.section("what was measured")
+    for row in rows:
+        terminalreporter.line("  ".join([row["name"], *(f"{key} {row[key]}" for key in row if key != "name")]))
+    terminalreporter.line(str(path))
 
 
 @pytest.fixture(scope="session")

@@ -1,10 +1,12 @@
 """What must be seen on a machine with a GPU: `make test-gpu`.
 
-It prints a table, and writes it to results/test-gpu.json. `--on cpu` tries the tests themselves on any machine.
+It prints a table, and writes it to results/test-gpu-gpu.json. `--on cpu` tries the tests themselves on any machine.
 """
 
+import fcntl
 import functools
 import json
+import os
 import shutil
 import signal
 import statistics
@@ -12,14 +14,11 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from conftest import Command, Start, end
+from conftest import VISIBLE, Command, Start, end
 from test_signals import signal_at
 
-from benchmarks import machine
-from fmnist.files import write_json
 from fmnist.recipe import config
 from fmnist.run.folder import read_trials
 from jobs import engines
@@ -42,11 +41,10 @@ Row = Callable[..., None]
 @pytest.fixture(scope="session")
 def place(pytestconfig: pytest.Config) -> dict[str, str]:
     """The environment that a job sees the device in."""
-    if pytestconfig.getoption("on") == "cpu":
-        return {"CUDA_VISIBLE_DEVICES": "-1"}
-    if shutil.which("nvidia-smi") is None:
+    on = pytestconfig.getoption("on")
+    if on == "gpu" and shutil.which("nvidia-smi") is None:
         pytest.skip("this machine has no NVIDIA GPU")
-    return {"CUDA_VISIBLE_DEVICES": "0"}
+    return {"CUDA_VISIBLE_DEVICES": VISIBLE[on]}
 
 
 @pytest.fixture(scope="session")
@@ -55,20 +53,20 @@ def device(pytestconfig: pytest.Config) -> str:
     return "1" if pytestconfig.getoption("on") == "gpu" else "cpu"
 
 
-@pytest.fixture(scope="session")
-def row(pytestconfig: pytest.Config, place: dict[str, str]) -> Iterator[Row]:
+@pytest.fixture
+def row(record_property: Callable[[str, object], None]) -> Row:
     """Add a row to the table, which is printed and written at the end."""
-    rows: list[dict[str, Any]] = []
-    yield lambda name, **figures: rows.append({"name": name, **figures})
-    path = pytestconfig.rootpath / "results" / f"test-gpu-{pytestconfig.getoption('on')}.json"
-    # `describe` sees the GPU that the tests used.
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("CUDA_VISIBLE_DEVICES", place["CUDA_VISIBLE_DEVICES"])
-        write_json(path, {"machine": machine.describe(), "rows": rows})
-    lines = ["", *("  ".join([one["name"], *(f"{key} {one[key]}" for key in one if key != "name")]) for one in rows)]
-    reporter = pytestconfig.pluginmanager.get_plugin("terminalreporter")
-    assert reporter
-    reporter.write_line("\n".join([*lines, f"{path}"]))
+    return lambda name, **figures: record_property("row", {"name": name, **figures})
+
+
+@pytest.fixture(autouse=True)
+def _turn(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Run side by side with the tests of pytest's other processes; but what is timed runs alone."""
+    alone = request.node.get_closest_marker("alone")
+    folder = tmp_path_factory.getbasetemp()
+    with (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder).joinpath("turn").open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+        yield
 
 
 @pytest.fixture
@@ -122,6 +120,7 @@ def test_the_precision_of_the_device(fmnist: Command, place: dict[str, str], dev
     assert device == "cpu" or "mixed_" in chosen
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("recipe", config.names())
 def test_speed(train: Run, device: str, row: Row, recipe: str) -> None:
     run = train(recipe, "speed", device, "--set", "training.epochs=5", "--set", "data.train_limit=54000")
