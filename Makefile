@@ -11,7 +11,7 @@ RECIPE ?= tuned-mlp
 SEED ?= 0
 #: overrides of the recipe: SET="training.epochs=5 model.l2=0"
 SET ?=
-#: name of the run's folder [recipe-seed]
+#: name of the run's folder [RECIPE-seedSEED]
 RUN ?= $(RECIPE_NAME)-seed$(SEED)
 #: folder of the run folders
 RESULTS ?= results
@@ -19,7 +19,7 @@ RESULTS ?= results
 DATA ?=
 #: number of trials of `tune`; if not set, the recipe's
 TRIALS ?=
-#: number of processes that train trials; if not set, one (a GPU)
+#: number of processes that train trials; if not set, one, or one per GPU
 WORKERS ?=
 #: where jobs run: local (.venv), docker, podman, or auto
 ENGINE ?= local
@@ -42,7 +42,7 @@ REFERENCE_SEEDS ?= 3
 ACCELERATOR ?= cuda
 #: base image of `image` [debian:bookworm-slim]
 BASE_IMAGE ?=
-#: image of containers [the newest that fits]; nodes pull it
+#: image of containers [fmnist:cuda or :cpu]; nodes pull it
 IMAGE ?=
 #: memory of a container, or of a training job on CLUSTER: 8G
 MEMORY ?=

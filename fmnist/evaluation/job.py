@@ -211,7 +211,10 @@ def _member(run: RunDir) -> _Member:
 def _warn_of_views(members: Sequence[_Member]) -> None:
     for member in members:
         if not averaging.helps(member.recipe.training):
-            logger.warning("%s was trained without shift and flip, so --tta is likely to cost accuracy", member.run)
+            logger.warning(
+                "%s was trained without flips, or without shifts and deformations; --tta is likely to cost accuracy",
+                member.run,
+            )
 
 
 def _read(data_dir: Path | None) -> tuple[tuple[Images, Images], dict[str, Any]]:

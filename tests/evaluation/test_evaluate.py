@@ -276,7 +276,13 @@ def test_averages_of_a_model_that_never_saw_the_views_are_warned_of_and_stand_be
 
 @pytest.mark.parametrize(
     ("augment", "helps"),
-    [({}, False), ({"flip": True}, False), ({"shift": 1}, False), ({"flip": True, "shift": 1, "until": 0.5}, True)],
+    [
+        ({}, False),
+        ({"flip": True}, False),
+        ({"shift": 1, "deform": 1.0}, False),
+        ({"flip": True, "shift": 1, "until": 0.5}, True),
+        ({"flip": True, "deform": 0.5}, True),
+    ],
 )
 def test_averages_help_whoever_was_trained_on_both_kinds_of_views(augment: dict[str, Any], helps: bool) -> None:
     settings = {"name": "x", "description": "", "training": {"augment": augment}}
