@@ -135,7 +135,9 @@ class Trainer:
             [*_standard_callbacks(training), *callbacks],
             add_history=True,
             model=program.model,
-            epochs=training.epochs,
+            # No epoch is the last one for callbacks: a promoted trial goes on after it. `SwapEMAWeights` would put the
+            # averages in place of the weights to go on from.
+            epochs=math.inf,
             verbose=0,
         )
         loop.on_train_begin()

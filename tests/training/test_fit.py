@@ -295,6 +295,15 @@ def test_an_interruption_leaves_no_trace(trainer: Trainer, small: TrainData, tmp
     assert_close(resumed.model, whole.model, tolerance=0)
 
 
+def test_a_promoted_trial_goes_on_as_if_it_had_been_longer_from_the_first(trainer: Trainer, tmp_path: Path) -> None:
+    longer = TrainingConfig(epochs=4, ema_momentum=0.9)
+    whole = fit(trainer, tmp_path / "whole.npz", training=longer)
+    fit(trainer, tmp_path / "promoted.npz", training=dataclasses.replace(longer, epochs=2))
+    promoted = fit(trainer, tmp_path / "promoted.npz", training=longer)
+    assert promoted.history == whole.history
+    assert_close(promoted.model, whole.model, tolerance=0)
+
+
 def test_nor_with_a_schedule(trainer: Trainer, small: TrainData, tmp_path: Path) -> None:
     training = TrainingConfig(epochs=4, one_cycle=OneCycleConfig())
     whole = fit(trainer, tmp_path / "whole.npz", training=training)
