@@ -1,6 +1,7 @@
 """Choose the devices, the strategy, the precision and the compilation (XLA or not) of a training."""
 
 import contextlib
+import dataclasses
 import logging
 import os
 import re
@@ -53,6 +54,11 @@ class Devices:
         XLA, 22,000 without (`make bench` measures it again).
         """
         return self.count == 1
+
+    @property
+    def usual(self) -> "Devices":
+        """The first one alone, where a training may do with it; else all."""
+        return dataclasses.replace(self, names=self.names[:1], optional=False) if self.optional else self
 
     @cached_property
     def strategy(self) -> "tf.distribute.Strategy | None":

@@ -20,7 +20,7 @@ from fmnist import environment
 from fmnist.errors import EXIT_BAD_INPUT, BadInput
 from fmnist.revision import revision
 from fmnist.search import deaths
-from fmnist.search.supervise import ONE, Ending, Member, Share, shares, supervise
+from fmnist.search.supervise import ONE, Ending, Member, Share, gpus_to_share, shares, supervise
 from fmnist.signals import TOLD, Stop, stop_on_signals
 from fmnist.text import printable
 from jobs import engines, single, tensorboard
@@ -111,7 +111,7 @@ def _run(options: argparse.Namespace, identity: str) -> None:
     else:
         command = ["fmnist", options.job, *options.arguments]
         common += [f"--env={TOLD}=1", *(f"--env={name}" for name in environment.recorded())]
-        common += ["--env=FMNIST_DATA"] if os.environ.get("FMNIST_DATA") else []
+        common += [f"--env={name}" for name in ("FMNIST_DATA", "CUDA_DEVICE_ORDER") if os.environ.get(name)]
     if strange := [word for word in (*common, *command) if word.encode(errors="replace") != os.fsencode(word)]:
         raise BadInput(f"{engine.name} takes names in UTF-8 alone, unlike {printable(strange[-1])}")
     containers = _Containers(engine, image, identity, common)
@@ -121,8 +121,8 @@ def _run(options: argparse.Namespace, identity: str) -> None:
         containers.remove()
         last.callback(containers.remove)
         if options.job == "tune":
-            visible = environment.gpus() if engine.gpus and options.devices in ("auto", "gpu") else []
-            divided = shares(options.workers, options.gpus_per_worker, visible)
+            visible = gpus_to_share(options.devices, options.workers)
+            divided = shares(options.workers, options.gpus_per_worker, visible if engine.gpus else [])
             if len(divided) > 1:
                 containers.search([*command, ONE], divided, Path(options.run), stop)
                 return

@@ -276,10 +276,10 @@ class Chief:
                 # Another worker's trial may still have to be taken up again.
                 trial.status = TrialStatus.IDLE
             else:
-                self._stopped = True
-                self._save()
                 if (tried := len(self._oracle.trials)) < self._oracle.max_trials:
                     write_json(self._run.used_up, {"trials": tried})
+                self._stopped = True
+                self._save()
                 self._changed.notify_all()
         return trial
 

@@ -1,6 +1,7 @@
 """Call a chief in another process by gRPC, with the methods of `Chief`, through restarts and network failures."""
 
 import contextlib
+import functools
 import logging
 import os
 import random
@@ -16,6 +17,7 @@ from keras_tuner.engine.trial import Trial, TrialStatus
 from fmnist.errors import EXIT_INTERRUPTED, Interrupted
 from fmnist.recipe.schema import Recipe
 from fmnist.run.folder import RunDir
+from fmnist.search import deaths
 from fmnist.search.chief import NotYours
 from fmnist.search.connection import SAID, Connection, Finder, NotFound, SearchOver
 from fmnist.search.heart import Heart
@@ -50,7 +52,7 @@ def join(
         Interrupted: a stop was requested, or no chief could be reached for too long.
         BadInput: the chief refuses this worker.
     """
-    chief = RemoteChief(run, role, recipe.require_search().trials, stop, patience, _end_process)
+    chief = RemoteChief(run, role, recipe.require_search().trials, stop, patience, functools.partial(_end_process, run))
     try:
         with stop.in_order():
             work(chief, role.id, run_trial, stop)
@@ -58,10 +60,16 @@ def join(
         chief.close()
 
 
-def _end_process(trial: str) -> None:
-    """End this process, whose training hangs. Another worker continues the trial from its last checkpoint."""
-    signal.alarm(_LAST_WORDS)  # nothing handles SIGALRM, so it ends the process if the log hangs, too
+def _end_process(run: RunDir, trial: str) -> None:
+    """End this process, whose training hangs. Another worker continues the trial from its last checkpoint.
+
+    It counts as a crash of the trial's own, so one that always hangs fails at last.
+    """
+    signal.alarm(_LAST_WORDS)  # nothing handles SIGALRM, so it ends the process if a disk hangs, too
     logger.error("trial %s has come to a stop; this worker ends, and the trial goes on elsewhere", trial)
+    with contextlib.suppress(OSError):
+        for path in run.checkpoint.glob(f"trial_{trial}_*.deaths"):
+            deaths.tell(path, "its training came to a stop")
     logging.shutdown()
     os._exit(EXIT_INTERRUPTED)
 

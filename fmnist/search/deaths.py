@@ -2,7 +2,7 @@
 
 A process that dies cannot report the reason. Its parent knows the exit code (`own_end`). The next process that does the
 same work finds a file that is only left behind by a death (`counted`): it holds the last messages of compiled code that
-crashed, and how often the kernel had killed processes for want of memory before.
+crashed, or why the process gave up (`tell`), and how often the kernel had killed processes for want of memory before.
 """
 
 import contextlib
@@ -96,6 +96,12 @@ def counted(path: Path, state: str) -> Iterator[None]:
                 faulthandler.disable()
             # An exception in Python is not a death of the process.
             path.unlink(missing_ok=True)
+
+
+def tell(path: Path, reason: str) -> None:
+    """Say why this process is about to end by the fault of the work that is `counted` in the file `path`."""
+    with path.open("a", encoding="ascii") as file:
+        file.write(f"{reason}\n")
 
 
 def _left(path: Path, state: str) -> list[str]:

@@ -63,7 +63,7 @@ def tune(
         _alone(run, recipe, seed, loaded, devices, stop)
     said = status.outcome(run, recipe)
     for path in run.checkpoint.glob("trial_*"):
-        path.unlink()
+        path.unlink(missing_ok=True)
     return said
 
 

@@ -4,7 +4,6 @@ import os
 import sys
 from pathlib import Path
 
-from fmnist import environment
 from fmnist.devices import request
 from fmnist.recipe.schema import Recipe
 from fmnist.run.folder import RunDir
@@ -46,8 +45,7 @@ def launch(
     role = roles.from_environment()
     is_worker = role is not None and not role.is_chief
     if recipe.search and (role is None or (is_worker and (workers or 1) > 1)):
-        gpus = environment.gpus() if devices in ("auto", "gpu") else []
-        shares = supervise.shares(workers, gpus_per_worker, gpus)
+        shares = supervise.shares(workers, gpus_per_worker, supervise.gpus_to_share(devices, workers))
         if len(shares) > 1:
             command = [sys.executable, "-m", "fmnist", *sys.argv[1:], supervise.ONE]
             if not nothing_to_do(run, recipe, seed):

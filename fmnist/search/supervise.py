@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from fmnist import environment
 from fmnist.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, BadInput, Interrupted
 from fmnist.files import read_bytes
 from fmnist.search import deaths
@@ -53,6 +54,20 @@ class Share:
     def visible_devices(self) -> str:
         """Value of CUDA_VISIBLE_DEVICES for the GPUs."""
         return ",".join(self.gpus) or "-1"
+
+
+def gpus_to_share(devices: str, workers: int | None) -> list[str]:
+    """Return the GPUs that the workers of a search divide among them; none for a search on processors.
+
+    Args:
+        devices: as `fmnist.devices.request` takes it.
+
+    Raises:
+        BadInput: a number of GPUs, for several workers: it could be that of each, or of all.
+    """
+    if devices.isdigit() and (workers or 1) > 1:
+        raise BadInput(f"--devices {devices} goes with one worker; for several, give --gpus-per-worker")
+    return environment.gpus() if devices in ("auto", "gpu") else []
 
 
 def shares(workers: int | None, gpus_per_worker: int, gpus: Sequence[str]) -> list[Share]:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from keras_tuner.engine.trial import Trial, TrialStatus
 
-from fmnist.errors import explain
+from fmnist.errors import explain, out_of_memory
 from fmnist.search import space
 from fmnist.search.chief import NotYours
 from fmnist.search.record import PRUNED
@@ -152,7 +152,7 @@ def _request(trial: Trial) -> TrialRequest:
 
 def _reason(error: Exception) -> str:
     """Return the reason of a failure as one line for a table."""
-    if isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError":
+    if out_of_memory(error):
         return "out of memory"
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__

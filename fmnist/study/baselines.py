@@ -13,6 +13,7 @@ from threadpoolctl import threadpool_limits
 
 from fmnist.data import dataset
 from fmnist.data.dataset import Images
+from fmnist.devices import choose
 from fmnist.errors import BadInput
 from fmnist.recipe import config
 from fmnist.recipe.schema import CLASSES, DataConfig, ModelConfig, Recipe
@@ -66,6 +67,7 @@ def train(run: RunDir, recipe: Recipe, seed: int, data_dir: Path | None, stop: S
             return
         from fmnist.training.trainer import FitResult
 
+        choose("cpu")  # or TensorFlow would take all of a GPU's memory
         loaded = dataset.load_train(data_dir, recipe.data)
         device = f"CPU (scikit-learn {importlib.metadata.version('scikit-learn')}), float32"
         run.record("train", devices=device, data=loaded.source.sha256)

@@ -97,7 +97,7 @@ def evidence(plan: Plan, results: Path, data_dir: Path | None, choose: Callable[
         return None
     try:
         with plan.recipe[0].run.lock("evidence"):
-            rows = judge(plan, results, data_dir, stop)
+            rows = judge(plan, results, data_dir, choose, stop)
     except Busy as error:
         logger.info("%s", error)
         return None
@@ -141,7 +141,7 @@ def train_one(
     return elsewhere
 
 
-def judge(plan: Plan, results: Path, data_dir: Path | None, stop: Stop) -> list[Row]:
+def judge(plan: Plan, results: Path, data_dir: Path | None, choose: Callable[[], object], stop: Stop) -> list[Row]:
     """Evaluate the models of the plan, all trained, on the test set; return the rows of the table.
 
     Raises:
@@ -150,16 +150,16 @@ def judge(plan: Plan, results: Path, data_dir: Path | None, stop: Stop) -> list[
     """
 
     def plain(members: Sequence[Training]) -> dict[str, Any]:
-        return evaluate(members[0].run, data_dir)
+        return evaluate(members[0].run, data_dir, choose)
 
     def averaged(members: Sequence[Training]) -> dict[str, Any]:
-        return evaluate_averaged(members[0].run, data_dir)
+        return evaluate_averaged(members[0].run, data_dir, choose)
 
     def ensemble(members: Sequence[Training], tta: bool = False) -> dict[str, Any]:
         first, last = members[0], members[-1]
         name = f"{first.recipe.name}-seeds{first.seed}-{last.seed}-ensemble{'-tta' * tta}.json"
         return evaluate_ensemble(
-            [member.run for member in members], data_dir, tta=tta, output=results / file_name(name)
+            [member.run for member in members], data_dir, choose, tta=tta, output=results / file_name(name)
         )
 
     def averaged_ensemble(members: Sequence[Training]) -> dict[str, Any]:
@@ -195,5 +195,5 @@ def _train(training: Training, data_dir: Path | None, choose: Callable[[], Devic
         baselines.train(run, recipe, seed, data_dir, stop)
         return
     if recipe.search:
-        logger.info("%s", tune(run, recipe, seed, data_dir, choose, stop))
+        logger.info("%s", tune(run, recipe, seed, data_dir, lambda: choose().usual, stop))
     logger.info("%s", train(run, recipe, seed, data_dir, choose, stop))

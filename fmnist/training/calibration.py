@@ -36,10 +36,9 @@ def settle(
     Returns:
         The devices to train on, and the images/s that decided, by number of devices; empty if nothing was measured.
     """
-    one = dataclasses.replace(devices, names=devices.names[:1], optional=False)
-    everything = dataclasses.replace(devices, optional=False)
     if not devices.optional:
-        return everything, {}
+        return devices, {}
+    one, everything = devices.usual, dataclasses.replace(devices, optional=False)
     if recipe.training.epochs * len(images) < _IMAGES:
         logger.info("this training is too short for %d devices; it takes one", devices.count)
         return one, {}

@@ -54,9 +54,13 @@ def _place(values: Sequence[np.ndarray] | np.ndarray, devices: Devices) -> Tenso
     """Copy each replica's value to its device."""
     if not devices.strategy:
         return tf.constant(values[0])
-    return devices.strategy.experimental_distribute_values_from_function(
-        lambda context: tf.constant(values[context.replica_id_in_sync_group])
-    )
+
+    def place(context: tf.distribute.experimental.ValueContext) -> tf.Tensor:
+        # The strategy would place all of them on the first device.
+        with tf.device(devices.names[context.replica_id_in_sync_group]):
+            return tf.constant(values[context.replica_id_in_sync_group])
+
+    return devices.strategy.experimental_distribute_values_from_function(place)
 
 
 def steps(rows: np.ndarray, batch_size: int, replicas: int) -> tuple[np.ndarray, np.ndarray]:
@@ -68,13 +72,14 @@ def steps(rows: np.ndarray, batch_size: int, replicas: int) -> tuple[np.ndarray,
         Row numbers, int32 [replicas, steps, share], and weights of that shape, float32: 1 for real rows, 0 for padding.
     """
     share = -(-batch_size // replicas)
-    batches = np.array_split(rows, range(batch_size, len(rows), batch_size))
-    order = np.zeros((replicas, len(batches), share), np.int32)
+    whole = len(rows) // batch_size
+    order = np.zeros((replicas, -(-len(rows) // batch_size), share), np.int32)
     weights = np.zeros(order.shape, np.float32)
-    for step, batch in enumerate(batches):
-        for replica, part in enumerate(np.array_split(batch, replicas)):
-            order[replica, step, : len(part)] = part
-            weights[replica, step, : len(part)] = 1
+    full, last = rows[: whole * batch_size].reshape(whole, batch_size), rows[np.newaxis, whole * batch_size :]
+    for these, batches in ((slice(whole), full), (slice(whole, None), last)):
+        for replica, part in enumerate(np.array_split(batches, replicas, axis=1)):
+            order[replica, these, : part.shape[1]] = part
+            weights[replica, these, : part.shape[1]] = 1
     return order, weights
 
 

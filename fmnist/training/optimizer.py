@@ -19,6 +19,21 @@ _OPTIMIZERS = {
 }
 
 
+class _LossScale(keras.optimizers.LossScaleOptimizer):
+    """Loss scaling where each replica has gradients of its own: all pass over a step in which one replica's overflow.
+
+    Keras asks the first replica alone, as if the gradients were added up before.
+    """
+
+    def check_finite(self, grads: Sequence[tf.Tensor]) -> tf.Tensor:
+        """Return whether the gradients of all replicas are finite, bool scalar."""
+        finite, replica = super().check_finite(grads), tf.distribute.get_replica_context()
+        if replica.num_replicas_in_sync == 1:
+            return finite
+        overflows = tf.cast(tf.logical_not(finite), tf.float32)
+        return tf.equal(replica.all_reduce(tf.distribute.ReduceOp.SUM, overflows), 0)
+
+
 def make(training: TrainingConfig, model: keras.Model, policy: str) -> keras.optimizers.Optimizer:
     """Make and build the optimizer of the model's variables; `policy` is the Keras dtype policy of the model."""
     optimizer = _OPTIMIZERS[training.optimizer](
@@ -30,7 +45,7 @@ def make(training: TrainingConfig, model: keras.Model, policy: str) -> keras.opt
         optimizer.weight_decay = tf.Variable(training.weight_decay, trainable=False, dtype=tf.float32)
         optimizer.exclude_from_weight_decay([v for v in model.trainable_variables if v.name != "kernel"])
     if policy == "mixed_float16":
-        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+        optimizer = _LossScale(optimizer)
     optimizer.build(model.trainable_variables)
     return optimizer
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from processes import Ended, python
 
+from fmnist.errors import EXIT_INTERRUPTED
 from fmnist.search import deaths
 
 WORK = """
@@ -55,6 +56,14 @@ def test_three_crashes_fail_the_work_by_their_reason(work: Work, marker: Path, s
     # A new attempt begins from nothing.
     assert not marker.exists()
     assert work("print('done')").stdout == "done\n"
+
+
+def test_three_trainings_that_came_to_a_stop_fail_the_work(work: Work) -> None:
+    give_up = "deaths.tell(Path(sys.argv[1]), 'its training came to a stop'); os._exit(75)"
+    for _ in range(3):
+        assert work(give_up).returncode == EXIT_INTERRUPTED
+    failed = work("print('done')")
+    assert "its process died 3 times without a checkpoint between: its training came to a stop" in failed.stderr
 
 
 def test_a_checkpoint_between_begins_the_count_anew(work: Work) -> None:

@@ -250,6 +250,12 @@ def test_workers_in_place_of_one_end_as_that_one_would(tuned: Launch, plan: dict
     tuned(plan, role="worker-3").ends(code)
 
 
+def test_a_number_of_gpus_is_for_one_worker() -> None:
+    assert supervise.gpus_to_share("2", None) == []
+    with pytest.raises(BadInput, match="--devices 2 goes with one worker; for several, give --gpus-per-worker"):
+        supervise.gpus_to_share("2", 2)
+
+
 def test_the_machine_is_divided(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(4)))
     assert supervise.shares(None, 1, []) == [Share(frozenset(range(4)))]

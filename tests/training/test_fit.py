@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from fmnist.data import dataset
 from fmnist.data.dataset import TrainData
@@ -29,7 +30,7 @@ from fmnist.recipe.schema import (
     leaves,
 )
 from fmnist.signals import Stop
-from fmnist.training import checkpoint, schedule
+from fmnist.training import checkpoint, optimizer, schedule
 from fmnist.training.epoch import Program, resident, steps
 from fmnist.training.trainer import Diverged, FitResult, Trainer
 
@@ -222,6 +223,31 @@ def test_half_precision_is_as_accurate_as_float32(precision: str, data_dir: Path
     print(f"{precision} - float32: {difference.mean():+.4f} +- {half_width:.4f}")
     assert difference.mean() + half_width >= 0
     assert difference.mean() > -0.01
+
+
+def test_each_device_has_its_own_copy_of_the_data(small: TrainData) -> None:
+    assert TWO.strategy
+    copies = TWO.strategy.experimental_local_results(resident(small.train, TWO).images)
+    assert [copy.device.rpartition("device:")[2] for copy in copies] == list(TWO.names)
+
+
+def test_an_overflow_on_one_device_passes_over_the_step_on_all() -> None:
+    strategy = TWO.strategy
+    assert strategy
+    with TWO.scope():
+        model = build(ModelConfig(hidden=(4,)), policy="mixed_float16")
+        scaling = optimizer.make(TrainingConfig(), model, "mixed_float16")
+    before, scale = model.get_weights(), keras.ops.convert_to_numpy(scaling.dynamic_scale)
+
+    def step() -> None:
+        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+        factor = tf.where(tf.equal(replica, 1), np.inf, 1.0)
+        variables = model.trainable_variables
+        scaling.apply([tf.ones(variable.shape) * factor for variable in variables], variables)
+
+    tf.function(lambda: strategy.run(step))()
+    assert all(map(np.array_equal, model.get_weights(), before))
+    assert keras.ops.convert_to_numpy(scaling.dynamic_scale) < scale
 
 
 def test_steps_hold_every_row_once_and_share_them_out() -> None:
