@@ -19,7 +19,7 @@ RESULTS ?= results
 DATA ?=
 #: number of trials of `tune`; if not set, the recipe's
 TRIALS ?=
-#: number of processes that train trials; if not set, one, or one per GPU
+#: processes that train trials; if not set, one, or one per GPU
 WORKERS ?=
 #: where jobs run: local (.venv), docker, podman, or auto
 ENGINE ?= local
@@ -156,7 +156,7 @@ train: tune
 eval: train
 report: eval
 endif
-.PHONY: help variables setup all data tune train eval report export runs evidence submit status logs cancel devices image tensorboard test test-faults test-gpu chaos lint bench bench-search bench-pictures tour lock clean
+.PHONY: help variables setup all data tune train eval report export runs evidence submit status logs cancel devices image tensorboard test test-faults chaos lint bench bench-search bench-pictures tour lock clean
 
 #@ Start here
 
@@ -246,11 +246,8 @@ test: $(DEV_ENVIRONMENT) ## run the tests
 test-faults: $(DEV_ENVIRONMENT) ## run the slow ones: kills, full disks, cut networks
 	$(BIN)/pytest -m faults $(IN_PARALLEL) $(call OPTION_IF_SET,rounds,ROUNDS)
 
-test-gpu: $(DEV_ENVIRONMENT) ## check this machine's GPU: numbers, speed, memory
-	$(BIN)/pytest -m gpu $(IN_PARALLEL)
-
-test-%: $(DEV_ENVIRONMENT) ## %: containers, slurm, kubernetes, browser, gpu-compile ...
-	$(BIN)/pytest -m $(call QUOTED,$(subst -,_,$*))
+test-%: $(DEV_ENVIRONMENT) ## %: containers, slurm, kubernetes, browser, gpu ...
+	$(BIN)/pytest -m $(call QUOTED,$(subst -,_,$*)) $(if $(filter gpu,$*),$(IN_PARALLEL))
 
 # Each process of pytest's has two or three that it tests.
 IN_PARALLEL = --numprocesses auto --maxprocesses 4 --dist worksteal
