@@ -1,5 +1,6 @@
 import contextlib
 import csv
+import itertools
 import json
 import re
 import shutil
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import keras_tuner
 import pytest
+from keras_tuner.engine.trial import TrialStatus
 from searching import SMALL_SPACE, Runner, recipe, search, table
 
 from fmnist.errors import Interrupted, SearchFailed
@@ -17,7 +19,7 @@ from fmnist.files import read_json
 from fmnist.recipe import config
 from fmnist.recipe.schema import MOST_SEED
 from fmnist.run.folder import RunDir
-from fmnist.search import status
+from fmnist.search import status, stock
 from fmnist.search.chief import Chief, NotYours
 from fmnist.search.worker import Report, TrialRequest, work
 from fmnist.signals import Stop
@@ -157,6 +159,23 @@ def test_a_space_that_is_used_up_ends_the_search_with_each_configuration_tried_o
         r"the space is used up after 6 of 20 trials: more .*\nbest of 6 trials: \d+, val_accuracy 0\.\d+\n(.*\n)*.*",
         status.outcome(run, of),
     )
+
+
+@pytest.mark.parametrize("oracle", ["random", "bayesian", "hyperband", "asha"])
+def test_whoever_waits_does_not_search_a_space_that_is_used_up_again(tmp_path: Path, oracle: str) -> None:
+    chief = Chief(RunDir(tmp_path), recipe(oracle, SIX, trials=50, epochs=4), 0)
+    for number in itertools.count():
+        if chief.create_trial(f"worker-{number}").status == TrialStatus.IDLE:
+            break
+    drawn = stock.seed_state(chief._oracle)
+    assert chief.create_trial("late").status == TrialStatus.IDLE
+    assert stock.seed_state(chief._oracle) == drawn
+    # What it has, a worker still gets; and what has ended makes the oracle look again.
+    trial = chief.create_trial("worker-0")
+    chief.update_trial("worker-0", trial.trial_id, {"val_accuracy": 0.5}, 0)
+    chief.end_trial("worker-0", trial.trial_id, "COMPLETED")
+    chief.create_trial("late")
+    assert stock.seed_state(chief._oracle) > drawn or oracle in ("hyperband", "asha")
 
 
 @pytest.mark.parametrize("oracle", ["random", "bayesian", "hyperband", "asha"])
