@@ -174,6 +174,28 @@ def few_programs() -> None:
     trial._PROGRAMS_A_PROCESS = 1
 
 
+LITTLE_ROOM = """
+from fmnist.training import epoch
+
+begin, made = epoch.Program.__init__, []
+
+def begin_alone(self, *args):
+    if made:
+        raise MemoryError
+    made.append(self)
+    begin(self, *args)
+
+epoch.Program.__init__ = begin_alone
+"""
+
+
+def little_room() -> None:
+    """For this process, and those that it starts itself anew as, a device has room for one network."""
+    code = f"{LITTLE_ROOM}\nfrom fmnist import __main__; __main__.main()"
+    sys.orig_argv = [sys.executable, "-c", code, *sys.argv[1:]]
+    exec(LITTLE_ROOM, {})
+
+
 @pytest.mark.parametrize("count", [2, pytest.param(4, marks=pytest.mark.faults)])
 def test_a_long_search_starts_its_process_anew_and_loses_nothing(count: int, tiny: Path, fmnist: Command) -> None:
     tables = []
@@ -183,6 +205,13 @@ def test_a_long_search_starts_its_process_anew_and_loses_nothing(count: int, tin
         assert ended.stderr.count("starting this process anew") == anew
         tables.append([{**trial, "seconds": ""} for trial in read_trials(tiny / run / "trials.csv")])
     assert tables[0] == tables[1]
+
+
+@pytest.mark.faults
+def test_networks_of_earlier_trials_take_no_room_from_later_ones(tiny: Path, fmnist: Command) -> None:
+    ended = fmnist("tune", *TINY, "--trials", "4", "--run", "run", prepare=little_room)
+    assert "starting this process anew" in ended.stderr
+    assert {trial["status"] for trial in read_trials(tiny / "run" / "trials.csv")} == {"COMPLETED"}
 
 
 def die_in_trial_0(since: str) -> None:

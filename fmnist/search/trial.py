@@ -4,9 +4,9 @@ import dataclasses
 import logging
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from fmnist.errors import Restart
+from fmnist.errors import Restart, out_of_memory
 from fmnist.files import copy, sha256, utf8_path
 from fmnist.recipe import config
 from fmnist.recipe.schema import Recipe
@@ -38,11 +38,9 @@ class Trials:
 
     def run(self, trial: TrialRequest, report: Report) -> None:
         """Train a trial up to its last epoch, from its own checkpoint, its parent's, or the beginning."""
-        if self._trainer.compiled >= _PROGRAMS_A_PROCESS:
-            # The trial stays this worker's: after the restart the chief gives the same trial to the same id.
-            self._stop.check()
-            logger.info("starting this process anew, to free the memory of %d networks", self._trainer.compiled)
-            raise Restart
+        of_others = self._trainer.compiled
+        if of_others >= _PROGRAMS_A_PROCESS:
+            self._restart()
         recipe = config.replace(self._recipe, dict(trial.values))
         training = dataclasses.replace(recipe.training, epochs=trial.epochs)
         checkpoint = self._checkpoint(trial.trial_id, trial.attempt)
@@ -90,7 +88,18 @@ class Trials:
                 board.session.on_train_end()
                 end()
                 raise
+            except Exception as error:
+                if out_of_memory(error) and of_others:
+                    # It may be the networks of earlier trials that leave this one no room.
+                    self._restart()
+                raise
         end()
+
+    def _restart(self) -> NoReturn:
+        """Ask for a fresh process. The trial stays this worker's: the chief gives the same trial to the same id."""
+        self._stop.check()
+        logger.info("starting this process anew, to free the memory of %d networks", self._trainer.compiled)
+        raise Restart
 
     def _checkpoint(self, trial_id: str, attempt: int) -> Path:
         return self._run.checkpoint / f"trial_{trial_id}_{attempt}.npz"
