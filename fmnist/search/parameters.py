@@ -6,7 +6,13 @@ import textwrap
 from collections.abc import Mapping
 from typing import Any
 
-_HIDDEN, _LAYERS, _UNITS = "model.hidden", "model.layers", "model.units_{}"
+HIDDEN = "model.hidden"
+LAYERS = "model.layers"
+
+
+def units(layer: int) -> str:
+    """Return the name of the hyperparameter for the units of hidden layer `layer`, counted from 1."""
+    return f"model.units_{layer}"
 
 
 def short(value: Any) -> str:
@@ -42,15 +48,15 @@ _WHOLE: dict[str, Any] = {"break_long_words": False, "break_on_hyphens": False}
 
 def of_row(row: Mapping[str, Any], key: str) -> str:
     """Return the value that a trial's row has of a key of `search.space`, in few characters."""
-    if key != _HIDDEN or _LAYERS not in row:
+    if key != HIDDEN or LAYERS not in row:
         return short(row.get(key, ""))
-    layers = str(row[_LAYERS])
-    units = [str(row.get(_UNITS.format(layer), "")) for layer in range(1, int(layers) + 1 if layers.isdecimal() else 1)]
-    return "-".join(units)
+    layers = str(row[LAYERS])
+    widths = [str(row.get(units(layer), "")) for layer in range(1, int(layers) + 1 if layers.isdecimal() else 1)]
+    return "-".join(widths)
 
 
 def _model_first(values: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    return sorted(values.items(), key=lambda item: (item[0] != _HIDDEN, not item[0].startswith("model.")))
+    return sorted(values.items(), key=lambda item: (item[0] != HIDDEN, not item[0].startswith("model.")))
 
 
 def _toml(value: Any) -> str:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from keras_tuner.engine.trial import Trial, TrialStatus
+from keras_tuner.engine.trial import Trial
 
 from fmnist.errors import BadInput
 from fmnist.files import atomic_write, read_bytes
@@ -22,6 +22,7 @@ from fmnist.run import records
 from fmnist.search import formats, record
 from fmnist.search.journal import NAME, Journal
 from fmnist.search.record import Record
+from fmnist.search.stock import ENDED
 from fmnist.text import shorten
 
 logger = logging.getLogger(__name__)
@@ -59,7 +60,7 @@ class Project:
                 known = kept.get(trial_id)
                 if known is None:
                     found[trial_id] = stored
-                elif stored and stored.status in (TrialStatus.COMPLETED, TrialStatus.FAILED):
+                elif stored and stored.status in ENDED:
                     found[trial_id] = dataclasses.replace(stored, runs=known.runs, seed_state=known.seed_state)
         return {trial_id: found[trial_id] for trial_id in sorted(found, key=int)}, whole
 

@@ -7,16 +7,10 @@ import keras_tuner
 
 from fmnist.recipe import config
 from fmnist.recipe.schema import Recipe
+from fmnist.search.parameters import HIDDEN, LAYERS, units
 
 # Keras Tuner adds its own values under this prefix (such as Hyperband's brackets); they do not configure a network.
 RESERVED = "tuner/"
-HIDDEN = "model.hidden"
-LAYERS = "model.layers"
-
-
-def units(layer: int) -> str:
-    """Return the name of the hyperparameter for the units of hidden layer `layer`, counted from 1."""
-    return f"model.units_{layer}"
 
 
 def hyperparameters(recipe: Recipe) -> keras_tuner.HyperParameters:
