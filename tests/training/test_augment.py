@@ -36,8 +36,8 @@ def test_deform_moves_each_pixel_as_told_and_is_linear_between_them() -> None:
     rows, columns = np.indices((28, 28))
     down, right = 1.5 * np.cos(np.pi * rows / 28), 1.9 * np.sin(np.pi * columns / 28)
     images = np.random.default_rng(0).integers(256, size=(2, 28, 28), dtype=np.uint8)
-    fields = [np.stack([field, np.zeros((28, 28))]).astype(np.float32) for field in (down, right)]
-    moved = augment.deform(tf.constant(images), *map(tf.constant, fields), 2).numpy()
+    fields = [tf.constant(np.stack([field, np.zeros((28, 28))]), tf.float32) for field in (down, right)]
+    moved = augment.deform(tf.constant(images), fields[0], fields[1], 2).numpy()
     # `map_coordinates` says where each pixel comes from.
     columns_moved = ndimage.map_coordinates(np.pad(images[0].astype(float), 2), [rows + 2 - down, columns + 2], order=1)
     expected = ndimage.map_coordinates(np.pad(columns_moved, 2), [rows + 2, columns + 2 - right], order=1)
