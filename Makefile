@@ -118,7 +118,8 @@ endif
 
 VENV := .venv
 BIN := $(VENV)/bin
-TENSORFLOW := $(shell nvidia-smi -L >/dev/null 2>&1 && echo cuda || echo cpu)
+# An environment with CUDA serves a machine without a GPU, too, such as the login node of a cluster.
+TENSORFLOW := $(if $(wildcard $(VENV)/cuda.stamp),cuda,$(shell nvidia-smi -L >/dev/null 2>&1 && echo cuda || echo cpu))
 ENVIRONMENT := $(VENV)/$(TENSORFLOW).stamp
 DEV_ENVIRONMENT := $(VENV)/dev.stamp
 EXPORT_ENVIRONMENT := $(VENV)/export.stamp

@@ -34,6 +34,7 @@ class Devices:
     precision: the Keras dtype policy to train in.
     hardware: the model name of the processor, or of the first GPU.
     optional: whether a training may do with the first one, where several do not pay.
+    has_tf32: whether these GPUs multiply float32 in the less precise TensorFloat-32, unless they are told not to.
     """
 
     kind: str
@@ -41,6 +42,7 @@ class Devices:
     precision: str
     hardware: str
     optional: bool = False
+    has_tf32: bool = False
 
     @property
     def count(self) -> int:
@@ -81,7 +83,7 @@ class Devices:
         import tensorflow as tf
 
         precision = self.precision
-        if self.kind == "gpu" and "float32" in precision and tf.config.experimental.tensor_float_32_execution_enabled():
+        if self.has_tf32 and "float32" in precision and tf.config.experimental.tensor_float_32_execution_enabled():
             precision += " (TF32 matrix products)"
         how = "compiled by XLA" if self.xla else f"MirroredStrategy over {self.count}, not compiled by XLA"
         return f"{self.count} {self.kind.upper()} ({self.hardware}), {precision}, {how}"
@@ -159,6 +161,7 @@ def _gpus(gpus: list[Any], precision: str, *, optional: bool) -> Devices:
         precision=gpu_precision(capability) if precision == "auto" else precision,
         hardware=details[0].get("device_name", "unnamed"),
         optional=optional and len(gpus) > 1,
+        has_tf32=capability >= (8, 0),
     )
 
 

@@ -275,8 +275,15 @@ def is_stream(path: Path) -> bool:
     return stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)
 
 
-def read_json(path: Path, keys: tuple[str, ...] = ()) -> dict[str, Any]:
+REMEDY = "remove it and run the job that makes it again"
+"""What to do about a damaged file, if there is nothing better."""
+
+
+def read_json(path: Path, keys: tuple[str, ...] = (), remedy: str = REMEDY) -> dict[str, Any]:
     """Read a JSON object from a file.
+
+    Args:
+        remedy: what to do if the file is damaged, for the error.
 
     Raises:
         BadInput: the file is missing, cannot be read, holds no JSON object, or lacks one of `keys`.
@@ -289,11 +296,9 @@ def read_json(path: Path, keys: tuple[str, ...] = ()) -> dict[str, Any]:
     except (OSError, ValueError, TypeError, RecursionError) as error:
         if line := explain(error):
             raise BadInput(line) from error
-        raise BadInput(
-            f"{path} is damaged ({shorten(str(error))}); remove it and run the job that makes it again"
-        ) from error
+        raise BadInput(f"{path} is damaged ({shorten(str(error))}); {remedy}") from error
     if missing or not isinstance(value, dict):
-        raise BadInput(f"{path} is damaged (no {', '.join(missing) or 'object'}); remove it and run its job again")
+        raise BadInput(f"{path} is damaged (no {', '.join(missing) or 'object'}); {remedy}")
     return value
 
 

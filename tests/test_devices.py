@@ -24,6 +24,12 @@ def test_precision_follows_the_gpu(capability: tuple[int, int], policy: str) -> 
     assert devices.gpu_precision(capability) == policy
 
 
+def test_only_a_gpu_that_has_tf32_is_said_to_use_it() -> None:
+    assert "TF32" not in str(devices.Devices("gpu", ("GPU:0",), "float32", "T4"))
+    newer = devices.Devices("gpu", ("GPU:0",), "float32", "A100", has_tf32=True)
+    assert "float32 (TF32 matrix products)" in str(newer)
+
+
 def test_the_command_says_what_would_be_chosen(fmnist: Command) -> None:
     assert re.search(r"chosen: 1 CPU .*, float32, compiled", fmnist("devices", "--devices", "cpu").stdout)
     several = fmnist("devices", "--devices", "cpu:3", "--precision", "mixed_float16").stdout

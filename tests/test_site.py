@@ -49,6 +49,13 @@ def plan(*flags: str, **environment: str) -> str:
     return make("--dry-run", *flags, *goals, **environment)
 
 
+def test_an_environment_with_cuda_serves_a_machine_without_a_gpu(tmp_path: Path) -> None:
+    """To make another one in its place would end the jobs that run from it."""
+    for stamp in "cuda", "dev", "export":
+        (tmp_path / f"{stamp}.stamp").touch()
+    assert "making" not in make("--dry-run", "status", "setup", f"VENV={tmp_path}")
+
+
 @pytest.mark.parametrize("flags", [[], ["-e"], ["MAKEFLAGS=e"]], ids=["as it is", "-e", "-e of the site"])
 def test_the_command_line_alone_sets_the_variables_of_make(flags: list[str]) -> None:
     assert {"DATA", "RECIPE", "TIME", "ENGINE", "FMNIST", "BIN", "ENVIRONMENT", "PIP_INSTALL"} <= set(NAMES)

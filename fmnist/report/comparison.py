@@ -165,7 +165,7 @@ def compare(first: Results, second: Results) -> Pair:
 
 
 def _settings(run: Results) -> dict[str, Any]:
-    return {**config.to_dict(run.claimed), **run.gone}
+    return {**config.to_dict(run.claimed), "description": "", "reference": None, **run.gone}
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:

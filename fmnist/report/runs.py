@@ -60,6 +60,15 @@ class Row:
         return {**dataclasses.asdict(self), "when": f"{when:%Y-%m-%dT%H:%M:%SZ}"}
 
 
+def _holds(path: Path, *needed: str) -> bool:
+    """Tell whether a folder that may be looked into holds a run, and these files of it."""
+    try:
+        return all((path / name).exists() for name in needed) and RunDir(path).exists()
+    except PermissionError:
+        # Such as the file system's lost+found, or another user's.
+        return False
+
+
 def finished(runs: Sequence[RunDir]) -> list[RunDir]:
     """Return the runs that have been evaluated, and can be read; say which others there are.
 
@@ -71,7 +80,7 @@ def finished(runs: Sequence[RunDir]) -> list[RunDir]:
         return [*runs]
     if missing := next((run for run in runs if not run.path.exists()), None):
         raise BadInput(f"{missing} holds no run; start one with `fmnist tune` or `fmnist train`")
-    evaluated = [run for run in runs if run.config.exists() and run.metrics.exists() and run.predictions.exists()]
+    evaluated = [run for run in runs if _holds(run.path, run.config.name, run.metrics.name, run.predictions.name)]
     found = []
     for run in evaluated:
         try:
@@ -124,7 +133,7 @@ def show(directory: Path, sort: str, *, as_json: bool = False) -> None:
 
 def _rows(directory: Path) -> Iterator[Row]:
     try:
-        folders = sorted(path for path in directory.iterdir() if RunDir(path).exists())
+        folders = sorted(path for path in directory.iterdir() if _holds(path))
     except OSError as error:
         raise BadInput(f"{RunDir(directory)} is no folder of runs: {error.strerror}") from error
     for folder in folders:

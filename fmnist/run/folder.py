@@ -134,9 +134,9 @@ class RunDir:
         """Check that the folder belongs to this recipe and seed, or to none yet.
 
         Raises:
-            BadInput: it belongs to another recipe or seed, or its config.json is damaged.
+            BadInput: it belongs to another recipe or seed, or its config.json is damaged or gone.
         """
-        if not self.config.exists():
+        if not self.exists():
             return
         held, held_seed = self.recipe()
         differing = [*([] if held_seed == seed else ["seed"]), *self.gone]
@@ -172,7 +172,7 @@ class RunDir:
             raise BadInput(f"{self.tensorboard} is not a folder; move it away, or choose another run folder with --run")
         settings = to_dict(recipe)
         with self.changing():
-            if not self.config.exists():
+            if not self.exists():
                 write_json(self.config, {"recipe": settings, "seed": seed, "jobs": {}})
                 return
             self.check(recipe, seed)
@@ -335,8 +335,9 @@ def read_trials(path: Path) -> list[dict[str, str]]:
 
 
 def _identity(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings that must not change. The number of trials may: it does not change what is searched."""
-    return {**settings, "search": settings["search"] and {**settings["search"], "trials": None}}
+    """Return the settings that must not change. What is said of a recipe may, and the number of trials of a search."""
+    search = settings["search"] and {**settings["search"], "trials": None}
+    return {**settings, "description": "", "reference": None, "search": search}
 
 
 def _differences(left: Any, right: Any, prefix: str = "") -> list[str]:

@@ -13,7 +13,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_confi
 from typing_extensions import NotRequired, TypedDict
 
 from fmnist.errors import BadInput
-from fmnist.files import read_json
+from fmnist.files import REMEDY, read_json
 from fmnist.recipe.schema import CLASSES, MOST_SEED
 from fmnist.text import shorten
 
@@ -234,10 +234,12 @@ def read(path: Path, kind: type[_T]) -> _T:
     Raises:
         BadInput: the file does not exist, cannot be read, or is damaged.
     """
+    # No job makes config.json again: what else is in the folder would be another run's.
+    remedy = "put back a copy of it, or choose another folder with --run" if kind is Config else REMEDY
     try:
-        return check(read_json(path), kind)
+        return check(read_json(path, remedy=remedy), kind)
     except ValueError as error:
-        raise BadInput(f"{path} is damaged ({error}); remove it and run the job that makes it again") from error
+        raise BadInput(f"{path} is damaged ({error}); {remedy}") from error
 
 
 def check(value: Mapping[str, Any], kind: type[_T]) -> _T:

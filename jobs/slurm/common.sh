@@ -73,7 +73,9 @@ start_podman() {
     trap 'podman rm --force --time 0 --ignore "$container" >/dev/null' EXIT
     # GPUs are named by their numbers on the node. The container sees only these, so it needs no CUDA_VISIBLE_DEVICES.
     if [[ -e /etc/cdi/nvidia.yaml || -e /var/run/cdi/nvidia.yaml ]]; then
-        for gpu in ${SLURM_JOB_GPUS//,/ }; do options+=(--device "nvidia.com/gpu=$gpu"); done
+        # A job without GPUs has no such variable, on whatever node.
+        local gpus=${SLURM_JOB_GPUS:-}
+        for gpu in ${gpus//,/ }; do options+=(--device "nvidia.com/gpu=$gpu"); done
     elif [[ -n ${SLURM_JOB_GPUS:-} ]]; then
         echo "this node has no CDI file (nvidia-ctk cdi generate): on the CPU" >&2
     fi

@@ -42,6 +42,11 @@ def test_runs_of_one_recipe_are_a_group_and_another_setting_makes_another(tmp_pa
     assert groups[0].spread("test accuracy").values == pytest.approx(accuracies)
 
 
+def test_what_is_said_of_a_recipe_makes_no_other_group(tmp_path: Path) -> None:
+    runs = [make_run(tmp_path / f"{seed}", search=False, seed=seed, description=f"a text {seed}") for seed in range(2)]
+    assert [len(group.runs) for group in comparison.groups(comparison.read_all(runs))] == [2]
+
+
 def test_a_hyperparameter_that_is_not_searched_makes_another_group(tmp_path: Path) -> None:
     smaller = SEARCH | {"space": dict(list(SEARCH["space"].items())[:1])}
     run, other = make_run(tmp_path / "a"), make_run(tmp_path / "b")

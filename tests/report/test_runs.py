@@ -2,6 +2,8 @@
 
 import fcntl
 import json
+import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -159,6 +161,21 @@ def test_a_long_name_keeps_the_figures_on_the_screen(tmp_path: Path, capsys: pyt
     assert (one.split()[0][-6:], other.split()[0][-6:]) == ("-first", "second")
     assert float(one.split()[-1]) == float(f"{listed(tmp_path, capsys)[0]['test']:.4f}")
     assert note == "no room for size, when, seed, recipe, trials, whole names; --json has all"
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="needs root, to become another user")
+def test_folders_that_nobody_else_may_look_into_are_passed_over(capsys: pytest.CaptureFixture[str]) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        make_run(folder / "mine", search=False)
+        (folder / "lost+found").mkdir(mode=0o700)
+        os.seteuid(12345)
+        try:
+            found = listed(folder, capsys)
+        finally:
+            os.seteuid(0)
+    assert [run["run"] for run in found] == ["mine"]
 
 
 def test_a_folder_without_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -224,5 +224,5 @@ def test_a_damaged_table_of_trials(tmp_path: Path, text: str, message: str) -> N
 def test_json_that_no_reader_takes(tmp_path: Path, value: str) -> None:
     path = tmp_path / "config.json"
     path.write_text('{"recipe": {"name": "a"}, "seed": 0, "jobs": {}, "more": ' + value + "}")
-    with pytest.raises(BadInput, match="config.json is damaged .*; remove it and run"):
+    with pytest.raises(BadInput, match="config.json is damaged .*; put back a copy of it"):
         records.read(path, records.Config)

@@ -96,6 +96,19 @@ def test_a_claim_holds_the_folder_for_its_recipe_and_seed(tmp_path: Path) -> Non
     assert run.config.read_bytes() == before
 
 
+def test_another_description_is_the_same_run(run: RunDir) -> None:
+    run.claim(dataclasses.replace(RECIPE, description="without a mistake"), 0)
+
+
+def test_a_folder_whose_config_is_gone_is_nobody_elses(run: RunDir) -> None:
+    run.history.write_text("{}")
+    run.config.unlink()
+    for claim in run.claim, run.check:
+        with pytest.raises(BadInput, match=r"config.json is missing, though other files of a run are there"):
+            claim(RECIPE, 1)
+    assert not run.config.exists()
+
+
 def test_more_trials_are_the_same_run_and_fewer_change_nothing(run: RunDir) -> None:
     run.record("tune", devices="1 CPU", data=DATA)
     run.claim(with_trials(9), 0)
