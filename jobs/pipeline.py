@@ -51,8 +51,11 @@ class Pipeline:
         Raises:
             BadInput: there is no such recipe, or it cannot be used.
         """
-        extra = [f"search.trials={self.trials}"] if self.trials is not None else []
-        return config.load(self.recipe, [*self.overrides, *extra])
+        found = config.load(self.recipe, self.overrides)
+        if self.trials is None:
+            return found
+        found.require_search()
+        return config.replace(found, {"search.trials": self.trials})
 
     @property
     def name(self) -> str:

@@ -49,6 +49,11 @@ def plan(*flags: str, **environment: str) -> str:
     return make("--dry-run", *flags, *goals, **environment)
 
 
+def test_a_fixed_recipe_has_no_trials_on_a_cluster_either(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="recipe quick-mlp is fixed"):
+        _ = Pipeline(RunDir(tmp_path / "run"), "quick-mlp", 0, trials=5).resolved
+
+
 def test_an_environment_with_cuda_serves_a_machine_without_a_gpu(tmp_path: Path) -> None:
     """To make another one in its place would end the jobs that run from it."""
     for stamp in "cuda", "dev", "export":

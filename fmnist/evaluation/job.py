@@ -137,7 +137,7 @@ def evaluate_ensemble(
     seen = {"data": facts, "views": averaging.VIEWS if tta else 1}
     named = [{"run": member.run.name, **member.identity} for member in members]
     made_from = {"members": named, **seen}
-    path = output or runs[0].path.parent / ("ensemble-tta.json" if tta else "ensemble.json")
+    path = output or runs[0].parent / ("ensemble-tta.json" if tta else "ensemble.json")
     if known := _known(path, records.Ensemble, made_from):
         return known
     _check_members(path, named)

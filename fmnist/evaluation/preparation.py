@@ -144,6 +144,9 @@ def _find(values: np.ndarray) -> tuple[np.ndarray, float]:
     if 2 * max(bottom - top, right - left) < max(height, width):
         # It is small: look closer.
         margin = max(bottom - top, right - left) // 4
+        if not margin:
+            # A speck, around which nothing of the background would be left.
+            return np.zeros((height, width), np.float32), 0.0
         return _find(values[max(0, top - margin) : bottom + margin, max(0, left - margin) : right + margin])
     contrast = float(np.median(distance[garment]))
     garment = ndimage.binary_fill_holes(garment)
@@ -224,5 +227,8 @@ def _centred(garment: np.ndarray) -> np.ndarray:
         return np.zeros(IMAGE_SHAPE, np.float32)
     top, bottom, left, right = _box(garment)
     trimmed = Image.fromarray(garment[top:bottom, left:right].astype(np.float32))
-    scaled = ImageOps.contain(trimmed, IMAGE_SHAPE, Image.Resampling.BOX)
+    # A belt keeps a pixel of its width.
+    longer = max(trimmed.size)
+    width, height = (max(1, round(side / longer * to)) for side, to in zip(trimmed.size, IMAGE_SHAPE, strict=True))
+    scaled = trimmed.resize((width, height), Image.Resampling.BOX)
     return np.asarray(ImageOps.pad(scaled, IMAGE_SHAPE)).clip(0, 255)

@@ -38,7 +38,7 @@ def write(runs: Sequence[RunDir], output: Path | None = None) -> Path:
         BadInput: a run that cannot be compared.
     """
     results = read_all(runs)
-    path = output or runs[0].path.parent / "comparison.html"
+    path = output or runs[0].parent / "comparison.html"
     found = groups(results)
     sections = {
         "By recipe": _by_recipe(found),

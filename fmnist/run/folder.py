@@ -107,6 +107,12 @@ class RunDir:
         return self.path / "metrics-tta.json"
 
     @property
+    def parent(self) -> Path:
+        """The folder in which the run's folder lies."""
+        # The run's folder may be the working folder, `.`.
+        return self.path.parent if self.path.name else self.path.absolute().parent
+
+    @property
     def predictions(self) -> Path:
         return self.path / "predictions.npz"
 

@@ -1,6 +1,5 @@
 """Submit the pipeline to Slurm: chief, array of workers, train, eval, report, each with the resources it asks for."""
 
-import json
 import re
 import subprocess
 import sys
@@ -11,7 +10,7 @@ from pathlib import Path
 from fmnist import environment
 from fmnist.data import dataset
 from fmnist.errors import BadInput
-from fmnist.files import copy, open_regular, read_bytes, write_json
+from fmnist.files import copy, open_regular, read_json, write_json
 from fmnist.run.folder import RunDir
 from fmnist.search.status import show
 from jobs.mounts import mount
@@ -181,10 +180,9 @@ def _ids(run: RunDir) -> Path:
 
 
 def _read(run: RunDir) -> Mapping[str, str]:
-    try:
-        return dict(json.loads(read_bytes(_ids(run))))
-    except FileNotFoundError as error:
-        raise BadInput(f"{run} was not submitted to Slurm; `make submit` does that") from error
+    if not _ids(run).exists():
+        raise BadInput(f"{run} was not submitted to Slurm; `make submit` does that")
+    return read_json(_ids(run))
 
 
 def _queued(run: RunDir) -> list[str]:
@@ -206,4 +204,5 @@ def _squeue(ids: Sequence[str], form: str, *options: str) -> str:
 
 def _cancel(ids: Sequence[str]) -> None:
     if ids:
+        need("scancel", "Slurm")
         subprocess.run(["scancel", "--quiet", *ids], env=inherited(), check=False)

@@ -106,6 +106,16 @@ def test_a_picture_is_trimmed_scaled_and_centred(scale: int) -> None:
         assert np.abs(difference).mean() < 3
 
 
+def test_a_belt_keeps_a_row_and_a_speck_is_nothing() -> None:
+    grey = np.zeros((280, 280), np.uint8)
+    grey[100:104, 20:260] = 255
+    assert (prepare(Image.fromarray(grey)).image > 100).any(axis=1).sum() == 1
+    grey = np.zeros((60, 60), np.uint8)
+    grey[30, 30] = 255
+    with pytest.raises(ValueError, match="nothing in it stands out"):
+        prepare(Image.fromarray(grey))
+
+
 def test_a_picture_of_16_bits_is_that_of_8(tmp_path: Path, images: np.ndarray) -> None:
     for name, picture in (("8.png", images[0]), ("16.png", images[0].astype(np.uint16) * 257)):
         Image.fromarray(picture).save(tmp_path / name)

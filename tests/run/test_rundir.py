@@ -96,6 +96,13 @@ def test_a_claim_holds_the_folder_for_its_recipe_and_seed(tmp_path: Path) -> Non
     assert run.config.read_bytes() == before
 
 
+def test_what_lies_beside_a_run_lies_beside_the_working_folder_if_that_is_the_run(
+    run: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(run.path)
+    assert RunDir(Path()).parent == run.parent == run.path.parent
+
+
 def test_another_description_is_the_same_run(run: RunDir) -> None:
     run.claim(dataclasses.replace(RECIPE, description="without a mistake"), 0)
 
