@@ -81,7 +81,7 @@ def test_a_truncated_result_is_named_and_can_be_made_again(
     path.write_bytes(path.read_bytes()[:100])
     before = contents(tmp_path)
     arguments = OWN if job == "train" else [run]
-    refused(fmnist(job, *arguments, code=64), str(run / name), "remove it")
+    refused(fmnist(job, *arguments, code=64), str(run / name), "put back" if name == "config.json" else "remove it")
     assert contents(tmp_path) == before
     if name in ("best.json", "history.json"):
         path.unlink()

@@ -7,6 +7,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from conftest import Command
 from processes import program, python
 
@@ -25,6 +26,7 @@ def test_precision_follows_the_gpu(capability: tuple[int, int], policy: str) -> 
 
 
 def test_only_a_gpu_that_has_tf32_is_said_to_use_it() -> None:
+    tf.config.experimental.enable_tensor_float_32_execution(True)
     assert "TF32" not in str(devices.Devices("gpu", ("GPU:0",), "float32", "T4"))
     newer = devices.Devices("gpu", ("GPU:0",), "float32", "A100", has_tf32=True)
     assert "float32 (TF32 matrix products)" in str(newer)

@@ -387,6 +387,7 @@ COMPILED = {
     "model.l2": 1e-3, "model.square_root": True, "model.whitening": 1.0, "model.local_contrast": 2.0,
     "training.batch_size": 64, "training.optimizer": "sgd", "training.weight_decay": 0.1, "training.l1_decay": 0.1,
     "training.ema_momentum": 0.9, "training.augment.shift": 1, "training.augment.flip": True,
+    "training.augment.deform": 0.5,
 }  # fmt: skip
 VARIABLE = {
     "model.kernel_initializer": "he_normal", "model.receptive_field": 2.0, "training.epochs": 3,
