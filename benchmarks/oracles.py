@@ -1,6 +1,7 @@
 """Oracles side by side: searches of equal seconds by one worker on one core, and by two on two.
 
-The searches stay in the folder of the results: the same command goes on after an interruption, or with more seeds.
+The searches stay in the folder of the results until all are done: after an interruption the same command goes on, at
+the same commit alone.
 """
 
 import itertools
@@ -111,7 +112,7 @@ def main() -> None:
     here = machine.describe()
     samples: dict[tuple[str, int], list[Sample]] = {}
     finals: dict[tuple[str, int], list[float]] = {}
-    folder = arguments.out / f"oracles-{arguments.seconds:g}s"
+    folder = arguments.out / f"oracles-{arguments.seconds:g}s-{here['revision']}"
     # The searches of a seed stand side by side, as the machine's speed changes.
     order = itertools.product(range(arguments.seeds), arguments.oracles, (2, 1))
     cases = [Case(folder, oracle, workers, seed) for seed, oracle, workers in order]
@@ -147,6 +148,8 @@ def main() -> None:
             more, its = [a - b for a, b in pairs], f"{RECIPE}, {arguments.seconds:g} s, workers: {workers}"
             figures.append(_accuracy("best validation accuracy, asha's less hyperband's, points", its, more, ">= 0"))
     publish("oracles", here, figures, arguments.out)
+    # Another call measures anew.
+    shutil.rmtree(folder)
 
 
 def _accuracy(name: str, case: str, values: Sequence[float], goal: str = "") -> Figure:

@@ -107,6 +107,7 @@ def _rows(runs: Sequence[RunDir], split: str, count: int) -> list[dict[str, Any]
         original = judge(run, *drawn["originals", 0], chosen.labels)["accuracy"]
         for (kind, strength), (images, contrasts) in drawn.items():
             figures = judge(run, images, contrasts, chosen.labels)
+            # Without the last digits, by which 3.0 points would be more than 3.
             lost = round(100 * (original - figures["accuracy"]), 6)
             met = lost <= MOST_LOST or figures["warned_of_wrong"] >= LEAST_WARNED
             name = run.recipe()[0].name
