@@ -75,14 +75,15 @@ class Alternation:
         return pairs
 
     def _warm(self, run: Run) -> Worker:
-        if str(run) not in self._workers:
+        # The words for two runs may be the same.
+        if repr(run) not in self._workers:
             worker = self._stack.enter_context(Worker(run))
             seconds = self.first_epoch_seconds[str(run)] = worker.first_epoch().seconds
             for _ in range(_WARM_UP_EPOCHS):
                 worker.epoch()
-            self._workers[str(run)] = worker
+            self._workers[repr(run)] = worker
             logger.info("%s: first epoch %.1f s", run, seconds)
-        return self._workers[str(run)]
+        return self._workers[repr(run)]
 
     def _fresh(self, run: Run) -> FirstEpoch:
         with Worker(run) as worker:

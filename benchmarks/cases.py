@@ -1,7 +1,7 @@
 """What every alternative trains: the network, its training, how many images, in which precision."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from fmnist.recipe.schema import ModelConfig, TrainingConfig
@@ -15,16 +15,25 @@ class Case:
 
     train_limit: the number of training images, or None for all 54,000.
     precision: a Keras dtype policy.
+    variant: what distinguishes it from other cases of the same network, in words.
     """
 
     model: ModelConfig
     training: TrainingConfig
     train_limit: int | None = None
     precision: str = "float32"
+    variant: str = ""
+
+    def but(self, variant: str, model: Mapping[str, Any], training: Mapping[str, Any]) -> "Case":
+        """Return this case with other values of these keys."""
+        return replace(
+            self, variant=variant, model=replace(self.model, **model), training=replace(self.training, **training)
+        )
 
     def __str__(self) -> str:
         images = f", {self.train_limit:,} images" if self.train_limit else ""
-        return f"{'-'.join(map(str, self.model.hidden))}, batch {self.training.batch_size}{images}"
+        variant = f", {self.variant}" if self.variant else ""
+        return f"{'-'.join(map(str, self.model.hidden))}, batch {self.training.batch_size}{images}{variant}"
 
 
 @dataclass(frozen=True)

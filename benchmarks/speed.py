@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from fmnist.recipe.schema import AugmentConfig
 
@@ -22,6 +23,13 @@ _WIDE_BATCH_SIZE = 512
 _WIDE_IMAGES = 4096
 _CHOICE_IMAGES = 8192
 _AUGMENT = AugmentConfig(shift=2, flip=True)
+_PARTS: tuple[tuple[str, dict[str, Any], dict[str, Any]], ...] = (
+    ("dropout", {"dropout": 0.0}, {}),
+    ("batch normalisation", {"batch_normalization": False}, {}),
+    ("Adam's moments", {}, {"optimizer": "sgd"}),
+    ("all three", {"dropout": 0.0, "batch_normalization": False}, {"optimizer": "sgd"}),
+)
+"""Parts of a step, and the keys of the model and of the training that leave them out."""
 # What stock Keras at its best is chosen from; see `stock.Fit`.
 _VARIANTS = [
     {"pipeline": pipeline, "steps_per_execution": 32, "jit_compile": jit_compile}
@@ -73,8 +81,7 @@ def torch(bench: Alternation, case: Case) -> Iterator[Figure]:
 
 
 def augment(bench: Alternation, case: Case) -> Iterator[Figure]:
-    training = dataclasses.replace(case.training, augment=_AUGMENT)
-    augmented = dataclasses.replace(case, training=training)
+    augmented = case.but("augmented", {}, {"augment": _AUGMENT})
     yield bench.epochs("epoch's time with all augmentations over none", cost, ours(augmented), ours(case))
 
 
@@ -91,6 +98,15 @@ def ceiling(bench: Alternation, case: Case) -> Iterator[Figure]:
         yield bench.epochs(name, speedup, ours(there), theirs, note=str(theirs))
 
 
+def parts(bench: Alternation, case: Case) -> Iterator[Figure]:
+    """Yield how much faster an epoch is without a part of its steps, and how fast the matrix products alone are."""
+    for name, model, training in _PARTS:
+        less = case.but(f"without {name}", model, training)
+        yield bench.epochs(f"images/s without {name}", speedup, ours(less), ours(case))
+    theirs = bench.fastest([Run("products:Products", case, {"xla": xla}) for xla in (False, True)])
+    yield bench.epochs("images/s, matrix products alone", speedup, theirs, ours(case), note=str(theirs))
+
+
 def bfloat16(bench: Alternation, case: Case) -> Iterator[Figure]:
     lower = dataclasses.replace(case, precision="mixed_bfloat16")
     yield bench.epochs("images/s in bfloat16 over float32", speedup, ours(lower), ours(case))
@@ -101,7 +117,7 @@ def ours(case: Case) -> Run:
 
 
 Measurement = Callable[[Alternation, Case], Iterator[Figure]]
-_NETWORK: tuple[Measurement, ...] = (fit, best, first, torch, augment, xla)
+_NETWORK: tuple[Measurement, ...] = (fit, best, first, torch, augment, xla, parts)
 _MATRICES: tuple[Measurement, ...] = (ceiling, bfloat16)
 
 

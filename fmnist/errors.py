@@ -57,6 +57,10 @@ class ExportFailed(Failed):
     """An exported model does not agree with the model that it was made from."""
 
 
+class GpuFailed(Failed):
+    """A GPU, its driver or a library of CUDA failed; in another process, or on another GPU, the same may succeed."""
+
+
 class Interrupted(SystemExit):
     """A signal stopped the job after its state was saved; the same command continues from there.
 
@@ -86,6 +90,17 @@ def explain(error: BaseException) -> str | None:
 def out_of_memory(error: BaseException) -> bool:
     """Tell whether the error means that the memory of the machine or of a device ran out."""
     return isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError"
+
+
+def first_line(error: BaseException) -> str:
+    """Return an error that is none of ours, for a table or a message: its type, and its first line."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
+
+
+def gpu_failed(error: BaseException) -> bool:
+    """Tell whether the error, of a computation on a GPU, is one of the GPU's and not of what was computed."""
+    return type(error).__name__ in ("AbortedError", "InternalError", "UnavailableError", "UnknownError")
 
 
 def _refusal(error: BaseException) -> int | None:

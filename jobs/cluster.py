@@ -1,6 +1,5 @@
 """Handle a run's pipeline on a cluster: `make submit|status|logs|cancel CLUSTER=slurm|kubernetes`."""
 
-import argparse
 import dataclasses
 import os
 import sys
@@ -10,15 +9,16 @@ from fmnist.errors import EXIT_BAD_INPUT, BadInput, explain
 from fmnist.run.folder import RunDir
 from fmnist.text import print_anything
 from jobs.kubernetes import submitter as kubernetes
+from jobs.options import Parser
 from jobs.pipeline import Pipeline, Site
 from jobs.slurm import submitter as slurm
 
 _CLUSTERS = {"slurm": slurm, "kubernetes": kubernetes}
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> Parser:
     """Return the parser. The Makefile passes the same options with every verb, a site's under its variables' names."""
-    parser = argparse.ArgumentParser(prog="jobs.cluster", description=__doc__)
+    parser = Parser(prog="jobs.cluster", description=__doc__)
     parser.add_argument("verb", choices=("submit", "status", "logs", "cancel"))
     parser.add_argument("--cluster", choices=_CLUSTERS, required=True)
     parser.add_argument("--run", type=lambda path: RunDir(path), required=True)

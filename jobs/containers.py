@@ -26,6 +26,7 @@ from fmnist.text import printable
 from jobs import engines, single, tensorboard
 from jobs.engines import Engine
 from jobs.mounts import empty, mount
+from jobs.options import Parser
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +72,7 @@ def main() -> None:
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Parse the options of the containers, and those of the job that name files or set the number of processes."""
-    parser = argparse.ArgumentParser(prog="jobs.containers", allow_abbrev=False)
+    parser = Parser(prog="jobs.containers", allow_abbrev=False)
     parser.add_argument("--engine", choices=engines.NAMES, required=True)
     parser.add_argument("--image", help="[fmnist:cuda with a GPU, else fmnist:cpu; the other one where it is missing]")
     parser.add_argument("--memory", default="8g", help="the limit of each container [%(default)s]")
@@ -79,7 +80,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help="what `fmnist JOB` takes")
     options = parser.parse_args(arguments)
     reads_data = options.job not in ("devices", "report", "runs", "tensorboard")
-    job = argparse.ArgumentParser(prog=f"fmnist {options.job}", add_help=False, allow_abbrev=False)
+    job = Parser(prog=f"fmnist {options.job}", add_help=False, allow_abbrev=False)
     job.add_argument("--run", required=options.job in _MAKE_RUNS)
     job.add_argument("--recipe", default="")
     job.add_argument("--data", default=(os.environ.get("FMNIST_DATA") or None) if reads_data else None)

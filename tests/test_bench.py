@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from processes import ROOT
 
+from benchmarks import speed
 from benchmarks.alternation import Alternation
 from benchmarks.cases import Run, network
 from benchmarks.simulation import simulate, simulated
@@ -64,6 +65,16 @@ def test_what_cannot_run_becomes_a_row_that_says_why(data_dir: Path, monkeypatch
         figure = bench.epochs("f", speedup, Run("cases:Missing", case), Run("cases:Missing", case))
     assert figure.values == ()
     assert "Missing" in figure.note
+
+
+@pytest.mark.faults
+def test_cases_of_one_network_are_trained_apart(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FMNIST_DATA", str(data_dir))
+    case = network((8,), 128, train_limit=100)
+    with Alternation(pairs=1) as bench:
+        (figure,) = speed.augment(bench, case)
+        assert figure.values
+        assert len(bench.first_epoch_seconds) == 2
 
 
 @pytest.mark.faults

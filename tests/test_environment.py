@@ -48,7 +48,7 @@ def test_the_gpus_that_may_be_used(
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     environment._gpus_of_the_machine.cache_clear()
     monkeypatch.setenv("PATH", str(tmp_path))
-    if not Path("/proc/driver/nvidia/gpus").exists():
+    if not list(Path("/dev").glob("nvidia[0-9]*")):
         assert environment.gpus() == []
     environment._gpus_of_the_machine.cache_clear()
     gpus = "echo 'GPU 0: H100 (UUID: GPU-ab12)'; echo '  MIG 1g'; echo 'GPU 1: H100 (UUID: GPU-cd)'"
@@ -65,11 +65,14 @@ def test_each_variable_is_set_removed_or_kept(settled: pytest.MonkeyPatch) -> No
     for variable in environment.VARIABLES:
         now = os.environ.get(variable.pattern.replace("*", "X"))
         expected = {"set": variable.value, "kept": "given", "removed": None}[variable.action]
-        # What is meant for XLA takes the place of what was set for all programs.
-        assert now == ("given" if variable.pattern == "XLA_FLAGS" else expected), variable
+        # What is meant for XLA here comes after what is set.
+        assert now == (f"{expected} given" if variable.pattern == "XLA_FLAGS" else expected), variable
     assert environment.original() == given
     assert environment.ignored() == ["NVIDIA_TF32_OVERRIDE", "TF_XLA_FLAGS", "XLA_FLAGS"]
     assert environment.recorded().keys() >= {environment.XLA_FLAGS, "TF_ENABLE_ONEDNN_OPTS"}
+    # What a process sets says nothing to a child that inherits it.
+    environment.settle()
+    assert environment.ignored() == []
 
 
 def test_a_sites_packages_come_after_those_that_are_installed(tmp_path: Path) -> None:

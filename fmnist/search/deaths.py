@@ -14,7 +14,7 @@ import signal
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from fmnist.errors import EXIT_INTERRUPTED
+from fmnist.errors import EXIT_INTERRUPTED, GpuFailed
 from fmnist.files import read_bytes, write_text
 
 logger = logging.getLogger(__name__)
@@ -87,20 +87,27 @@ def counted(path: Path, state: str) -> Iterator[None]:
     with path.open("ab") as file:
         # Only these lines survive a crash of compiled code; the next process logs them.
         faulthandler.enable(file, all_threads=False)
+        died = False
         try:
             yield
+        except GpuFailed as error:
+            # The process ends with it.
+            tell(path, str(error))
+            died = True
+            raise
         finally:
             if told_before:
                 faulthandler.enable(2, all_threads=False)
             else:
                 faulthandler.disable()
-            # An exception in Python is not a death of the process.
-            path.unlink(missing_ok=True)
+            # Any other exception in Python is not a death of the process.
+            if not died:
+                path.unlink(missing_ok=True)
 
 
 def tell(path: Path, reason: str) -> None:
     """Say why this process is about to end by the fault of the work that is `counted` in the file `path`."""
-    with path.open("a", encoding="ascii") as file:
+    with path.open("a", encoding="utf-8", errors="replace") as file:
         file.write(f"{reason}\n")
 
 

@@ -28,7 +28,7 @@ def launch(
 
     Args:
         devices, precision: as `devices.request` takes them.
-        workers: number of processes that train; None for one per GPU, or one without GPUs. In the role of a worker, so
+        workers: number of processes that train; None for what `supervise.shares` chooses. In the role of a worker, so
             many take its place and share its GPUs and processors; None for itself alone. A chief ignores it.
         gpus_per_worker: number of GPUs of each of them; ignored in a search on processors.
 

@@ -31,6 +31,10 @@ ONE = "--workers=1"
 """The last argument of a member's command, which divides its share no further: of an option given twice, the last
 counts."""
 
+_WORKERS_A_GPU = 4  # on an H200, four finish 4.0 times as many trials as one, and eight 5.1 times (docs/devices.md)
+_CORES_A_WORKER = 2  # while a trial is compiled
+_MEMORY_A_WORKER = 4096  # MiB of a GPU; the trials of tuned-mlp take 900
+
 _LOOK = 0.1  # seconds between two looks at the processes
 _FAREWELL = 30.0  # seconds for the workers to end after the chief
 _PATIENCE = 60.0  # seconds for a process to end after SIGTERM: an epoch, and its checkpoint
@@ -71,7 +75,7 @@ def gpus_to_share(devices: str, workers: int | None) -> list[str]:
 
 
 def shares(workers: int | None, gpus_per_worker: int, gpus: Sequence[str]) -> list[Share]:
-    """Divide the machine into shares: by default one worker per GPU, or one on the processors.
+    """Divide the machine into shares, by default for one worker on the processors, or for up to four on each GPU.
 
     More workers than GPUs share these: a small network leaves most of a GPU idle.
 
@@ -80,10 +84,13 @@ def shares(workers: int | None, gpus_per_worker: int, gpus: Sequence[str]) -> li
     """
     if gpus_per_worker < 1 or (workers is not None and workers < 1):
         raise BadInput("WORKERS and GPUS_PER_WORKER are at least 1")
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
     count = workers or max(1, len(gpus) // gpus_per_worker)
+    if gpus and gpus_per_worker == 1 and workers is None:
+        room = len(cores) // (len(gpus) * _CORES_A_WORKER), environment.gpu_memory() // _MEMORY_A_WORKER
+        count *= max(1, min(_WORKERS_A_GPU, *room))
     if gpus and gpus_per_worker > 1 and count * gpus_per_worker > len(gpus):
         raise BadInput(f"{count} workers with {gpus_per_worker} GPUs each: this machine has {len(gpus)}")
-    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
     round_robin = itertools.cycle(gpus)
     return [
         Share(

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any, NoReturn
 
-from fmnist.errors import Restart, out_of_memory
+from fmnist.errors import GpuFailed, Restart, first_line, gpu_failed, out_of_memory
 from fmnist.files import copy, sha256, utf8_path
 from fmnist.recipe import config
 from fmnist.recipe.schema import Recipe
@@ -92,6 +92,9 @@ class Trials:
                 if out_of_memory(error) and of_others:
                     # It may be the networks of earlier trials that leave this one no room.
                     self._restart()
+                if self._trainer.devices.kind == "gpu" and gpu_failed(error):
+                    # On a broken GPU every trial would fail, within seconds.
+                    raise GpuFailed(f"trial {trial.trial_id}: the GPU failed ({first_line(error)})") from error
                 raise
         end()
 

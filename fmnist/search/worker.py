@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from keras_tuner.engine.trial import Trial, TrialStatus
 
-from fmnist.errors import explain, out_of_memory
+from fmnist.errors import GpuFailed, explain, first_line, out_of_memory
 from fmnist.search import space
 from fmnist.search.chief import NotYours
 from fmnist.search.record import PRUNED
@@ -58,7 +58,7 @@ class RunTrial(Protocol):
 
     It reports each epoch before it saves the epoch's checkpoint, so that no epoch goes unreported; an epoch that is
     trained again, or read from a checkpoint, is reported again. `Pruned` completes the trial, another exception fails
-    it; only after `Interrupted` and an error of the file system it can be taken up again.
+    it; only after `Interrupted`, `GpuFailed` and an error of the file system it can be taken up again.
     """
 
     def __call__(self, trial: TrialRequest, report: Report) -> None: ...
@@ -100,7 +100,7 @@ def _run(chief: ChiefLike, worker_id: str, run_trial: RunTrial, request: TrialRe
     except Pruned as pruned:
         chief.end_trial(worker_id, request.trial_id, TrialStatus.COMPLETED, str(pruned))
     except Exception as error:
-        if error is reporter.refusal or explain(error):
+        if error is reporter.refusal or isinstance(error, GpuFailed) or explain(error):
             raise
         reason = _reason(error)
         logger.warning("trial %s failed: %s", request.trial_id, reason)
@@ -154,5 +154,4 @@ def _reason(error: Exception) -> str:
     """Return the reason of a failure as one line for a table."""
     if out_of_memory(error):
         return "out of memory"
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
+    return first_line(error)

@@ -86,7 +86,7 @@ class Trainer:
     def __init__(
         self, data: TrainData, devices: Devices, components: Callable[[bool], whitening.Components] | None = None
     ) -> None:
-        self._devices = devices
+        self.devices = devices
         self._components = components or functools.cache(functools.partial(whitening.components, data.train.images))
         self._train = resident(data.train, devices)
         self._validation = resident(data.validation, devices)
@@ -124,8 +124,8 @@ class Trainer:
             Interrupted: a stop was requested; the state is saved.
             Diverged: the loss, in training or validation, became infinite or not a number.
         """
-        if self._devices.kind == "cpu":
-            footprint.check(config, training, self._train.size, self._devices.count)
+        if self.devices.kind == "cpu":
+            footprint.check(config, training, self._train.size, self.devices.count)
         model = build(config, seed)
         if config.whitening is not None:
             whitening.apply(model, self._components(config.square_root), config.whitening)
@@ -144,7 +144,7 @@ class Trainer:
         identity: dict[str, Any] = {
             "seed": seed,
             "images": self._train.size,
-            "precision": self._devices.precision,
+            "precision": self.devices.precision,
             "model": asdict(config),
             "training": asdict(training),
         }
@@ -202,7 +202,7 @@ class Trainer:
         if shape not in self._programs:
             if len(self._programs) == _PROGRAMS:
                 self._programs.popitem(last=False)
-            self._programs[shape] = Program(config, training, self._devices)
+            self._programs[shape] = Program(config, training, self.devices)
             self.compiled += 1
         self._programs.move_to_end(shape)
         return self._programs[shape]

@@ -24,7 +24,7 @@ _CONTAINER = "/template/spec/containers/0"
 
 
 def submit(pipeline: Pipeline, site: Site) -> None:
-    """Apply the run's resources.
+    """Apply the run's resources. A JobSet of the same name that has ended makes room: it would not run again.
 
     Raises:
         BadInput: a setting is wrong, or the cluster refuses the resources.
@@ -35,6 +35,9 @@ def submit(pipeline: Pipeline, site: Site) -> None:
         if _kubectl(site, "get", "persistentvolumeclaim/fmnist-results", check=False).returncode:
             _kubectl(site, "version")
             raise BadInput("the namespace has no claim fmnist-results; see jobs/kubernetes/claim.yaml")
+        jobset = f"jobset/{pipeline.name}-jobs"
+        if _kubectl(site, "get", jobset, "--output=jsonpath={.status.terminalState}", check=False).stdout:
+            _kubectl(site, "delete", jobset, "--cascade=foreground")
         _kubectl(site, "apply", "--dry-run=server", "--kustomize", str(folder))
     for kustomization in (folder / "tensorboard", folder):
         print(_kubectl(site, "apply", "--kustomize", str(kustomization)).stdout.strip())

@@ -25,7 +25,8 @@ from jobs import engines
 
 pytestmark = pytest.mark.gpu
 
-EPOCH = ("--set", "data.train_limit=20000", "--set", "training.epochs=1")
+# Some recipes have no validation images of their own.
+EPOCH = ("--set", "data.split=tuned-mlp", "--set", "data.train_limit=20000", "--set", "training.epochs=1")
 TRIAL = ("--set", "search.trials=1", "--set", "search.epochs=1")
 LONG = ("--recipe", "quick-mlp", "--set", "data.train_limit=10000", "--set", "training.epochs=30")
 # What an epoch's validation may differ by, of the loss relatively, of the accuracy in points of 100. On a GPU, TF32

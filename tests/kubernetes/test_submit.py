@@ -16,9 +16,11 @@ pytestmark = pytest.mark.kubernetes
 
 IMAGE = "IMAGE=registry.example/fmnist:1"
 KUBECTL = """#!{python}
-import subprocess, sys
+import os, subprocess, sys
 with open({calls!r}, "a") as file:
     print(*sys.argv[1:], file=file)
+if "jobset/run-jobs" in sys.argv and "get" in sys.argv:
+    print(end=os.environ.get("STATE_OF_JOBSET", ""))
 if "apply" in sys.argv:
     subprocess.run([{kubectl!r}, "kustomize", sys.argv[-1]], check=True, stdout=subprocess.DEVNULL)
 """
@@ -42,6 +44,7 @@ def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ("variables", "reason"),
     [
         ([IMAGE, "RECIPE=smok"], "did you mean 'smoke'?"),
+        ([IMAGE, "WORKERS=two"], "--workers: invalid int value: 'two'"),
         ([IMAGE, "RUN=My_Run"], "lower-case letters"),
         ([IMAGE, "OVERLAY=plain"], "OVERLAY=plain is not known; use one of jobset, kueue\n"),
         ([IMAGE, "QUEUE=team"], "needs OVERLAY=kueue"),
@@ -65,10 +68,21 @@ def test_submit_asks_the_cluster_before_it_applies_anything(calls: Path, tmp_pat
     folder = tmp_path / "results" / "run" / "jobs" / "kubernetes"
     assert calls.read_text().splitlines() == [
         "get persistentvolumeclaim/fmnist-results",
+        "get jobset/run-jobs --output=jsonpath={.status.terminalState}",
         f"apply --dry-run=server --kustomize {folder}",
         f"apply --kustomize {folder}/tensorboard",
         f"apply --kustomize {folder}",
     ]
+
+
+def test_what_has_ended_makes_room_for_what_is_submitted_again(
+    calls: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STATE_OF_JOBSET", "Completed")
+    assert make("submit", tmp_path / "results", IMAGE).returncode == 0
+    verbs = [line.split()[0] for line in calls.read_text().splitlines()]
+    assert verbs == ["get", "get", "delete", "apply", "apply", "apply"]
+    assert "delete jobset/run-jobs --cascade=foreground" in calls.read_text()
 
 
 def test_status_logs_and_cancel_are_of_this_run(calls: Path, tmp_path: Path) -> None:

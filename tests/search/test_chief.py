@@ -14,7 +14,7 @@ import pytest
 from keras_tuner.engine.trial import TrialStatus
 from searching import SMALL_SPACE, Runner, recipe, search, table
 
-from fmnist.errors import Interrupted, SearchFailed
+from fmnist.errors import GpuFailed, Interrupted, SearchFailed
 from fmnist.files import read_json
 from fmnist.recipe import config
 from fmnist.recipe.schema import MOST_SEED
@@ -407,6 +407,13 @@ def test_failed_trials_give_their_reason_and_the_search_goes_on(
     assert [row["status"] for row in rows] == ["FAILED" if n in range(2, 6) else "COMPLETED" for n in range(10)]
     assert all(reason in row["message"] for row in rows[2:6])
     assert chief.best()["score"] < 0.99
+
+
+def test_a_failure_of_the_gpu_ends_the_work_and_not_the_trial(tmp_path: Path) -> None:
+    with pytest.raises(GpuFailed, match="no CUDA"):
+        search(tmp_path, recipe(), Failing(GpuFailed("no CUDA"), range(1, 2)))
+    chief = search(tmp_path, recipe(), Runner())
+    assert {row["status"] for row in chief.rows()} == {"COMPLETED"}
 
 
 def test_a_retry_starts_afresh_and_its_result_counts(tmp_path: Path) -> None:

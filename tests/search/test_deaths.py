@@ -5,12 +5,21 @@ import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
+import tensorflow as tf
 from processes import Ended, python
 
-from fmnist.errors import EXIT_INTERRUPTED
+from fmnist.errors import EXIT_INTERRUPTED, GpuFailed
+from fmnist.recipe import config
+from fmnist.run.folder import RunDir
 from fmnist.search import deaths
+from fmnist.search.trial import Trials
+from fmnist.search.worker import TrialRequest
+from fmnist.signals import Stop
+from fmnist.training.trainer import Trainer
 
 WORK = """
 import ctypes, os, sys
@@ -64,6 +73,26 @@ def test_three_trainings_that_came_to_a_stop_fail_the_work(work: Work) -> None:
         assert work(give_up).returncode == EXIT_INTERRUPTED
     failed = work("print('done')")
     assert "its process died 3 times without a checkpoint between: its training came to a stop" in failed.stderr
+
+
+def test_three_failures_of_a_gpu_fail_the_work(work: Work) -> None:
+    for _ in range(3):
+        assert "GpuFailed" in work("from fmnist.errors import GpuFailed; raise GpuFailed('no CUDA\\u2026')").stderr
+    failed = work("print('done')")
+    assert "its process died 3 times without a checkpoint between: no CUDA" in failed.stderr
+
+
+@pytest.mark.parametrize(("kind", "expected"), [("gpu", GpuFailed), ("cpu", tf.errors.InternalError)])
+def test_a_gpus_errors_are_not_the_trials(tmp_path: Path, kind: str, expected: type[Exception]) -> None:
+    def fit(*_: object, **__: object) -> None:
+        raise tf.errors.InternalError(None, None, "CUDA_ERROR_ILLEGAL_ADDRESS\nwhere")
+
+    # A GPU that fails in place of one that can be made to fail.
+    trainer = cast("Trainer", SimpleNamespace(devices=SimpleNamespace(kind=kind), compiled=0, fit=fit))
+    run = RunDir(tmp_path / "run")
+    run.claim(config.load("smoke"), 0)
+    with pytest.raises(expected, match="CUDA_ERROR_ILLEGAL_ADDRESS"):
+        Trials(run, config.load("smoke"), 0, trainer, Stop()).run(TrialRequest("00", {}, 1), lambda *_: None)
 
 
 def test_a_checkpoint_between_begins_the_count_anew(work: Work) -> None:

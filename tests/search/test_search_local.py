@@ -6,6 +6,7 @@ import os
 import shlex
 import signal
 import sys
+from collections import Counter
 from collections.abc import Callable
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -268,3 +269,28 @@ def test_the_machine_is_divided(monkeypatch: pytest.MonkeyPatch) -> None:
     for workers in (None, 2):
         with pytest.raises(BadInput, match=r"[12] workers with 4 GPUs each: this machine has 3"):
             supervise.shares(workers, 4, ["0", "1", "2"])
+
+
+@pytest.mark.parametrize(
+    ("processors", "memory", "gpus", "expected"),
+    [
+        (16, "143771", 1, 4),
+        (16, "143771", 2, 8),
+        (16, "143771", 8, 8),
+        (6, "143771", 1, 3),
+        (2, "143771", 1, 1),
+        (16, "8188\n143771", 2, 2),
+        (16, "[N/A]", 1, 1),
+    ],
+)
+def test_as_many_workers_as_processors_and_memory_of_the_gpus_allow(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, processors: int, memory: str, gpus: int, expected: int
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(processors)))
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    program(tmp_path / "nvidia-smi", f"#!/bin/sh\necho '{memory}'\n")
+    names = [str(number) for number in range(gpus)]
+    shares = supervise.shares(None, 1, names)
+    assert Counter(share.gpus for share in shares) == {(name,): expected // gpus for name in names}
+    assert len(supervise.shares(1, 1, names)) == 1
+    assert len(supervise.shares(None, 1, [])) == 1

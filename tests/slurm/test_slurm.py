@@ -316,6 +316,7 @@ def test_an_impossible_request_is_refused_with_the_reason(results: Path) -> None
         (["SET=training.epoch=3"], "did you mean 'training.epochs'?"),
         (["RUN=my run"], "RUN=my run"),
         (["TIME=2"], "give 5 at least"),
+        (["WORKERS=two"], "--workers: invalid int value: 'two'"),
         (["WORKERS=3", "WORKERS_PER_GPU=2"], "WORKERS=3 is no multiple of WORKERS_PER_GPU=2"),
         (["WORKERS=2", "WORKERS_PER_GPU=2", "GPUS_PER_WORKER=2"], "workers that have several GPUs share none"),
         (["RUNTIME=docker"], "use one of none, podman, apptainer, pyxis"),
