@@ -1,9 +1,11 @@
 # The front door. `make` alone lists the targets and the common variables, `make variables` all of them.
 
 # What is set here, make's command line alone may set otherwise: a site has a DATA, a TIME or a BIN of its own in the
-# environment, which with `make -e` would even come before this file.
+# environment, which with `make -e` would even come before this file. Set to nothing, a variable keeps its default.
 override HERE := $(shell sed -n 's/^\([A-Z][A-Z0-9_]*\) [:?]*=.*/\1/p' $(lastword $(MAKEFILE_LIST)))
+override PUBLIC := $(shell sed -n 's/^\([A-Z][A-Z0-9_]*\) ?=.*/\1/p' $(lastword $(MAKEFILE_LIST)))
 $(foreach name,$(HERE),$(if $(filter environment%,$(origin $(name))),$(eval override undefine $(name))))
+$(foreach name,$(PUBLIC),$(if $(value $(name)),,$(eval override undefine $(name))))
 
 #: name of a recipe, or path of a .toml file
 RECIPE ?= tuned-mlp

@@ -81,6 +81,12 @@ def test_each_public_variable_is_the_command_lines(name: str, tmp_path: Path) ->
     assert make("-f", outer, "show", f"{name}={value}").strip() == value
 
 
+def test_a_variable_set_to_nothing_keeps_its_default() -> None:
+    names = re.findall(r"^([A-Z0-9_]+) \?=", MAKEFILE, re.MULTILINE)
+    assert {"RUN", "RESULTS", "ENGINE", "SET"} <= set(names)
+    assert plan(*(f"{name}=" for name in names)) == plan()
+
+
 def test_what_runs_is_not_changed_by_settings_of_other_programs(tmp_path: Path) -> None:
     switches = "PYTHONOPTIMIZE PYTHONSAFEPATH PYTHONWARNINGS POSIXLY_CORRECT PIP_USER PIP_REQUIRE_HASHES"
     paths = "PYTHONHOME PYTHONPATH BASH_ENV CDPATH ENV GIT_DIR GIT_WORK_TREE PIP_TARGET PIP_REQUIREMENT TMPDIR DATA"
