@@ -168,9 +168,14 @@ def _load(directory: Path | None, parts: Sequence[str]) -> tuple[list[Images], S
             return _read(Path(given), parts)[:2]
         except (BadInput, OSError) as error:
             raise BadInput(f"{error}; put a good copy there, or name another folder with --data") from error
-    for name, source in _sources():
-        if loaded := _try(name, source, parts):
+    for name, folder in _folders().items():
+        # On a new machine there is no cache yet, which is nothing to warn of. A folder may be out of reach, too.
+        if folder and os.path.exists(folder) and (loaded := _try(name, nullcontext(folder), parts)):
             return loaded
+    for name, download in {"the Keras download": _keras_download, "the Debian package": _debian_package}.items():
+        # All is kept, so that no other job downloads it again.
+        if _try(name, download(), tuple(datafiles.PARTS)) and (found := _try("the cache", nullcontext(cache()), parts)):
+            return found
     raise BadInput(
         f"Fashion-MNIST was not found and cannot be downloaded; put {', '.join(f'{file}.gz' for file in SHA256)} "
         "into a folder and name it with --data or FMNIST_DATA"
@@ -194,19 +199,13 @@ def _try(name: str, source: AbstractContextManager[Path], parts: Sequence[str]) 
         return None
 
 
-def _sources() -> Iterator[tuple[str, AbstractContextManager[Path]]]:
+def _folders() -> dict[str, Path | None]:
     keras = _keras_home()
-    folders = {
+    return {
         "the cache": cache(),
         "this system": SYSTEM,
         "the Keras cache": keras and keras / "datasets" / "fashion-mnist",
     }
-    for name, folder in folders.items():
-        # On a new machine there is no cache yet, which is nothing to warn of. A folder may be out of reach, too.
-        if folder and os.path.exists(folder):
-            yield name, nullcontext(folder)
-    yield "the Keras download", _keras_download()
-    yield "the Debian package", _debian_package()
 
 
 @contextmanager

@@ -425,6 +425,19 @@ def test_the_debian_package_is_fetched_without_the_systems_package_lists(
     assert not found.exists()
 
 
+@pytest.mark.skipif(not shutil.which("apt-get") or not shutil.which("dpkg-deb"), reason="no apt on this system")
+def test_what_one_job_downloads_serves_the_others(
+    data_dir: Path, tmp_path: Path, keras_files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_apt = os.environ["PATH"]
+    monkeypatch.setenv("PATH", os.defpath)
+    monkeypatch.setenv("APT_CONFIG", str(make_apt_repository(tmp_path / "apt", data_dir)))
+    _, source = dataset.load_images()
+    assert source.sha256.keys() == {TRAIN_IMAGES, TRAIN_LABELS}
+    monkeypatch.setenv("PATH", without_apt)
+    assert dataset.load_test()[1].directory == source.directory == dataset.cache()
+
+
 def make_apt_repository(folder: Path, data_dir: Path) -> Path:
     """Offer the data set as a package in a local folder; returns an apt configuration that knows nothing else."""
     tree, deb = folder / "tree", folder / "repository" / "data.deb"
