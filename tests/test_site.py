@@ -16,7 +16,8 @@ from processes import ROOT, program, python
 from fmnist import revision
 from fmnist.errors import BadInput
 from fmnist.run.folder import RunDir
-from jobs.pipeline import Pipeline
+from jobs.pipeline import Pipeline, Site
+from jobs.slurm import submitter
 from jobs.slurm.environment import inherited
 
 MAKEFILE = (ROOT / "Makefile").read_text()
@@ -197,6 +198,15 @@ KEPT = """
 def test_slurms_jobs_see_nothing_of_the_job_around_them() -> None:
     kept = {name: f"of {name}" for name in KEPT.split()}
     assert inherited(dict.fromkeys(OUTER.split(), "1") | kept) == kept
+
+
+def test_a_container_of_slurm_sees_the_files_of_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FMNIST_TLS_CERTIFICATE", "certificate.pem")
+    pipeline = Pipeline(RunDir(tmp_path / "run"), "smoke", seed=0)
+    environment = submitter._environment(pipeline, Site(runtime="podman", image="fmnist"))
+    assert environment["FMNIST_TLS_CERTIFICATE"] == str(tmp_path / "certificate.pem")
+    assert f"source={tmp_path}/certificate.pem,target={tmp_path}/certificate.pem" in environment["FMNIST_MOUNTS"]
 
 
 def test_a_seed_that_is_too_large_is_not_submitted(tmp_path: Path) -> None:

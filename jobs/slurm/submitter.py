@@ -1,5 +1,6 @@
 """Submit the pipeline to Slurm: chief, array of workers, train, eval, report, each with the resources it asks for."""
 
+import os
 import re
 import subprocess
 import sys
@@ -118,14 +119,21 @@ def _recipe(pipeline: Pipeline) -> str:
 
 
 def _mounts(pipeline: Pipeline, site: Site) -> str:
-    """Return the folders that a job in a container sees, under the same paths, in the runtime's notation."""
-    folders = [str(folder.absolute()) for folder in (pipeline.run.path, pipeline.data) if folder]
+    """Return what a job in a container sees, under the same paths, in the runtime's notation."""
+    paths = [str(folder.absolute()) for folder in (pipeline.run.path, pipeline.data) if folder]
+    paths += _tls_files().values()
     if site.runtime != "pyxis":
-        return "\n".join(mount(folder) for folder in folders)
-    for folder in folders:
-        if re.search(r"[,:\s]", folder):
-            raise BadInput(f"{folder}: pyxis cannot mount a path with a comma, a colon or a space; move or rename it")
-    return ",".join(f"{folder}:{folder}" for folder in folders)
+        return "\n".join(mount(path) for path in paths)
+    for path in paths:
+        if re.search(r"[,:\s]", path):
+            raise BadInput(f"{path}: pyxis cannot mount a path with a comma, a colon or a space; move or rename it")
+    return ",".join(f"{path}:{path}" for path in paths)
+
+
+def _tls_files() -> dict[str, str]:
+    """Return the variables that name the files of TLS, with absolute paths: a container works in another folder."""
+    files = {name: os.environ.get(name) for name in ("FMNIST_TLS_CERTIFICATE", "FMNIST_TLS_KEY")}
+    return {name: os.path.abspath(path) for name, path in files.items() if path}
 
 
 def _environment(pipeline: Pipeline, site: Site) -> dict[str, str]:
@@ -139,7 +147,7 @@ def _environment(pipeline: Pipeline, site: Site) -> dict[str, str]:
     if site.image and site.runtime != "none":
         ours["FMNIST_IMAGE"] = site.image
         ours["FMNIST_VARIABLES"] = " ".join(environment.recorded())
-    return {**inherited(), **ours}
+    return {**inherited(), **_tls_files(), **ours}
 
 
 def status(run: RunDir, _site: Site) -> None:
