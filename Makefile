@@ -250,7 +250,7 @@ test-faults: $(DEV_ENVIRONMENT) ## run the slow ones: kills, full disks, cut net
 	$(BIN)/pytest -m faults $(IN_PARALLEL) $(call OPTION_IF_SET,rounds,ROUNDS)
 
 test-%: $(DEV_ENVIRONMENT) ## %: containers, slurm, kubernetes, browser, gpu ...
-	$(BIN)/pytest -m $(call QUOTED,$(subst -,_,$*)) $(if $(filter gpu,$*),$(IN_PARALLEL))
+	$(BIN)/pytest -m $(call QUOTED,$(subst -,_,$*)) $(if $(filter gpu,$*),$(IN_PARALLEL) --verbose)
 
 # Each process of pytest's has two or three that it tests.
 IN_PARALLEL = --numprocesses auto --maxprocesses 4 --dist worksteal
