@@ -124,7 +124,8 @@ _MATRICES: tuple[Measurement, ...] = (ceiling, bfloat16)
 def main() -> None:
     parser = options("speed", __doc__, pairs=5)
     measurements = {function.__name__: function for function in _NETWORK + _MATRICES}
-    parser.add_argument("--only", nargs="+", choices=measurements, default=list(measurements), help="what to measure")
+    usual = [name for name in measurements if name != "parts"]
+    parser.add_argument("--only", nargs="+", choices=measurements, default=usual, help="what to measure")
     parser.add_argument("--images", type=int, help="train on so many images only, for a quick look")
     arguments = parser.parse_args()
     here = machine.describe()

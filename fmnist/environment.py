@@ -37,7 +37,8 @@ class Variable:
 
 
 XLA_FLAGS = "FMNIST_XLA_FLAGS"
-_FASTER_COMPILATION = "--xla_gpu_enable_triton_gemm=false"
+# Without Triton's matrix products, the first epoch on an H200 took half the time, and the others no longer.
+_XLA_FLAGS = "--xla_gpu_enable_triton_gemm=false"
 
 VARIABLES = (
     # Keras
@@ -45,9 +46,8 @@ VARIABLES = (
     Variable("KERAS_HOME", "set", "a keras.json there could set another backend or precision", os.devnull),
     Variable("KERAS_*", "removed", "limits of epochs and steps, other backends, distribution"),
     # TensorFlow and XLA
-    # Without Triton's matrix products, the first epoch on an H200 took half the time, and the others no longer.
-    Variable("XLA_FLAGS", "set", "compiles sooner on GPUs; others change numbers", _FASTER_COMPILATION, recorded=True),
-    Variable(XLA_FLAGS, "kept", "flags for XLA that are meant for fmnist, beside those", recorded=True),
+    Variable("XLA_FLAGS", "set", "shortens compilation on GPUs; others change numbers", _XLA_FLAGS, recorded=True),
+    Variable(XLA_FLAGS, "kept", "flags for XLA that are meant for fmnist, after that one", recorded=True),
     Variable("TF_XLA_FLAGS", "removed", "changes what is compiled, and so numbers", recorded=True),
     Variable("NVIDIA_TF32_OVERRIDE", "removed", "changes the precision of matrix products", recorded=True),
     Variable("TF_ENABLE_ONEDNN_OPTS", "kept", "1: oneDNN, 0: none; else it depends on the processor", recorded=True),
@@ -132,9 +132,10 @@ def gpus() -> list[str]:
 
 
 def gpu_memory() -> int:
-    """Return the memory of the machine's smallest GPU in MiB; 0 if that is not known."""
+    """Return the memory in MiB of the smallest of `gpus`; 0 if that is not known, as of a part of a GPU (MIG)."""
+    asked = ("--query-gpu=memory.total", "--format=csv,noheader,nounits", f"--id={','.join(gpus())}")
     with contextlib.suppress(OSError, subprocess.SubprocessError, ValueError):
-        return min(map(int, _nvidia_smi("--query-gpu=memory.total", "--format=csv,noheader,nounits")))
+        return min(map(int, _nvidia_smi(*asked)))
     return 0
 
 

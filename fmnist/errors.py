@@ -58,7 +58,7 @@ class ExportFailed(Failed):
 
 
 class GpuFailed(Failed):
-    """A GPU, its driver or a library of CUDA failed; in another process, or on another GPU, the same may succeed."""
+    """A GPU, its driver or a library of CUDA failed; in a fresh process, or on another GPU, the same may succeed."""
 
 
 class Interrupted(SystemExit):
@@ -99,8 +99,9 @@ def first_line(error: BaseException) -> str:
 
 
 def gpu_failed(error: BaseException) -> bool:
-    """Tell whether the error, of a computation on a GPU, is one of the GPU's and not of what was computed."""
-    return type(error).__name__ in ("AbortedError", "InternalError", "UnavailableError", "UnknownError")
+    """Tell whether the error, of a computation on a GPU, may be one of the GPU's and not of what was computed."""
+    names = ("AbortedError", "InternalError", "UnavailableError", "UnknownError")
+    return type(error).__name__ in names and not explain(error)
 
 
 def _refusal(error: BaseException) -> int | None:

@@ -3,7 +3,6 @@
 usage: python3 -m jobs.image --engine ENGINE --accelerator cuda|cpu [--base-image IMAGE]
 """
 
-import argparse
 import os
 import subprocess
 import sys
@@ -14,6 +13,7 @@ import fmnist
 from fmnist.errors import EXIT_BAD_INPUT, BadInput
 from fmnist.revision import git, revision
 from jobs import engines
+from jobs.options import Parser
 
 _ROOT = Path(__file__).resolve().parent.parent
 _TITLE = "org.opencontainers.image.title=fmnist"
@@ -21,12 +21,12 @@ _TITLE = "org.opencontainers.image.title=fmnist"
 
 def main() -> None:
     """Build the image that the command line names."""
-    parser = argparse.ArgumentParser(prog="jobs.image")
+    parser = Parser(prog="jobs.image")
     parser.add_argument("--engine", choices=("auto", *engines.NAMES), default="auto")
     parser.add_argument("--accelerator", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--base-image")
-    options = parser.parse_args()
     try:
+        options = parser.parse_args()
         engine = engines.choose(options.engine)
     except BadInput as error:
         print(f"image: {error}", file=sys.stderr)

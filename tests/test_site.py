@@ -202,11 +202,16 @@ def test_slurms_jobs_see_nothing_of_the_job_around_them() -> None:
 
 def test_a_container_of_slurm_sees_the_files_of_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("FMNIST_TLS_CERTIFICATE", "certificate.pem")
+    for name in ("FMNIST_TLS_CERTIFICATE", "FMNIST_TLS_KEY"):
+        monkeypatch.setenv(name, "both.pem")
     pipeline = Pipeline(RunDir(tmp_path / "run"), "smoke", seed=0)
+    with pytest.raises(BadInput, match=r"both\.pem is no file"):
+        submitter._environment(pipeline, Site(runtime="podman", image="fmnist"))
+    both = tmp_path / "both.pem"
+    both.touch()
     environment = submitter._environment(pipeline, Site(runtime="podman", image="fmnist"))
-    assert environment["FMNIST_TLS_CERTIFICATE"] == str(tmp_path / "certificate.pem")
-    assert f"source={tmp_path}/certificate.pem,target={tmp_path}/certificate.pem" in environment["FMNIST_MOUNTS"]
+    assert environment["FMNIST_TLS_CERTIFICATE"] == environment["FMNIST_TLS_KEY"] == str(both)
+    assert environment["FMNIST_MOUNTS"].count(f"source={both},target={both},ro") == 1
 
 
 def test_a_seed_that_is_too_large_is_not_submitted(tmp_path: Path) -> None:

@@ -87,7 +87,7 @@ def tune(
         typer.Option(metavar="N", min=1, max=MOST_TRIALS, help="Trials in all; raise it to add some."),
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(metavar="N", min=1, max=1000, help="Processes; default: 1; up to 4 a GPU.")
+        int | None, typer.Option(metavar="N", min=1, max=1000, help="Processes; default: 1, or up to 4 a GPU.")
     ] = None,
     gpus_per_worker: Annotated[int, typer.Option(metavar="N", min=1, max=1000, help="GPUs of each trial.")] = 1,
     status: Annotated[Path | None, typer.Option(metavar="RUN", help="Print how far that search is, and end.")] = None,

@@ -102,6 +102,8 @@ def load_train(directory: Path | None, config: DataConfig) -> TrainData:
 def load_images(directory: Path | None = None) -> tuple[Images, Source]:
     """Read all training images, before they are split, from the two train files and from no others.
 
+    A download is an exception: all four files are verified and kept, so that no other job downloads them again.
+
     If `directory` or else FMNIST_DATA names a folder, only that folder is searched; any data set of MNIST's layout will
     do. Otherwise Fashion-MNIST is looked for in the cache, on this system and in Keras's cache, and then downloaded.
 

@@ -14,7 +14,7 @@ import signal
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from fmnist.errors import EXIT_INTERRUPTED, GpuFailed
+from fmnist.errors import EXIT_INTERRUPTED, GpuFailed, Restart
 from fmnist.files import read_bytes, write_text
 
 logger = logging.getLogger(__name__)
@@ -27,6 +27,7 @@ _CRASHES = {
     signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSEGV, signal.SIGSYS, signal.SIGTRAP,
     signal.SIGXCPU, signal.SIGXFSZ,
 }  # fmt: skip
+_GPU_FAILED = "the GPU failed"
 _OUT_OF_MEMORY = "the kernel killed it for want of memory"
 _CGROUPS = Path("/sys/fs/cgroup")
 
@@ -75,12 +76,15 @@ def counted(path: Path, state: str) -> Iterator[None]:
         state: name of the state from which the work begins. Deaths at another state no longer count.
 
     Raises:
+        Restart: the work has raised GpuFailed, which counts as a death.
         RuntimeError: the work has killed its process too often, and would do so for ever.
+        GpuFailed: the same, and the last time it was the GPU.
     """
     reasons = _left(path, state)
     if len(reasons) >= _MOST:
         path.unlink()
-        raise RuntimeError(f"its process died {len(reasons)} times without a checkpoint between: {reasons[-1]}")
+        said = f"its process died {len(reasons)} times without a checkpoint between: {reasons[-1]}"
+        raise GpuFailed(said) if reasons[-1].startswith(_GPU_FAILED) else RuntimeError(said)
     begin = {"own": reasons, "state": state, "oom": oom_kills()}
     write_text(path, json.dumps(begin) + "\n", durable=False)
     told_before = faulthandler.is_enabled()
@@ -91,10 +95,9 @@ def counted(path: Path, state: str) -> Iterator[None]:
         try:
             yield
         except GpuFailed as error:
-            # The process ends with it.
-            tell(path, str(error))
+            tell(path, f"{_GPU_FAILED}: {error}")
             died = True
-            raise
+            raise Restart from error
         finally:
             if told_before:
                 faulthandler.enable(2, all_threads=False)

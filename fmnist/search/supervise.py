@@ -31,7 +31,7 @@ ONE = "--workers=1"
 """The last argument of a member's command, which divides its share no further: of an option given twice, the last
 counts."""
 
-_WORKERS_A_GPU = 4  # on an H200, four finish 4.0 times as many trials as one, and eight 5.1 times (docs/devices.md)
+_WORKERS_A_GPU = 4  # on an H200, four finished 4.0 times as many trials as one, and eight 5.1 times (docs/devices.md)
 _CORES_A_WORKER = 2  # while a trial is compiled
 _MEMORY_A_WORKER = 4096  # MiB of a GPU; the trials of tuned-mlp take 900
 

@@ -93,8 +93,7 @@ class Trials:
                     # It may be the networks of earlier trials that leave this one no room.
                     self._restart()
                 if self._trainer.devices.kind == "gpu" and gpu_failed(error):
-                    # On a broken GPU every trial would fail, within seconds.
-                    raise GpuFailed(f"trial {trial.trial_id}: the GPU failed ({first_line(error)})") from error
+                    raise GpuFailed(first_line(error)) from error
                 raise
         end()
 

@@ -58,7 +58,7 @@ class RunTrial(Protocol):
 
     It reports each epoch before it saves the epoch's checkpoint, so that no epoch goes unreported; an epoch that is
     trained again, or read from a checkpoint, is reported again. `Pruned` completes the trial, another exception fails
-    it; only after `Interrupted`, `GpuFailed` and an error of the file system it can be taken up again.
+    it; only after `Interrupted` and an error of the file system it can be taken up again.
     """
 
     def __call__(self, trial: TrialRequest, report: Report) -> None: ...
@@ -79,6 +79,7 @@ def work(chief: ChiefLike, worker_id: str, run_trial: RunTrial, stop: Stop) -> N
     trial's failure: it ends the work.
 
     Raises:
+        GpuFailed: the current trial has failed, and the next one would.
         Interrupted: a stop was requested; the current trial can be taken up again.
     """
     while True:
@@ -100,11 +101,14 @@ def _run(chief: ChiefLike, worker_id: str, run_trial: RunTrial, request: TrialRe
     except Pruned as pruned:
         chief.end_trial(worker_id, request.trial_id, TrialStatus.COMPLETED, str(pruned))
     except Exception as error:
-        if error is reporter.refusal or isinstance(error, GpuFailed) or explain(error):
+        if error is reporter.refusal or explain(error):
             raise
         reason = _reason(error)
         logger.warning("trial %s failed: %s", request.trial_id, reason)
         chief.end_trial(worker_id, request.trial_id, TrialStatus.INVALID, reason)
+        if isinstance(error, GpuFailed):
+            # A broken GPU would fail all trials, one after another.
+            raise
     else:
         chief.end_trial(worker_id, request.trial_id, TrialStatus.COMPLETED)
 

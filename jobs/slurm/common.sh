@@ -4,7 +4,7 @@
 #   FMNIST_RUNTIME    none (a virtual environment on a shared file system), podman, apptainer or pyxis
 #   FMNIST_PYTHON     none: the Python that has the package
 #   FMNIST_IMAGE      the others: the image, as the runtime names it
-#   FMNIST_MOUNTS     the others: the folders that a job sees, as lines for --mount; pyxis: FOLDER:FOLDER,...
+#   FMNIST_MOUNTS     the others: what a job sees, as lines for --mount; pyxis: FOLDER:FOLDER,...
 #   FMNIST_VARIABLES  the others: the variables that may change numbers, and are meant to
 #   FMNIST_REQUEUES   how often an interrupted job is put back into the queue
 #

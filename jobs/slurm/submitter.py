@@ -120,20 +120,29 @@ def _recipe(pipeline: Pipeline) -> str:
 
 def _mounts(pipeline: Pipeline, site: Site) -> str:
     """Return what a job in a container sees, under the same paths, in the runtime's notation."""
-    paths = [str(folder.absolute()) for folder in (pipeline.run.path, pipeline.data) if folder]
-    paths += _tls_files().values()
+    folders = [str(folder.absolute()) for folder in (pipeline.run.path, pipeline.data) if folder]
+    # Certificate and key may be one file.
+    files = sorted(set(_tls_files().values()))
     if site.runtime != "pyxis":
-        return "\n".join(mount(path) for path in paths)
-    for path in paths:
+        return "\n".join([*map(mount, folders), *(mount(file, "ro") for file in files)])
+    for path in (*folders, *files):
         if re.search(r"[,:\s]", path):
             raise BadInput(f"{path}: pyxis cannot mount a path with a comma, a colon or a space; move or rename it")
-    return ",".join(f"{path}:{path}" for path in paths)
+    return ",".join([*(f"{folder}:{folder}" for folder in folders), *(f"{file}:{file}:ro" for file in files)])
 
 
 def _tls_files() -> dict[str, str]:
-    """Return the variables that name the files of TLS, with absolute paths: a container works in another folder."""
-    files = {name: os.environ.get(name) for name in ("FMNIST_TLS_CERTIFICATE", "FMNIST_TLS_KEY")}
-    return {name: os.path.abspath(path) for name, path in files.items() if path}
+    """Return the variables that name the files of TLS, with absolute paths: a container works in another folder.
+
+    Raises:
+        BadInput: a file is missing.
+    """
+    given = {name: os.environ.get(name) for name in ("FMNIST_TLS_CERTIFICATE", "FMNIST_TLS_KEY")}
+    files = {name: os.path.abspath(path) for name, path in given.items() if path}
+    for name, path in files.items():
+        if not os.path.isfile(path):
+            raise BadInput(f"{name}={path} is no file")
+    return files
 
 
 def _environment(pipeline: Pipeline, site: Site) -> dict[str, str]:

@@ -409,11 +409,12 @@ def test_failed_trials_give_their_reason_and_the_search_goes_on(
     assert chief.best()["score"] < 0.99
 
 
-def test_a_failure_of_the_gpu_ends_the_work_and_not_the_trial(tmp_path: Path) -> None:
+def test_a_broken_gpu_costs_one_trial_and_ends_the_work(tmp_path: Path) -> None:
+    of = recipe("random", trials=5)
     with pytest.raises(GpuFailed, match="no CUDA"):
-        search(tmp_path, recipe(), Failing(GpuFailed("no CUDA"), range(1, 2)))
-    chief = search(tmp_path, recipe(), Runner())
-    assert {row["status"] for row in chief.rows()} == {"COMPLETED"}
+        search(tmp_path, of, Failing(GpuFailed("no CUDA"), range(1, 5)))
+    chief = search(tmp_path, of, Runner())
+    assert [row["status"] for row in chief.rows()] == ["COMPLETED", "FAILED", *["COMPLETED"] * 3]
 
 
 def test_a_retry_starts_afresh_and_its_result_counts(tmp_path: Path) -> None:
