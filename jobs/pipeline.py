@@ -116,11 +116,14 @@ class Pipeline:
             raise BadInput("workers that have several GPUs share none: leave out GPUS_PER_WORKER or WORKERS_PER_GPU")
         fresh = not self.run.path.exists()
         self.run.claim(self.resolved, self.seed)
-        self.logs.mkdir(exist_ok=True)
-        self.state.mkdir(exist_ok=True)
-        if not self.token.exists():
-            write_secret(self.token, secrets.token_urlsafe())
         try:
+            self.logs.mkdir(exist_ok=True)
+            self.state.mkdir(exist_ok=True)
+            if not self.token.exists():
+                draft = self.token.with_name("token.new")
+                draft.unlink(missing_ok=True)
+                write_secret(draft, secrets.token_urlsafe())
+                draft.replace(self.token)
             yield
         except BaseException:
             if fresh:

@@ -79,7 +79,7 @@ def readers(run: RunDir, output: Path) -> dict[str, Reader]:
         return evidence_table.markdown(rows), json.dumps(evidence_table.to_dict(rows))
 
     def trained() -> object:
-        return train.finished(run, train._chosen(run, claimed))
+        return train.finished(run, train.with_best(run, claimed))
 
     return {
         "report": lambda: (report.write(run, output), report.summary(run)),

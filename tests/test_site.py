@@ -1,8 +1,10 @@
 """What a site, a login or other work has set in the environment, where fmnist is started from: make, git, Slurm."""
 
+import errno
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -218,6 +220,40 @@ def test_a_seed_that_is_too_large_is_not_submitted(tmp_path: Path) -> None:
     pipeline = Pipeline(RunDir(tmp_path / "run"), "smoke", 2**32)
     with pytest.raises(BadInput, match="SEED from 0 to 4294967295"), pipeline.prepared():
         pass
+
+
+def test_a_token_that_was_not_written_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pipeline = Pipeline(RunDir(tmp_path / "run"), "smoke", 0)
+    pipeline.run.claim(pipeline.resolved, 0)
+
+    def full(path: Path, secret: str) -> None:
+        path.touch()
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("jobs.pipeline.write_secret", full)
+        with pytest.raises(OSError, match="No space"), pipeline.prepared():
+            pass
+    with pipeline.prepared():
+        assert len(pipeline.token.read_text()) > 20
+    assert [path.name for path in pipeline.state.iterdir()] == ["token"]
+
+
+def test_jobs_of_a_submission_that_was_killed_can_be_cancelled(tmp_path: Path, data_dir: Path) -> None:
+    slurm = tmp_path / "slurm"
+    slurm.mkdir()
+    # The third job is one too many for this session, whose end kills `make submit`.
+    count = f"echo x >>{slurm}/jobs; number=$(wc -l <{slurm}/jobs)"
+    program(slurm / "sbatch", f"#!/bin/sh\n{count}; [ $number = 3 ] && kill -KILL $PPID; echo $number\n")
+    program(slurm / "squeue", "#!/bin/sh\n")
+    program(slurm / "scancel", f'#!/bin/sh\necho "$@" >>{slurm}/cancelled\n')
+    path = f"{slurm}{os.pathsep}{os.environ['PATH']}"
+    options = ["--cluster=slurm", f"--run={tmp_path / 'run'}", "--recipe=smoke", f"--data={data_dir}"]
+    for verb, code in ("submit", -signal.SIGKILL), ("cancel", 0):
+        command = [sys.executable, "-m", "jobs.cluster", verb, *options]
+        ended = subprocess.run(command, cwd=ROOT, env={**os.environ, "PATH": path}, capture_output=True, text=True)
+        assert ended.returncode == code, ended.stderr
+    assert {"1", "2"} <= set((slurm / "cancelled").read_text().split())
 
 
 def test_the_jobs_of_a_cluster_are_told_the_data_by_an_option(tmp_path: Path) -> None:

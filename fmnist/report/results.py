@@ -167,7 +167,7 @@ def facts(results: Results) -> dict[str, str]:
         f"weight decay {training.weight_decay:.3g}, "
         f"{f'L1 decay {decay}{locality}, ' if any(decays) else ''}batch size {training.batch_size}; "
         f"{len(fit['history']['loss'])} epochs in {fit['seconds']:.1f} s "
-        f"({fit['images_per_second']:,.0f} images/s, without the first epoch, which compiles), "
+        f"({fit['images_per_second']:,.0f} images/s in the median epoch), "
         f"weights of epoch {fit['best_epoch'] + 1}",
     }
     if results.gone:

@@ -32,6 +32,7 @@ ENDS = (TrialStatus.COMPLETED, TrialStatus.INVALID, TrialStatus.FAILED)
 """The statuses with which a worker may end a trial."""
 
 _PUBLISH_SECONDS, _PUBLISH_SHARE = 1.0, 0.01  # least time between two writes, and greatest share of time
+_HANG = 0.1  # seconds of a write that count as nobody's silence
 
 
 class NotYours(Exception):
@@ -155,7 +156,9 @@ class Chief:
                 self._changed_rows[trial_id] = trial
             self._save()
             answer = _copy(trial)
-            if self._pruning and self._pruning.prunes(trial):
+            # A trial that was taken up again is not judged by what it reached before, while it reports that once more.
+            is_last = trial.metrics.get_history(self._oracle.objective.name)[-1].step == step
+            if self._pruning and is_last and self._pruning.prunes(trial):
                 answer.status = TrialStatus.STOPPED
             return answer
 
@@ -344,8 +347,19 @@ class Chief:
 
     def _save(self) -> None:
         """Write what has changed; what cannot be written now is written by the next call."""
-        self._project.flush()
-        self._publish()
+        begin = time.monotonic()
+        try:
+            self._project.flush()
+            self._publish()
+        finally:
+            self._excuse(time.monotonic() - begin)
+
+    def _excuse(self, seconds: float) -> None:
+        """Lengthen the leases by the time for which no worker was heard, if that was long: a disk may hang."""
+        if seconds > _HANG:
+            for lease in self._leases.values():
+                lease.deadline += seconds
+            self._lapse += seconds
 
     def _publish(self) -> None:
         """Write what others read: the stock files and the tables.

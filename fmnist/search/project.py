@@ -61,7 +61,9 @@ class Project:
                 if known is None:
                     found[trial_id] = stored
                 elif stored and stored.status in ENDED:
-                    found[trial_id] = dataclasses.replace(stored, runs=known.runs, seed_state=known.seed_state)
+                    # If the journal's line of the end is the damaged one, it does not know of the last run.
+                    runs = known.runs if known.status in ENDED or known.runs is None else known.runs + 1
+                    found[trial_id] = dataclasses.replace(stored, runs=runs, seed_state=known.seed_state)
         return {trial_id: found[trial_id] for trial_id in sorted(found, key=int)}, whole
 
     def load_oracle(self) -> dict[str, Any] | None:

@@ -146,7 +146,9 @@ class BayesianOptimizationOracle(oracles.BayesianOptimizationOracle):
 
 
 class HyperbandOracle(oracles.HyperbandOracle):
-    """The stock oracle, except that a bracket that can no longer be filled promotes the best trials that it has.
+    """The stock oracle, except that an ended round promotes as many trials as the next one takes, if so many succeeded.
+
+    The stock oracle promotes one fewer for each that failed, and none of a bracket that cannot be filled any more.
 
     Args:
         min_epochs: epochs of the shortest trial, at least.
@@ -180,9 +182,12 @@ class HyperbandOracle(oracles.HyperbandOracle):
                 break
 
     def populate_space(self, trial_id: str) -> Answer:
+        filled = [len(one["rounds"][0]) >= self._get_size(one["bracket_num"], 0) for one in self._brackets]
+        for bracket in itertools.compress(self._brackets, filled):
+            if promoted := self._promoted(trial_id, bracket):
+                return promoted
         answer: Answer = super().populate_space(trial_id)
-        filled = all(len(one["rounds"][0]) >= self._get_size(one["bracket_num"], 0) for one in self._brackets)
-        if answer["status"] == TrialStatus.RUNNING or filled:
+        if answer["status"] == TrialStatus.RUNNING or all(filled):
             return answer
         return next(filter(None, (self._promoted(trial_id, bracket) for bracket in self._brackets)), answer)
 

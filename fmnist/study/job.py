@@ -18,12 +18,13 @@ from fmnist.files import write_json, write_text
 from fmnist.recipe import config
 from fmnist.recipe.schema import Recipe
 from fmnist.run.folder import RunDir
+from fmnist.search import status
 from fmnist.search.job import tune
 from fmnist.signals import Stop
 from fmnist.study import baselines, table
 from fmnist.study.table import Judged, Row
 from fmnist.text import file_name, printable
-from fmnist.training.job import train
+from fmnist.training.job import finished, train, with_best
 
 logger = logging.getLogger(__name__)
 
@@ -128,7 +129,7 @@ def train_one(
     elsewhere = []
     for number, training in enumerate(trainings, 1):
         stop.check()
-        if training.run.trained:
+        if _is_trained(training):
             continue
         logger.info("evidence: training %d of %d, %s", number, len(trainings), training.run.name)
         try:
@@ -187,6 +188,14 @@ def judge(plan: Plan, results: Path, data_dir: Path | None, choose: Callable[[],
             found.append(Judged(judge(members), [member.run for member in members]))
         rows.append(Row(what, found))
     return rows
+
+
+def _is_trained(training: Training) -> bool:
+    recipe, run = training.recipe, training.run
+    if not run.trained or recipe.search is None:
+        return run.trained
+    # The model may be of a search that had fewer trials, or was interrupted.
+    return status.search_finished(run, recipe) and finished(run, with_best(run, recipe))
 
 
 def _train(training: Training, data_dir: Path | None, choose: Callable[[], Devices], stop: Stop) -> None:

@@ -53,7 +53,7 @@ def train(
         Interrupted: a stop was requested; the state is saved.
     """
     run.check(recipe, seed)
-    chosen = _chosen(run, recipe)
+    chosen = with_best(run, recipe)
 
     def prepare() -> tuple[TrainData, Callable[[bool], whitening.Components], Devices]:
         loaded = dataset.load_train(data_dir, chosen.data)
@@ -168,7 +168,7 @@ def pace(seconds: float, images: int) -> str:
     return f"{seconds:.{1 if seconds >= 1 else 2}f} s  {told} images/s"
 
 
-def _chosen(run: RunDir, recipe: Recipe) -> Recipe:
+def with_best(run: RunDir, recipe: Recipe) -> Recipe:
     """Return the recipe with the search's best values in place; a fixed recipe as it is."""
     if recipe.search is None:
         return recipe

@@ -4,6 +4,7 @@ import functools
 import json
 import logging
 import math
+import statistics
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -71,9 +72,8 @@ class FitResult:
 
     @property
     def images_per_second(self) -> float:
-        """The training speed over all epochs but the first, which compiles, if there are others."""
-        seconds = self.seconds[1:] or self.seconds
-        return len(seconds) * self.images_per_epoch / sum(seconds)
+        """The training speed in the median epoch; the first one compiles, as does the first after an interruption."""
+        return self.images_per_epoch / statistics.median(self.seconds[1:] or self.seconds)
 
 
 class Trainer:

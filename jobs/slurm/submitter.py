@@ -48,16 +48,16 @@ def submit(pipeline: Pipeline, site: Site) -> None:
         ids: dict[str, str] = {}
         try:
             _submit(pipeline, site, ids)
-            write_json(_ids(pipeline.run), ids)
         except BaseException:
             _cancel([*ids.values()])
+            _ids(pipeline.run).unlink(missing_ok=True)
             raise
     print("submitted " + ", ".join(f"{name} {number}" for name, number in ids.items() if name != "end"))
     print(f"`make status` with the same variables shows how far they are; to watch: tail -F {pipeline.logs}/*.log")
 
 
 def _submit(pipeline: Pipeline, site: Site, ids: dict[str, str]) -> None:
-    """Submit the jobs one after another, and put each one's id into `ids`."""
+    """Submit the jobs one after another, and put each one's id into `ids` and into the run folder."""
     run = str(pipeline.run.path.absolute())
     # Slurm would replace, for example, %A in the path by an array's id.
     logs = str(pipeline.logs.absolute()).replace("%", "%%")
@@ -81,7 +81,12 @@ def _submit(pipeline: Pipeline, site: Site, ids: dict[str, str]) -> None:
         common = [f"--output={logs}/{log or name}.log", "--open-mode=append", "--requeue"]
         common += ["--nodes=1", "--ntasks=1", "--signal=B:USR2@120", "--kill-on-invalid-dep=yes"]
         dependency = [f"--dependency={after}"] if after else []
-        ids[name] = sbatch(name, script, [*common, *dependency, *options], pipeline.arguments(verb, recipe, run))
+        note(name, sbatch(name, script, [*common, *dependency, *options], pipeline.arguments(verb, recipe, run)))
+
+    def note(name: str, number: str) -> None:
+        ids[name] = number
+        # At once: if this process is killed, `make cancel` still knows the job.
+        write_json(_ids(pipeline.run), ids)
 
     gpus = pipeline.gpus_per_worker
     small = ["--cpus-per-task=1", "--mem=2G"]
@@ -94,7 +99,7 @@ def _submit(pipeline: Pipeline, site: Site, ids: dict[str, str]) -> None:
         searching = [ids["chief"], ids["workers"]]
         anyone = "?".join(f"afterany:{number}" for number in searching)
         options = ["--cpus-per-task=1", "--mem=100M", "--output=/dev/null", f"--dependency={anyone}"]
-        ids["end"] = sbatch("end", "end.sbatch", options, searching)
+        note("end", sbatch("end", "end.sbatch", options, searching))
         after = f"afterok:{ids['chief']}"
     whole = ["--exclusive", "--mem=0", "--gres=gpu:1"]  # all of a node that has GPUs
     job("train", "job.sbatch", "train", *(whole if gpus else compute), after=after)

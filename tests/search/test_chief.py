@@ -5,6 +5,8 @@ import json
 import re
 import shutil
 import threading
+import time
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,7 +14,7 @@ from pathlib import Path
 import keras_tuner
 import pytest
 from keras_tuner.engine.trial import TrialStatus
-from searching import SMALL_SPACE, Runner, recipe, search, table
+from searching import SMALL_SPACE, Runner, recipe, search, table, until
 
 from fmnist.errors import GpuFailed, Interrupted, SearchFailed
 from fmnist.files import read_json
@@ -409,6 +411,15 @@ def test_failed_trials_give_their_reason_and_the_search_goes_on(
     assert chief.best()["score"] < 0.99
 
 
+@pytest.mark.parametrize("failed", [range(2, 6), range(0, 1)])
+def test_failures_cost_hyperband_no_promotion(tmp_path: Path, failed: range) -> None:
+    of = recipe("hyperband", trials=18, epochs=15)
+    search(tmp_path, of, Failing(RuntimeError("diverged"), failed))
+    # The default search's bracket: 12 trials, 4 of them go on, and 2 of those.
+    epochs = Counter(row["tuner/epochs"] for row in table(tmp_path))
+    assert epochs == {"2": 12, "5": 4, "15": 2}
+
+
 def test_a_broken_gpu_costs_one_trial_and_ends_the_work(tmp_path: Path) -> None:
     of = recipe("random", trials=5)
     with pytest.raises(GpuFailed, match="no CUDA"):
@@ -470,3 +481,21 @@ def test_an_interrupted_search_leaves_its_tables_as_of_now(tmp_path: Path) -> No
     assert [(row["status"], row["score"]) for row in table(tmp_path)] == [("COMPLETED", "0.5"), ("COMPLETED", "0.6")]
     assert json.loads((tmp_path / "best.json").read_text())["score"] == 0.6
     assert len(list((tmp_path / "search").glob("trial_*/trial.json"))) == 2
+
+
+def test_while_the_disk_hangs_nobody_is_silent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chief = Chief(RunDir(tmp_path), recipe(trials=3), 0)
+    trials = {worker: chief.create_trial(worker, lease=0.3).trial_id for worker in ("a", "b")}
+    write = chief._project.flush
+
+    def hang() -> None:
+        since = time.monotonic()
+        until(lambda: time.monotonic() > since + 0.6)
+        write()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(chief._project, "flush", hang)
+        chief.update_trial("a", trials["a"], {"val_accuracy": 0.5}, 0)
+    # What "b" said meanwhile was not heard.
+    for worker, trial in trials.items():
+        chief.update_trial(worker, trial, {"val_accuracy": 0.5}, 1)

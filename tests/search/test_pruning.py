@@ -70,6 +70,23 @@ def test_a_pruned_trial_is_completed_and_shown_as_pruned(tmp_path: Path, capsys:
     assert [line.split()[-2] for line in shown.splitlines()[-2:]] == ["pruned", "pruned"]
 
 
+def test_a_trial_that_was_taken_up_again_is_judged_when_it_reports_something_new(tmp_path: Path) -> None:
+    of = recipe(trials=9, epochs=4, prune="median")
+    chief = Chief(RunDir(tmp_path), of, 0)
+
+    def answers(worker: str, trial: str, value: float, epochs: range) -> list[str]:
+        return [str(chief.update_trial(worker, trial, {"val_accuracy": value}, epoch).status) for epoch in epochs]
+
+    bad = chief.create_trial("bad").trial_id
+    assert answers("bad", bad, 0.1, range(3)) == ["RUNNING"] * 3
+    for _ in range(5):
+        good = chief.create_trial("good").trial_id
+        answers("good", good, 0.9, range(4))
+        chief.end_trial("good", good, "COMPLETED")
+    # It goes on from its checkpoint, and tells again what that holds.
+    assert answers("bad", bad, 0.1, range(3)) == ["RUNNING", "RUNNING", "STOPPED"]
+
+
 @pytest.mark.parametrize("oracle", ["hyperband", "asha"])
 def test_what_promotes_trials_does_not_prune(oracle: str) -> None:
     with pytest.raises(BadInput, match="prune is for random and bayesian"):

@@ -68,8 +68,11 @@ def test_killed_after_any_write_the_search_ends_as_if_it_had_not_been(
         assert done.isdisjoint(request.trial_id for request in runner.requests)
 
 
-def half_way(path: Path, oracle: str) -> list[dict[str, str]]:
-    """A search with trial 3 of 8 in hand, one epoch reported; returns the table of the same search, undisturbed."""
+def half_way(path: Path, oracle: str, *, published: bool = False) -> list[dict[str, str]]:
+    """A search with trial 3 of 8 in hand, one epoch reported; returns the table of the same search, undisturbed.
+
+    If `published`, the stock files are of that moment, too.
+    """
     of = recipe(oracle, trials=8, epochs=4)
     search(path / "whole", of, Runner())
     chief = Chief(RunDir(path / "cut"), of, 0)
@@ -83,6 +86,8 @@ def half_way(path: Path, oracle: str) -> list[dict[str, str]]:
 
     with pytest.raises(SystemExit):
         work(chief, "w", three, Stop())
+    if published:
+        chief.close()
     return table(path / "whole")
 
 
@@ -92,7 +97,8 @@ def journal_of(path: Path) -> Path:
 
 def go_on(path: Path, oracle: str) -> list[dict[str, str]]:
     """Have the search that was cut end; return its table."""
-    search(path / "cut", recipe(oracle, trials=8, epochs=4), Runner())
+    search(path / "cut", recipe(oracle, trials=8, epochs=4), runner := Runner())
+    assert {request.attempt for request in runner.requests} == {0}
     return table(path / "cut")
 
 
@@ -126,14 +132,15 @@ def test_a_search_whose_last_line_was_cut_goes_on(tmp_path: Path, oracle: str) -
         assert go_on(tmp_path, oracle) == whole
 
 
+@pytest.mark.parametrize("published", [False, True])
 @pytest.mark.parametrize("oracle", ["random", "hyperband", "asha"])
 def test_a_damaged_line_of_the_journal_costs_at_most_one_step(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, oracle: str
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, oracle: str, published: bool
 ) -> None:
-    whole = half_way(tmp_path, oracle)
+    whole = half_way(tmp_path, oracle, published=published)
     lines = journal_of(tmp_path).read_bytes().splitlines(keepends=True)
     shutil.copytree(tmp_path / "cut", tmp_path / "kept")
-    for damaged in range(0, len(lines), 3):
+    for damaged in range(len(lines)):
         shutil.rmtree(tmp_path / "cut")
         shutil.copytree(tmp_path / "kept", tmp_path / "cut")
         line = bytearray(lines[damaged])

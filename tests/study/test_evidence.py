@@ -1,5 +1,6 @@
 """The evidence of a recipe: trainings shared by processes and once each, the test set after them, the table."""
 
+import dataclasses
 import json
 import shutil
 import signal
@@ -256,3 +257,16 @@ def test_the_commit_of_the_trainings(
     rows = [Row(run.path.name, [Judged(files.read_json(run.metrics), [run])]) for run in runs]
     assert evidence_table.provenance(rows) == expected
     assert all(line in evidence_table.markdown(rows) for line in expected)
+
+
+def test_a_model_of_a_search_with_fewer_trials_is_not_the_recipes(run: Path, tmp_path: Path) -> None:
+    of = config.load(str(tmp_path / "tiny.toml"))
+    training = evidence.Training(of, 0, RunDir(tmp_path / run))
+    assert evidence._is_trained(training)
+    more = config.replace(of, {"search.trials": 3})
+    assert not evidence._is_trained(dataclasses.replace(training, recipe=more))
+    assert training.run.best.exists()
+    best = json.loads(training.run.best.read_text())
+    best["values"]["training.learning_rate"] *= 2
+    training.run.best.write_text(json.dumps(best))
+    assert not evidence._is_trained(training)

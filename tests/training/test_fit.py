@@ -314,6 +314,12 @@ def fit(
     raise AssertionError
 
 
+def test_the_speed_is_without_the_epochs_that_compile() -> None:
+    # Interrupted after the third epoch.
+    assert FitResult(keras.Model(), {}, [9.0, 1.0, 1.0, 9.0, 1.0, 1.0], 100).images_per_second == 100
+    assert FitResult(keras.Model(), {}, [4.0], 100).images_per_second == 25
+
+
 def test_an_interruption_leaves_no_trace(trainer: Trainer, small: TrainData, tmp_path: Path) -> None:
     whole = fit(trainer, tmp_path / "whole.npz")
     resumed = fit(Trainer(small, ONE), tmp_path / "resumed.npz", stop_after=(0, 1, 4))
