@@ -21,7 +21,7 @@ RESULTS ?= results
 DATA ?=
 #: number of trials of `tune`; if not set, the recipe's
 TRIALS ?=
-#: processes that train trials; if not set, one, or up to four per GPU
+#: processes that train trials [1, or up to 4 per GPU]
 WORKERS ?=
 #: where jobs run: local (.venv), docker, podman, or auto
 ENGINE ?= local

@@ -44,6 +44,7 @@ _CONFINED = (
     # Otherwise SELinux would require the user's own files to be relabelled.
     "--security-opt=label=disable",
 )  # fmt: skip
+_TERMINATE_SECONDS = 1.0  # between two requests to end
 _ALONE = ("--network=none",)
 _TENSORBOARD = (
     # TensorBoard computes nothing, so TensorFlow's messages about devices would only confuse.
@@ -197,11 +198,13 @@ class _Containers:
         visible = ["--env=CUDA_VISIBLE_DEVICES"] if gpus and "CUDA_VISIBLE_DEVICES" in os.environ else []
         options = [*options, *terminal, *visible, *gpus]
         container = self._container("job", command, options, dict(os.environ))
+        stop.check()
         container.start()
         while container.code is None:
             if stop.wait(0.1):
+                # Again and again: a container that does not run yet may not hear it.
                 container.terminate()
-                container.wait()
+                container.wait(_TERMINATE_SECONDS)
         return container.code if container.code >= 0 else 128 - container.code
 
     def search(self, command: Sequence[str], shares: Sequence[Share], run: Path, stop: Stop) -> None:

@@ -3,6 +3,7 @@
 usage: python3 -m jobs.engines     print the first of docker and podman that answers, else local; explain on stderr
 """
 
+import contextlib
 import glob
 import json
 import os
@@ -86,9 +87,7 @@ class Engine:
             return []
         if self.name == "docker" and _has_toolkit(self("info", "--format", "{{json .Runtimes}}")):
             return ["--gpus", "all"]
-        if self.name == "podman" and any(
-            "nvidia.com/gpu" in Path(path).read_text(encoding="utf-8") for path in _files(_CDI)
-        ):
+        if self.name == "podman" and any("nvidia.com/gpu" in _text(path) for path in _files(_CDI)):
             return ["--device", "nvidia.com/gpu=all"]
         return []
 
@@ -129,6 +128,12 @@ def _has_toolkit(runtimes: str) -> bool:
 
 def _files(patterns: Iterable[str]) -> list[str]:
     return [path for pattern in patterns for path in glob.glob(pattern)]
+
+
+def _text(path: str) -> str:
+    with contextlib.suppress(OSError):
+        return Path(path).read_text(encoding="utf-8", errors="replace")
+    return ""
 
 
 def _last_line(text: str) -> str:

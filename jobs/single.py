@@ -1,7 +1,6 @@
 """Keep a user from running the same job twice at a time; the lock is released however the job ends."""
 
 import contextlib
-import fcntl
 import hashlib
 import os
 import platform
@@ -11,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fmnist.errors import BadInput
+from fmnist.files import lock
 
 
 def digest(identity: str) -> str:
@@ -33,10 +33,8 @@ def only(identity: str) -> Iterator[None]:
             except OSError as error:
                 raise BadInput(f"the lock {path} cannot be opened ({error.strerror}); remove it") from error
             file = held.enter_context(os.fdopen(descriptor, "r+b"))
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise BadInput(f"`{identity}` is at work in containers already; wait for it or stop it") from error
+            if not lock(file):
+                raise BadInput(f"`{identity}` is at work in containers already; wait for it or stop it")
             # The last owner may have removed the file meanwhile; then take the new one.
             with contextlib.suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(descriptor), path.stat()):

@@ -93,6 +93,14 @@ def pytest_terminal_summary(terminalreporter: "TerminalReporter", config: pytest
     terminalreporter.line(str(path))
 
 
+@pytest.fixture(autouse=True)
+def _gpus_counted_anew() -> Iterator[None]:
+    """No test sees the pretended GPUs of another one."""
+    environment._gpus_of_the_machine.cache_clear()
+    yield
+    environment._gpus_of_the_machine.cache_clear()
+
+
 @pytest.fixture(scope="session")
 def rounds(pytestconfig: pytest.Config) -> int:
     """How often to try what comes out by chance."""

@@ -150,9 +150,9 @@ class ModelConfig:
     dropout: Fraction | tuple[Fraction, ...] = 0.0
     l2: NonNegative = 0.0
     square_root: bool = False
-    whitening: Annotated[float, Field(gt=0), _NUMBER] | None = None
-    local_contrast: Annotated[float, Field(ge=0.5), _NUMBER] | None = None
-    receptive_field: Annotated[float, Field(ge=0.5), _NUMBER] | None = None
+    whitening: Annotated[float, Field(gt=0, le=100), _NUMBER] | None = None
+    local_contrast: Annotated[float, Field(ge=0.5, le=28), _NUMBER] | None = None
+    receptive_field: Annotated[float, Field(ge=0.5, le=28), _NUMBER] | None = None
 
     @model_validator(mode="after")
     def _a_layer_for_the_receptive_fields(self) -> "ModelConfig":

@@ -19,6 +19,7 @@ _INDIFFERENT = ("machine",)
 def decisive(devices: str, numerics: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the numbers may depend on, and the kind of machine; `numerics` is from `devices.numerics`."""
     return {
+        "revision": revision(),
         "versions": versions(),
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors",
         "devices": devices,
@@ -33,10 +34,9 @@ def differences(facts: Mapping[str, Any], began: Mapping[str, Any]) -> list[str]
 
 
 def now() -> dict[str, Any]:
-    """Return the current time as the job's start, and the revision and image of the code."""
+    """Return the current time as the job's start, and the image of the code."""
     return {
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "revision": revision(),
         "image": os.environ.get("FMNIST_IMAGE"),
     }
 

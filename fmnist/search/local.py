@@ -3,9 +3,10 @@
 It imports nothing heavy, so that it reacts to a signal at once.
 """
 
+import contextlib
+import functools
 import os
 import secrets
-import shutil
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
@@ -20,6 +21,8 @@ from fmnist.search.supervise import RESTARTS, Ending, Member, Share, supervise, 
 from fmnist.signals import TOLD, Stop
 
 _CHILD = '[ "$PPID" -eq "$0" ] && exec "$@"'
+_OF_ANOTHER_SEARCH = ("FMNIST_TOKEN_FILE", "FMNIST_TLS_CERTIFICATE", "FMNIST_TLS_KEY")
+"""Variables that a shell may still have of a search on several machines."""
 _LAST_BREATH = 3.0  # seconds in which a chief ends after its parent was killed
 
 
@@ -60,8 +63,11 @@ def _member(
     name: str, share: Share, command: Sequence[str], variables: Mapping[str, str] | None = None, **options: Any
 ) -> Member:
     """Return a process of the search; `options` are those of `Member`."""
-    its_environment = {
-        **environment.original(),
+    its_environment = environment.original()
+    if variables:
+        for foreign in _OF_ANOTHER_SEARCH:
+            its_environment.pop(foreign, None)
+    its_environment |= {
         **(variables or {}),
         "KERASTUNER_TUNER_ID": name,
         TOLD: "1",
@@ -87,5 +93,12 @@ def _clear(run: RunDir, stop: Stop) -> None:
 
 
 def _if_there(command: list[str]) -> list[str]:
-    """Return a prefix command of util-linux; an empty list on a system that lacks it."""
-    return command if command and shutil.which(command[0]) else []
+    """Return a prefix command of util-linux; an empty list on a system that lacks it, or has one that is too old."""
+    return command if command and _works(tuple(command)) else []
+
+
+@functools.cache
+def _works(command: tuple[str, ...]) -> bool:
+    with contextlib.suppress(OSError):
+        return subprocess.run([*command, "true"], capture_output=True).returncode == 0
+    return False

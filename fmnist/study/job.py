@@ -3,6 +3,7 @@
 Any number of processes can share the trainings, on one machine or several, by the locks of the run folders.
 """
 
+import contextlib
 import itertools
 import logging
 from collections.abc import Callable, Sequence
@@ -62,8 +63,10 @@ def plan(recipe: Recipe, seeds: int, reference_seeds: int, results: Path) -> Pla
         results: the folder of the run folders.
 
     Raises:
-        BadInput: fewer seeds than an ensemble has members.
+        BadInput: fewer seeds than an ensemble has members, or the recipe has the name of a reference of scikit-learn.
     """
+    if recipe.name in baselines.NAMES:
+        raise BadInput(f"evidence compares with a {recipe.name} of its own; give the recipe's file another name")
     if seeds < _MEMBERS:
         raise BadInput(f"--seeds {seeds}: too few for the ensemble; choose {_MEMBERS} or more")
 
@@ -96,12 +99,13 @@ def evidence(plan: Plan, results: Path, data_dir: Path | None, choose: Callable[
         names = ", ".join(training.run.name for training in elsewhere)
         logger.info("other processes are training %s; the last one to end goes on to the test set", names)
         return None
-    try:
-        with plan.recipe[0].run.lock("evidence"):
-            rows = judge(plan, results, data_dir, choose, stop)
-    except Busy as error:
-        logger.info("%s", error)
-        return None
+    with contextlib.ExitStack() as judging:
+        try:
+            judging.enter_context(plan.recipe[0].run.lock("evidence"))
+        except Busy as error:
+            logger.info("%s", error)
+            return None
+        rows = judge(plan, results, data_dir, choose, stop)
     text = table.markdown(rows)
     name = file_name(f"{plan.recipe[0].recipe.name}-evidence")
     figures, page = results / f"{name}.json", results / f"{name}.md"
@@ -126,6 +130,12 @@ def train_one(
     """
     for training in trainings:
         training.run.claim(training.recipe, training.seed)
+        claimed, wanted = training.run.recipe()[0].search, training.recipe.search
+        if claimed and wanted and claimed.trials > wanted.trials:
+            raise BadInput(
+                f"the search in {training.run} has {claimed.trials} trials, the recipe {wanted.trials}; "
+                "choose another --results"
+            )
     elsewhere = []
     for number, training in enumerate(trainings, 1):
         stop.check()

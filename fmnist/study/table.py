@@ -108,8 +108,10 @@ def _revisions(rows: Sequence[Row]) -> dict[str, list[str]]:
     for run in (run for row in rows for judged in row.runs for run in judged.runs):
         config = records.read(run.config, records.Config)
         trained = config["jobs"].get("train")
-        revision = trained.get("revision") if trained else None
-        found.setdefault(config["recipe"]["name"], set()).add(revision or _UNKNOWN)
+        # A search chooses what is trained.
+        jobs = [job for job in (config["jobs"].get("tune"), trained) if job] if trained else [{}]
+        for facts in (facts for job in jobs for facts in (job, *job.get("went_on_from", []))):
+            found.setdefault(config["recipe"]["name"], set()).add(facts.get("revision") or _UNKNOWN)
     return {recipe: sorted(revisions) for recipe, revisions in found.items()}
 
 

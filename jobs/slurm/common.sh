@@ -13,6 +13,10 @@
 # The folder exists where the job was submitted, but perhaps not on this node.
 [[ -d ${XDG_RUNTIME_DIR:-/} ]] || unset XDG_RUNTIME_DIR
 
+# The last job of an array has the array's own number, by which Slurm would take all of them.
+me=$SLURM_JOB_ID
+[[ -z ${SLURM_ARRAY_TASK_ID:-} ]] || me=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID
+
 readonly interrupted=75 # exit code of fmnist: the same command continues where it stopped
 
 # run ARGUMENTS...: run `fmnist ARGUMENTS...`, pass signals on to it, and exit with its code. An interrupted job goes
@@ -30,13 +34,13 @@ run() {
     wait # for the last lines of a container's log
     if ((status == interrupted)) && is_wanted && ((${SLURM_RESTART_COUNT:-0} < FMNIST_REQUEUES)); then
         echo "interrupted; back into the queue" >&2
-        scontrol requeue "$SLURM_JOB_ID"
+        scontrol requeue "$me"
     fi
     exit "$status"
 }
 
 # scancel sends SIGTERM too, to a job that nobody wants any more.
-is_wanted() { [[ $(squeue --noheader --jobs="$SLURM_JOB_ID" --format=%T || echo RUNNING) == RUNNING ]]; }
+is_wanted() { [[ $(squeue --noheader --jobs="$me" --format=%T || echo RUNNING) == RUNNING ]]; }
 
 # Each start_* starts a process in the background, `child`, which ends with the job's exit code, so that this shell can
 # handle signals.

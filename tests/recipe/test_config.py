@@ -244,6 +244,8 @@ def test_a_recipe_needs_no_description(tmp_path: Path) -> None:
             "model: receptive_field is of the first hidden layer, and hidden",
         ),
         ("[model]\nreceptive_field = 0.01", "model.receptive_field: Input should be greater than or equal to 0.5"),
+        ("[model]\nlocal_contrast = 1e200", "model.local_contrast: Input should be less than or equal to 28"),
+        ("[model]\nwhitening = 1e200", "model.whitening: Input should be less than or equal to 100"),
         ("[model]\ndropout = 1.5", "model.dropout: Input should be less than 1, not 1.5"),
         (
             "[training.one_cycle]\n[training.reduce_lr_on_plateau]",

@@ -152,6 +152,14 @@ def test_a_record_tells_what_the_job_ran_with(run: RunDir, monkeypatch: pytest.M
     assert {"fmnist", "python", "keras", "numpy"} < record["versions"].keys()
 
 
+def test_a_job_that_goes_on_at_another_commit_records_both(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    for revision in "ab":
+        monkeypatch.setenv("FMNIST_REVISION", revision)
+        run.record("train", devices="1 CPU", data=DATA, goes_on=revision == "b")
+    record = read_json(run.config)["jobs"]["train"]
+    assert (record["revision"], [before["revision"] for before in record["went_on_from"]]) == ("b", ["a"])
+
+
 def test_all_jobs_of_a_run_read_the_same_data(run: RunDir) -> None:
     run.record("tune", devices="1 CPU", data=DATA)
     run.record("eval", devices="1 CPU", data=DATA | {"t10k-images-idx3-ubyte": "ef"})

@@ -31,6 +31,7 @@ name = os.environ["KERASTUNER_TUNER_ID"]
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))
 facts = {"cores": sorted(os.sched_getaffinity(0)), "gpus": os.environ["CUDA_VISIBLE_DEVICES"]}
 facts |= {"token": os.environ["FMNIST_TOKEN"], "session": os.getsid(0)}
+facts |= {"files": [name for name in os.environ if name.startswith(("FMNIST_TOKEN_", "FMNIST_TLS_"))]}
 facts |= {"last end": os.environ.get("FMNIST_LAST_END"), "chief's": os.environ["KERASTUNER_ORACLE_IP"]}
 (run / "seen" / f"{name}.{os.getpid()}").write_text(json.dumps(facts))
 if plan.get(name, 0) < 0:
@@ -61,6 +62,8 @@ def tune(path: Path, plan: dict[str, int], role: str = "", workers: int = 2) -> 
     program(tools / "nvidia-smi", "#!/bin/sh\necho GPU 0; echo GPU 1\n")
     os.environ |= {"PATH": f"{tools}:{os.environ['PATH']}", "CUDA_VISIBLE_DEVICES": "1"}
     os.environ |= {"KERASTUNER_TUNER_ID": role, "KERASTUNER_ORACLE_IP": "host-of-the-chief", "FMNIST_TOKEN": "secret"}
+    if not role:
+        os.environ |= dict.fromkeys(("FMNIST_TOKEN_FILE", "FMNIST_TLS_CERTIFICATE", "FMNIST_TLS_KEY"), "elsewhere")
     environment._gpus_of_the_machine.cache_clear()
     with contextlib.suppress(SearchFailed):  # without trials
         launcher(RunDir(path), recipe(), 0, None, "auto", "auto", stop_on_signals(), workers=workers)
@@ -217,6 +220,7 @@ def test_four_workers_share_one_gpu_and_divide_the_processors(tuned: Launch) -> 
     # Not those of another search.
     assert {fact["chief's"] for fact in facts.values()} == {""}
     assert {fact["token"] for fact in facts.values()} == {chief["token"]} != {"secret"}
+    assert [fact["files"] for fact in (chief, *facts.values())] == [[]] * 5
     search.is_over()
 
 
@@ -249,6 +253,15 @@ def test_a_stop_ends_workers_in_place_of_one_with_75(tuned: Launch) -> None:
 )
 def test_workers_in_place_of_one_end_as_that_one_would(tuned: Launch, plan: dict[str, int], code: int) -> None:
     tuned(plan, role="worker-3").ends(code)
+
+
+def test_tools_that_are_too_old_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program(tmp_path / "setpriv", "#!/bin/sh\necho 'unrecognized option' >&2; exit 1\n")
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    local._works.cache_clear()
+    assert local._if_there(["setpriv", "--pdeathsig", "KILL"]) == []
+    assert local._if_there(["setpriv-of-another-system"]) == []
+    local._works.cache_clear()
 
 
 def test_a_number_of_gpus_is_for_one_worker() -> None:

@@ -194,9 +194,10 @@ def test_workers_of_one_job_share_its_gpu(results: Path) -> None:
     gpus = [(found[name]["SLURMD_NODENAME"], found[name]["CUDA_VISIBLE_DEVICES"]) for name in four]
     assert gpus[0] == gpus[1] != gpus[2] == gpus[3]
     assert {gpu for _, gpu in gpus} <= {"0", "1"}
-    slurm("scancel", "--batch", "--signal=USR2", f"{ids['workers']}_0")
-    until(lambda: "interrupted; back into the queue" in log(results, "worker-0"))
-    assert "SIGUSR2: stopping" in log(results, "worker-0")
+    for job in range(2):
+        slurm("scancel", "--batch", "--signal=USR2", f"{ids['workers']}_{job}")
+        until(lambda name=f"worker-{job}": "interrupted; back into the queue" in log(results, name))
+        assert "SIGUSR2: stopping" in log(results, f"worker-{job}")
     assert make("cancel", results, f"SET={ENDLESS}").returncode == 0
     assert processes(results) == []
 

@@ -265,8 +265,30 @@ def test_a_model_of_a_search_with_fewer_trials_is_not_the_recipes(run: Path, tmp
     assert evidence._is_trained(training)
     more = config.replace(of, {"search.trials": 3})
     assert not evidence._is_trained(dataclasses.replace(training, recipe=more))
+    fewer = config.replace(of, {"search.trials": 1})
+    with pytest.raises(BadInput, match="has 2 trials, the recipe 1"):
+        evidence.train_one(
+            [dataclasses.replace(training, recipe=fewer)], None, lambda: pytest.fail("it trains"), Stop()
+        )
     assert training.run.best.exists()
     best = json.loads(training.run.best.read_text())
     best["values"]["training.learning_rate"] *= 2
     training.run.best.write_text(json.dumps(best))
     assert not evidence._is_trained(training)
+
+
+def test_a_recipe_cannot_have_the_name_of_a_reference(tmp_path: Path) -> None:
+    path = tmp_path / f"{references.NAMES[1]}.toml"
+    path.write_text("[model]\nhidden = [8]\n")
+    with pytest.raises(BadInput, match="another name"):
+        evidence.plan(config.load(str(path)), 5, 0, tmp_path)
+
+
+def test_the_commits_of_all_that_made_a_model_count(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", search=True)
+    recorded = files.read_json(run.config)
+    recorded["jobs"]["tune"] = {**recorded["jobs"]["train"], "revision": "a"}
+    recorded["jobs"]["train"] |= {"revision": "c", "went_on_from": [{"revision": "b"}]}
+    files.write_json(run.config, recorded)
+    rows = [Row("run", [Judged(files.read_json(run.metrics), [run])])]
+    assert evidence_table.provenance(rows)[0].endswith("was trained at commits a, b, c.")
