@@ -107,11 +107,12 @@ def _revisions(rows: Sequence[Row]) -> dict[str, list[str]]:
     found: dict[str, set[str]] = {}
     for run in (run for row in rows for judged in row.runs for run in judged.runs):
         config = records.read(run.config, records.Config)
-        trained = config["jobs"].get("train")
+        commits = found.setdefault(config["recipe"]["name"], set())
+        if "train" not in config["jobs"]:
+            commits.add(_UNKNOWN)
         # A search chooses what is trained.
-        jobs = [job for job in (config["jobs"].get("tune"), trained) if job] if trained else [{}]
-        for facts in (facts for job in jobs for facts in (job, *job.get("went_on_from", []))):
-            found.setdefault(config["recipe"]["name"], set()).add(facts.get("revision") or _UNKNOWN)
+        for job in (config["jobs"][name] for name in ("tune", "train") if name in config["jobs"]):
+            commits |= {facts.get("revision") or _UNKNOWN for facts in (job, *job.get("went_on_from", []))}
     return {recipe: sorted(revisions) for recipe, revisions in found.items()}
 
 

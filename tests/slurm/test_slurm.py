@@ -196,8 +196,8 @@ def test_workers_of_one_job_share_its_gpu(results: Path) -> None:
     assert {gpu for _, gpu in gpus} <= {"0", "1"}
     for job in range(2):
         slurm("scancel", "--batch", "--signal=USR2", f"{ids['workers']}_{job}")
-        until(lambda name=f"worker-{job}": "interrupted; back into the queue" in log(results, name))
-        assert "SIGUSR2: stopping" in log(results, f"worker-{job}")
+    until(lambda: all("interrupted; back into the queue" in log(results, f"worker-{job}") for job in range(2)))
+    assert all("SIGUSR2: stopping" in log(results, f"worker-{job}") for job in range(2))
     assert make("cancel", results, f"SET={ENDLESS}").returncode == 0
     assert processes(results) == []
 
