@@ -11,7 +11,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -128,9 +128,12 @@ def fetch(directory: Path | None = None) -> Source:
     """Make sure that all four files exist and are intact; download them into the cache if necessary.
 
     Raises:
-        BadInput: a file is missing or damaged, or no source has the data.
+        BadInput: a file is missing or damaged, no source has the data, or what was downloaded cannot be kept.
     """
-    return _load(directory, ("train", "t10k"))[1]
+    source = _load(directory, ("train", "t10k"))[1]
+    if not source.directory.exists():
+        raise BadInput(f"what was downloaded cannot be kept in {cache()}; make room there, or set XDG_CACHE_HOME")
+    return source
 
 
 def classes(source: Source) -> tuple[str, ...]:
@@ -176,8 +179,10 @@ def _load(directory: Path | None, parts: Sequence[str]) -> tuple[list[Images], S
             return loaded
     for name, download in {"the Keras download": _keras_download, "the Debian package": _debian_package}.items():
         # All is kept, so that no other job downloads it again.
-        if _try(name, download(), tuple(datafiles.PARTS)) and (found := _try("the cache", nullcontext(cache()), parts)):
-            return found
+        if loaded := _try(name, download(), tuple(datafiles.PARTS)):
+            images, source = dict(zip(datafiles.PARTS, loaded[0], strict=True)), loaded[1]
+            files = [file for part in parts for file in datafiles.PARTS[part]]
+            return [images[part] for part in parts], replace(source, sha256={file: SHA256[file] for file in files})
     raise BadInput(
         f"Fashion-MNIST was not found and cannot be downloaded; put {', '.join(f'{file}.gz' for file in SHA256)} "
         "into a folder and name it with --data or FMNIST_DATA"
@@ -192,10 +197,7 @@ def _try(name: str, source: AbstractContextManager[Path], parts: Sequence[str]) 
             for file, sha256 in found.sha256.items():
                 if sha256 != SHA256[file]:
                     raise BadInput(f"{paths[file]} is not Fashion-MNIST's: its SHA-256 is {sha256}")
-            kept = found if directory == cache() else _keep(found, paths)
-        if not kept.directory.exists():
-            raise BadInput("what was downloaded could not be kept")
-        return images, kept
+            return images, found if directory == cache() else _keep(found, paths)
     except (BadInput, OSError) as error:
         logger.warning("%s: %s", name, error)
         return None

@@ -438,6 +438,20 @@ def test_what_one_job_downloads_serves_the_others(
     assert dataset.load_test()[1].directory == source.directory == dataset.cache()
 
 
+@pytest.mark.skipif(not shutil.which("apt-get") or not shutil.which("dpkg-deb"), reason="no apt on this system")
+def test_what_cannot_be_kept_is_used_all_the_same(
+    data_dir: Path, tmp_path: Path, keras_files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", os.defpath)
+    monkeypatch.setenv("APT_CONFIG", str(make_apt_repository(tmp_path / "apt", data_dir)))
+    dataset.cache().parent.write_bytes(b"a file where the folder should be")
+    images, source = dataset.load_test()
+    assert len(images) == 10_000
+    assert source.sha256.keys() == {TEST_IMAGES, TEST_LABELS}
+    with pytest.raises(BadInput, match="cannot be kept in .*set XDG_CACHE_HOME"):
+        dataset.fetch()
+
+
 def make_apt_repository(folder: Path, data_dir: Path) -> Path:
     """Offer the data set as a package in a local folder; returns an apt configuration that knows nothing else."""
     tree, deb = folder / "tree", folder / "repository" / "data.deb"
