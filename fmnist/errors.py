@@ -6,6 +6,7 @@ import re
 
 EXIT_FAILED = 1
 EXIT_BAD_INPUT = 64
+EXIT_GPU_FAILED = 69
 EXIT_INTERRUPTED = 75
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -101,7 +102,8 @@ def first_line(error: BaseException) -> str:
 def gpu_failed(error: BaseException) -> bool:
     """Tell whether the error, of a computation on a GPU, may be one of the GPU's and not of what was computed."""
     names = ("AbortedError", "InternalError", "UnavailableError", "UnknownError")
-    return type(error).__name__ in names and not explain(error)
+    of_cuda = re.search("cuda|cudnn|cublas|nccl", str(error).lower())
+    return type(error).__name__ in names and (of_cuda is not None or not explain(error))
 
 
 def _refusal(error: BaseException) -> int | None:

@@ -24,7 +24,17 @@ from fmnist.cli.options import (
     sorts,
 )
 from fmnist.devices import inventory, request
-from fmnist.errors import EXIT_BAD_INPUT, EXIT_FAILED, BadInput, Failed, Restart, explain, out_of_memory
+from fmnist.errors import (
+    EXIT_BAD_INPUT,
+    EXIT_FAILED,
+    EXIT_GPU_FAILED,
+    BadInput,
+    Failed,
+    GpuFailed,
+    Restart,
+    explain,
+    out_of_memory,
+)
 from fmnist.files import to_json
 from fmnist.recipe import config
 from fmnist.recipe.schema import MOST_TRIALS, Recipe
@@ -313,6 +323,8 @@ def main(stop: Stop | None = None) -> None:
     except Restart:
         chatter.release()
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment.original())
+    except GpuFailed as error:
+        sys.exit(_fail(str(error), EXIT_GPU_FAILED))
     except Failed as error:
         sys.exit(_fail(str(error), EXIT_FAILED))
     except Exception as error:

@@ -227,7 +227,7 @@ def _cost(results: Results) -> list[str]:
         )
         for job, (spent, speed) in costs.items()
     ]
-    note = "The images/s of the training leave out its first epoch, in which it is compiled."
+    note = "The images/s of the training are those of its median epoch; the first one is longer, as it compiles."
     note += " The seconds of the search are those of its trials, added up over its workers." * bool(seconds)
     return [page.table(["", "seconds", "images/s", "device"], rows), page.element("p", note, "muted")]
 

@@ -32,7 +32,7 @@ ENDS = (TrialStatus.COMPLETED, TrialStatus.INVALID, TrialStatus.FAILED)
 """The statuses with which a worker may end a trial."""
 
 _PUBLISH_SECONDS, _PUBLISH_SHARE = 1.0, 0.01  # least time between two writes, and greatest share of time
-_HANG = 0.1  # seconds of a write that count as nobody's silence
+_HANG = 1.0  # seconds of a write that count as nobody's silence
 
 
 class NotYours(Exception):

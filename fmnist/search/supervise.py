@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fmnist import environment
-from fmnist.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, BadInput, Interrupted
+from fmnist.errors import EXIT_BAD_INPUT, EXIT_GPU_FAILED, EXIT_INTERRUPTED, BadInput, Interrupted
 from fmnist.files import read_bytes
 from fmnist.search import deaths
 from fmnist.signals import Stop
@@ -169,7 +169,8 @@ class Member:
             self._again = now + self._pause
             self._pause = min(2 * self._pause, _PAUSES[1])
             return
-        self.given_up = self._restarts == 0
+        # On a broken GPU each restart would cost another trial.
+        self.given_up = self._restarts == 0 or code == EXIT_GPU_FAILED
         if self.given_up:
             logger.error("%s died (%s) once too often", self.name, reason)
             return

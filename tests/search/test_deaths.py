@@ -88,6 +88,7 @@ def test_three_failures_of_a_gpu_fail_the_work(work: Work) -> None:
     ("kind", "error", "expected"),
     [
         ("gpu", tf.errors.InternalError(None, None, "CUDA_ERROR_ILLEGAL_ADDRESS\nwhere"), Restart),
+        ("gpu", tf.errors.InternalError(None, None, "CUDA_ERROR_NOT_SUPPORTED: operation not supported"), Restart),
         ("cpu", tf.errors.InternalError(None, None, "CUDA_ERROR_ILLEGAL_ADDRESS"), tf.errors.InternalError),
         ("gpu", tf.errors.UnknownError(None, None, "events.out; Input/output error"), tf.errors.UnknownError),
         ("gpu", ValueError("CUDA"), ValueError),

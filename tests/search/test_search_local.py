@@ -17,7 +17,7 @@ from processes import is_gone, program
 from searching import log, process, recipe, until
 
 from fmnist import environment
-from fmnist.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, BadInput, SearchFailed
+from fmnist.errors import EXIT_BAD_INPUT, EXIT_GPU_FAILED, EXIT_INTERRUPTED, BadInput, SearchFailed
 from fmnist.run.folder import RunDir
 from fmnist.search import local, supervise
 from fmnist.search.launch import launch as launcher
@@ -174,6 +174,12 @@ def test_a_worker_that_keeps_dying_is_given_up_and_the_others_go_on(launched: La
     until(lambda: "worker-1 died (exit 3) once too often" in log(search.path))
     assert len(search.seen()["worker-1"]) == 3
     search.is_over()
+
+
+def test_a_worker_whose_gpu_is_broken_is_not_started_again(launched: Launch) -> None:
+    search = launched({"worker-0": EXIT_GPU_FAILED, "worker-1": EXIT_GPU_FAILED})
+    search.ends(1)
+    assert [len(pids) for name, pids in search.seen().items() if name != "chief"] == [1, 1]
 
 
 def test_a_search_without_workers_ends(launched: Launch) -> None:
