@@ -5,14 +5,14 @@ import dataclasses
 import logging
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fmnist import environment
-from fmnist.errors import BadInput
+from fmnist.errors import BadInput, GpuFailed, first_line, gpu_failed
 from fmnist.memory import lasting
 
 # TensorFlow takes seconds to import, so each function imports it itself: a job's input is checked before that.
@@ -78,6 +78,16 @@ class Devices:
         import tensorflow as tf
 
         return self.strategy.scope() if self.strategy else tf.device(self.names[0])
+
+    @contextlib.contextmanager
+    def at_fault(self) -> Iterator[None]:
+        """Raise GpuFailed in place of what TensorFlow raises where a GPU fails."""
+        try:
+            yield
+        except Exception as error:
+            if self.kind == "gpu" and gpu_failed(error):
+                raise GpuFailed(f"the GPU failed: {first_line(error)}") from error
+            raise
 
     def __str__(self) -> str:
         import tensorflow as tf

@@ -253,6 +253,9 @@ class RunDir:
                 **({"went_on_from": elsewhere} if elsewhere else {}),
             }
             write_json(self.config, recorded)
+        # A node without git does not know the commit, which is no reason to warn.
+        if facts["revision"] is None or began.get("revision") is None:
+            differing = [name for name in differing if name != "revision"]
         if differing:
             logger.warning(
                 "%s goes on, but began with other %s (config.json holds both): from here on its numbers may differ",

@@ -30,10 +30,7 @@ def decisive(devices: str, numerics: Mapping[str, Any]) -> dict[str, Any]:
 
 def differences(facts: Mapping[str, Any], began: Mapping[str, Any]) -> list[str]:
     """Return the names of the facts that may change the numbers and differ from an earlier process's record."""
-    found = [name for name in facts if name not in _INDIFFERENT and facts[name] != began.get(name)]
-    # A node without git does not know the commit.
-    known = facts.get("revision") and began.get("revision")
-    return [name for name in found if name != "revision" or known]
+    return [name for name in facts if name not in _INDIFFERENT and facts[name] != began.get(name)]
 
 
 def now() -> dict[str, Any]:

@@ -27,7 +27,7 @@ _CRASHES = {
     signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSEGV, signal.SIGSYS, signal.SIGTRAP,
     signal.SIGXCPU, signal.SIGXFSZ,
 }  # fmt: skip
-_GPU_FAILED = "the GPU failed"
+_GPU_FAILED = "GpuFailed: "
 _OUT_OF_MEMORY = "the kernel killed it for want of memory"
 _CGROUPS = Path("/sys/fs/cgroup")
 
@@ -95,7 +95,7 @@ def counted(path: Path, state: str) -> Iterator[None]:
         try:
             yield
         except GpuFailed as error:
-            tell(path, f"{_GPU_FAILED}: {error}")
+            tell(path, f"{_GPU_FAILED}{error}")
             died = True
             raise Restart from error
         finally:

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any, NoReturn
 
-from fmnist.errors import GpuFailed, Restart, first_line, gpu_failed, out_of_memory
+from fmnist.errors import Restart, out_of_memory
 from fmnist.files import copy, sha256, utf8_path
 from fmnist.recipe import config
 from fmnist.recipe.schema import Recipe
@@ -74,16 +74,17 @@ class Trials:
 
         with deaths.counted(checkpoint.with_suffix(".deaths"), _digest(checkpoint)):
             try:
-                self._trainer.fit(
-                    recipe.model,
-                    training,
-                    # With another seed a retry need not fail for the same reason.
-                    seed=self._seed + 1_000_000 * trial.attempt,
-                    stop=self._stop,
-                    checkpoint_path=checkpoint,
-                    callbacks=[board.session],
-                    progress=progress,
-                )
+                with self._trainer.devices.at_fault():
+                    self._trainer.fit(
+                        recipe.model,
+                        training,
+                        # With another seed a retry need not fail for the same reason.
+                        seed=self._seed + 1_000_000 * trial.attempt,
+                        stop=self._stop,
+                        checkpoint_path=checkpoint,
+                        callbacks=[board.session],
+                        progress=progress,
+                    )
             except Pruned:
                 board.session.on_train_end()
                 end()
@@ -92,8 +93,6 @@ class Trials:
                 if out_of_memory(error) and of_others:
                     # It may be the networks of earlier trials that leave this one no room.
                     self._restart()
-                if self._trainer.devices.kind == "gpu" and gpu_failed(error):
-                    raise GpuFailed(first_line(error)) from error
                 raise
         end()
 

@@ -108,15 +108,16 @@ def train(
                     log(epoch, logs, seconds, past)
                     advance(images)
 
-                result = trainer.fit(
-                    chosen.model,
-                    training,
-                    seed=seed,
-                    stop=stop,
-                    checkpoint_path=checkpoint,
-                    callbacks=[FinalBoard(board, loaded.validation, names, images, training.batch_size)],
-                    progress=progress,
-                )
+                with devices.at_fault():
+                    result = trainer.fit(
+                        chosen.model,
+                        training,
+                        seed=seed,
+                        stop=stop,
+                        checkpoint_path=checkpoint,
+                        callbacks=[FinalBoard(board, loaded.validation, names, images, training.batch_size)],
+                        progress=progress,
+                    )
         except Diverged as error:
             raise BadInput(f"{chosen.name}: {error}") from error
         with stop.in_order():

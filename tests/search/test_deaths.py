@@ -12,6 +12,7 @@ import pytest
 import tensorflow as tf
 from processes import Ended, python
 
+from fmnist.devices import Devices
 from fmnist.errors import EXIT_INTERRUPTED, Restart
 from fmnist.recipe import config
 from fmnist.run.folder import RunDir
@@ -81,7 +82,7 @@ def test_three_failures_of_a_gpu_fail_the_work(work: Work) -> None:
         ended = work("from fmnist.errors import GpuFailed; raise GpuFailed('no CUDA\\u2026')")
         assert ended.returncode == EXIT_INTERRUPTED, ended.stderr
     failed = work("print('done')")
-    assert "GpuFailed: its process died 3 times without a checkpoint between: the GPU failed: no CUDA" in failed.stderr
+    assert "GpuFailed: its process died 3 times without a checkpoint between: GpuFailed: no CUDA" in failed.stderr
 
 
 @pytest.mark.parametrize(
@@ -101,7 +102,7 @@ def test_a_gpus_errors_are_not_the_trials(
         raise error
 
     # A GPU that fails in place of one that can be made to fail.
-    trainer = cast("Trainer", SimpleNamespace(devices=SimpleNamespace(kind=kind), compiled=0, fit=fit))
+    trainer = cast("Trainer", SimpleNamespace(devices=Devices(kind, (), "float32", "broken"), compiled=0, fit=fit))
     run = RunDir(tmp_path / "run")
     run.claim(config.load("smoke"), 0)
     with pytest.raises(expected):
