@@ -24,7 +24,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TextIO
 
 from fmnist.errors import BadInput, Busy, explain
 from fmnist.text import shorten
@@ -220,7 +220,7 @@ def _aside(path: Path) -> Path:
 def write_text(path: Path, text: str, *, durable: bool = True) -> None:
     """Write `text` as UTF-8, atomically; characters that UTF-8 cannot hold (from a file's name) are escaped."""
     with atomic_write(path, durable=durable) as file:
-        file.write(text.encode("utf-8", "backslashreplace"))
+        file.write(_utf8(text))
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -245,13 +245,12 @@ def write_output(path: Path, text: str) -> None:
         # A link may point at a file that does not exist yet.
         write_text(path.resolve(), text)
         return
-    for stream in (sys.stdout, sys.stderr):
-        # Such as /dev/stdout: if that is a file, to open it again would overwrite it from its beginning.
-        with contextlib.suppress(OSError, ValueError):
-            if os.path.samestat(found, os.fstat(stream.fileno())):
-                stream.write(text)
-                stream.flush()
-                return
+    if own := _own_stream(found):
+        # To open a file again would overwrite it from its beginning.
+        own.flush()
+        own.buffer.write(_utf8(text))
+        own.buffer.flush()
+        return
     if not is_stream(path):
         write_text(path.resolve(), text)
         return
@@ -263,16 +262,30 @@ def write_output(path: Path, text: str) -> None:
         raise
     os.set_blocking(handle, True)
     with os.fdopen(handle, "wb") as file:
-        file.write(text.encode("utf-8", "backslashreplace"))
+        file.write(_utf8(text))
 
 
 def is_stream(path: Path) -> bool:
-    """Tell whether `path` names a pipe or a character device, which can be written, but not read back."""
+    """Tell whether `path` is not to be read back: a pipe, a character device, or this process's stdout or stderr."""
     try:
-        mode = path.stat().st_mode
+        found = path.stat()
     except FileNotFoundError:
         return False
-    return stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)
+    return stat.S_ISFIFO(found.st_mode) or stat.S_ISCHR(found.st_mode) or _own_stream(found) is not None
+
+
+def _own_stream(found: os.stat_result) -> TextIO | None:
+    """Return this process's stdout or stderr, if `found` is one of them, as /dev/stdout is."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            if os.path.samestat(found, os.fstat(stream.fileno())):
+                return stream
+    return None
+
+
+def _utf8(text: str) -> bytes:
+    """Encode a text; characters that UTF-8 cannot hold (from a file's name) are escaped."""
+    return text.encode("utf-8", "backslashreplace")
 
 
 REMEDY = "remove it and run the job that makes it again"

@@ -210,13 +210,15 @@ def test_predictions_are_arrays_alone(tmp_path: Path) -> None:
 def test_an_output_goes_to_stdout_in_its_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`report -o /dev/stdout > FILE`: neither a new file in its place, nor written over from its beginning."""
     path = tmp_path / "file"
-    with path.open("w") as stdout:
+    with path.open("w", encoding="latin-1") as stdout:
         monkeypatch.setattr(sys, "stdout", stdout)
         print("before")
-        files.write_output(Path(f"/proc/self/fd/{stdout.fileno()}"), "text\n")
+        named = Path(f"/proc/self/fd/{stdout.fileno()}")
+        assert files.is_stream(named)
+        files.write_output(named, "93% ± 1%\n")
         print("after")
         monkeypatch.undo()
-    assert path.read_text() == "before\ntext\nafter\n"
+    assert path.read_text("utf-8") == "before\n93% ± 1%\nafter\n"
 
 
 def test_a_page_can_be_sent_through_a_pipe(tmp_path: Path, fmnist: Command) -> None:

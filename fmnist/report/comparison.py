@@ -97,12 +97,17 @@ def read_all(runs: Sequence[RunDir]) -> list[Results]:
     """Read finished runs that were evaluated on the same test set.
 
     Raises:
-        BadInput: a run cannot be read, is named twice, or was trained or evaluated on other data than the first.
+        BadInput: a run cannot be read, is named twice or is a copy of another, or was trained or evaluated on other
+            data than the first.
     """
     check_distinct(runs)
     found: list[Results] = []
+    models: dict[str, Results] = {}
     for run in runs:
         results = read(run)
+        same = models.setdefault(results.metrics["model"]["sha256"], results)
+        if same is not results:
+            raise BadInput(f"{run} holds the same model as {same.run}, so it is no sample of its own; leave out one")
         if found and results.metrics["data"]["sha256"] != found[0].metrics["data"]["sha256"]:
             raise BadInput(f"{run} and {found[0].run} were trained or judged on different data; compare them apart")
         if found and len(results.predictions["labels"]) != len(found[0].predictions["labels"]):

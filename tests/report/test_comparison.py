@@ -1,6 +1,7 @@
 """Several runs side by side: the statistics over seeds, the paired test, the page."""
 
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -175,6 +176,9 @@ def test_runs_that_cannot_be_compared_leave_the_earlier_page(tmp_path: Path) -> 
     page.write_text("earlier")
     with pytest.raises(BadInput, match="plain-seed0 is named twice"):
         report_several.write([runs[0], RunDir(tmp_path / "x" / ".." / "plain-seed0")])
+    copy = RunDir(shutil.copytree(runs[0].path, tmp_path / "copy"))
+    with pytest.raises(BadInput, match="copy holds the same model as .*plain-seed0, so it is no sample of its own"):
+        report_several.write([*runs, copy])
     metrics = files.read_json(runs[1].metrics)
     metrics["data"]["sha256"]["t10k-labels-idx1-ubyte"] = "00"
     files.write_json(runs[1].metrics, metrics)
