@@ -34,6 +34,7 @@ class Devices:
     precision: the Keras dtype policy to train in.
     hardware: the model name of the processor, or of the first GPU.
     optional: whether a training may do with the first one, where several do not pay.
+    free_precision: whether nobody asked for the precision, so that a training may go on in that in which it began.
     has_tf32: whether these GPUs multiply float32 in the less precise TensorFloat-32, unless they are told not to.
     """
 
@@ -42,6 +43,7 @@ class Devices:
     precision: str
     hardware: str
     optional: bool = False
+    free_precision: bool = False
     has_tf32: bool = False
 
     @property
@@ -171,6 +173,7 @@ def _gpus(gpus: list[Any], precision: str, *, optional: bool) -> Devices:
         precision=gpu_precision(capability) if precision == "auto" else precision,
         hardware=details[0].get("device_name", "unnamed"),
         optional=optional and len(gpus) > 1,
+        free_precision=precision == "auto",
         has_tf32=capability >= (8, 0),
     )
 
@@ -196,6 +199,7 @@ def _cpus(count: int, precision: str) -> Devices:
         # On a CPU, XLA converts half-precision products to float32: 0.85 to 1.0 times float32's speed, with AMX.
         precision="float32" if precision == "auto" else precision,
         hardware=model,
+        free_precision=precision == "auto",
     )
 
 

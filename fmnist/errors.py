@@ -32,6 +32,10 @@ _ADVICE = {
     errno.EROFS: "choose another place",
     errno.ENAMETOOLONG: "choose a shorter name",
 }
+# How TensorFlow begins the message of an error in a compiled function; the reason comes below.
+_OF_A_GRAPH = re.compile(
+    r"Graph execution error:|Detected at node |<stack traces unavailable>|  File \"| {4}|\d+ root error"
+)
 _ANY_ADVICE = "try again when the system is well, or choose another place"
 
 
@@ -94,9 +98,10 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 def first_line(error: BaseException) -> str:
-    """Return an error that is none of ours, for a table or a message: its type, and its first line."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
+    """Return an error that is none of ours, for a table or a message: its type, and the first line that says why."""
+    lines = [line for line in str(error).strip().splitlines() if line.strip()]
+    said = next((line for line in lines if not _OF_A_GRAPH.match(line)), lines[0] if lines else "")
+    return f"{type(error).__name__}: {said.strip()[:200]}" if said else type(error).__name__
 
 
 def gpu_failed(error: BaseException) -> bool:

@@ -97,6 +97,8 @@ class Pipeline:
         if job == "tune" and self.workers_per_gpu > 1:
             # In a job of workers: it becomes so many. The chief has no use for it.
             options += ["--workers", str(self.workers_per_gpu)]
+        if job == "tune" and self.gpus_per_worker > 1:
+            options += ["--gpus-per-worker", str(self.gpus_per_worker)]
         return [job, *options, *data]
 
     @contextlib.contextmanager

@@ -12,6 +12,7 @@ from conftest import Command
 from processes import program, python
 
 from fmnist import devices
+from fmnist.errors import first_line
 
 # Batch normalisation, and an uneven last batch.
 SETTINGS = "data.train_limit=2000 training.epochs=2 training.batch_size=96 model.batch_normalization=true"
@@ -78,3 +79,10 @@ def test_gpus_that_tensorflow_does_not_see_are_said_aloud(tmp_path: Path, monkey
     seen = python(code, check=True)
     assert seen.stdout.startswith("1 CPU")
     assert "TensorFlow sees none of the 1 NVIDIA GPU(s) that this job may use" in seen.stderr
+
+
+def test_an_error_in_a_compiled_function_is_told_by_its_reason() -> None:
+    gather = tf.function(tf.gather)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="^Graph execution error") as caught:
+        gather(tf.ones(6), tf.constant([9]))
+    assert first_line(caught.value).startswith("InvalidArgumentError: indices[0] = 9 is not in [0, 6)")

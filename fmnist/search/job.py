@@ -115,4 +115,6 @@ def _trials(
         goes_on=joined or run.trials.exists(),
     )
     logger.info("%s", device_line("tune", recipe, seed, devices))
-    return Trials(run, recipe, seed, Trainer(loaded, devices), stop).run
+    with devices.at_fault():
+        trainer = Trainer(loaded, devices)
+    return Trials(run, recipe, seed, trainer, stop).run

@@ -44,7 +44,8 @@ def launch(
     choose = request(devices, precision)
     role = roles.from_environment()
     is_worker = role is not None and not role.is_chief
-    if recipe.search and (role is None or (is_worker and (workers or 1) > 1)):
+    if recipe.search and (role is None or is_worker):
+        workers = 1 if is_worker and workers is None else workers
         shares = supervise.shares(workers, gpus_per_worker, supervise.gpus_to_share(devices, workers))
         if len(shares) > 1:
             command = [sys.executable, "-m", "fmnist", *sys.argv[1:], supervise.ONE]

@@ -15,6 +15,7 @@ from fmnist.search import deaths
 from fmnist.search.worker import Pruned, Report, TrialRequest
 from fmnist.signals import Stop
 from fmnist.training.boards import TrialBoard
+from fmnist.training.footprint import TooLarge
 from fmnist.training.job import pace
 from fmnist.training.trainer import Trainer
 
@@ -90,7 +91,7 @@ class Trials:
                 end()
                 raise
             except Exception as error:
-                if out_of_memory(error) and of_others:
+                if (out_of_memory(error) or isinstance(error, TooLarge)) and of_others:
                     # It may be the networks of earlier trials that leave this one no room.
                     self._restart()
                 raise

@@ -10,6 +10,7 @@ import numpy as np
 
 from fmnist.data.dataset import Images
 from fmnist.devices import Devices
+from fmnist.errors import first_line
 from fmnist.network.build import build
 from fmnist.recipe.schema import Recipe
 from fmnist.training.epoch import Program, resident
@@ -34,7 +35,8 @@ def settle(
             the training goes on with the same number.
 
     Returns:
-        The devices to train on, and the images/s that decided, by number of devices; empty if nothing was measured.
+        The devices to train on, and the images/s that decided, by number of devices: 0 where a training failed; empty
+        if nothing was measured.
     """
     if not devices.optional:
         return devices, {}
@@ -44,13 +46,22 @@ def settle(
         return one, {}
     candidates = {str(each.count): each for each in (one, everything)}
     if set(speeds) != set(candidates):
-        speeds = {count: round(speed(each, recipe, images), 1) for count, each in candidates.items()}
-    pays = speeds[str(devices.count)] >= _GAIN * speeds["1"]
+        speeds = {count: _try(each, recipe, images) for count, each in candidates.items()}
+    pays = speeds[str(devices.count)] > _GAIN * speeds["1"]
     logger.info(
         "%d devices train %s images/s, one %s: taking %s",
         *(devices.count, f"{speeds[str(devices.count)]:,.0f}", f"{speeds['1']:,.0f}", "all" if pays else "one"),
     )
     return everything if pays else one, dict(speeds)
+
+
+def _try(devices: Devices, recipe: Recipe, images: Images) -> float:
+    """Return the images/s; 0 if these devices cannot train, which the others perhaps can."""
+    try:
+        return round(speed(devices, recipe, images), 1)
+    except Exception as error:
+        logger.warning("%d of the devices cannot train this: %s", devices.count, first_line(error))
+        return 0.0
 
 
 def speed(devices: Devices, recipe: Recipe, images: Images) -> float:

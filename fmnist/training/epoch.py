@@ -71,6 +71,7 @@ def steps(rows: np.ndarray, batch_size: int, replicas: int) -> tuple[np.ndarray,
     Returns:
         Row numbers, int32 [replicas, steps, share], and weights of that shape, float32: 1 for real rows, 0 for padding.
     """
+    batch_size = min(batch_size, len(rows))
     share = -(-batch_size // replicas)
     whole = len(rows) // batch_size
     order = np.zeros((replicas, -(-len(rows) // batch_size), share), np.int32)

@@ -13,6 +13,10 @@ _SLOTS = {"sgd": 0, "adam": 2, "adagrad": 1, "nadam": 2, "adadelta": 2, "rmsprop
 _PIXELS = math.prod(IMAGE_SHAPE)
 
 
+class TooLarge(BadInput):
+    """A training needs more memory than there is."""
+
+
 def check(model: ModelConfig, training: TrainingConfig, images: int, replicas: int = 1) -> None:
     """Refuse a training on processors that certainly needs more memory than there is, before TensorFlow dies of it.
 
@@ -24,7 +28,7 @@ def check(model: ModelConfig, training: TrainingConfig, images: int, replicas: i
         replicas: how many devices train.
 
     Raises:
-        BadInput: the training needs more memory than there is.
+        TooLarge: the training needs more memory than there is.
     """
     widths = [_PIXELS, *model.hidden, CLASSES]
     weights = sum(below * above for below, above in pairwise(widths))
@@ -32,7 +36,7 @@ def check(model: ModelConfig, training: TrainingConfig, images: int, replicas: i
     activations = min(training.batch_size, images) * sum(widths)
     needed = _FLOAT * weights * (1 + copies * replicas) + _HALF * activations + images * _PIXELS * replicas
     if needed > (there := available()):
-        raise BadInput(
+        raise TooLarge(
             f"model.hidden {_layers(model.hidden)} with training.batch_size {training.batch_size} needs "
             f"{needed / 2**30:,.1f} GiB of memory at least, and there are {there / 2**30:,.1f} GiB; "
             "choose fewer units or a smaller batch, or a larger machine"

@@ -1,5 +1,6 @@
 """Run `train`: train the final model of a fixed recipe, or of the best configuration that a search found."""
 
+import dataclasses
 import functools
 import logging
 import shutil
@@ -12,7 +13,7 @@ from fmnist.data import dataset
 from fmnist.data.dataset import TrainData
 from fmnist.devices import Devices, numerics
 from fmnist.errors import BadInput
-from fmnist.files import atomic_write, sha256, utf8_path, write_json
+from fmnist.files import atomic_write, check_replaceable, sha256, utf8_path, write_json
 from fmnist.network import novelty, whitening
 from fmnist.progress import bar
 from fmnist.recipe.config import recorded, replace, to_dict
@@ -49,7 +50,9 @@ def train(
         A line with the result.
 
     Raises:
-        BadInput: the search has not been done, the folder holds another run, or the loss diverges.
+        BadInput: the search has not been done, the folder holds another run or a training in another precision, or the
+            loss diverges.
+        GpuFailed: as `Devices.at_fault`.
         Interrupted: a stop was requested; the state is saved.
     """
     run.check(recipe, seed)
@@ -74,50 +77,60 @@ def train(
         if finished(run, chosen):
             logger.info("%s is finished; nothing to do", run.model)
             return _outcome(run)
+        for path in (run.model, run.novelty, run.history):
+            # Those of a finished training may be links, but this one has to replace them.
+            check_replaceable(path)
         loaded, components, devices = prepared or prepare()
-        checkpoint = run.checkpoint / "train.npz"
+        training, images = chosen.training, len(loaded.train)
+        checkpoint, board = run.checkpoint / "train.npz", Path(utf8_path(run.tensorboard), "final")
         # These take seconds to import.
         from fmnist.training import calibration
         from fmnist.training.boards import FinalBoard
-        from fmnist.training.trainer import Diverged, Trainer
+        from fmnist.training.trainer import Diverged, Trainer, precision_of
 
-        jobs = run.jobs()
-        began = jobs["train"].get("calibration", {}) if checkpoint.exists() and "train" in jobs else {}
-        devices, speeds = calibration.settle(devices, chosen, loaded.train, began)
-        run.record(
-            "train",
-            devices=str(devices),
-            data=loaded.source.sha256,
-            numerics=numerics(),
-            calibration=speeds,
-            goes_on=checkpoint.exists(),
-        )
-        training, images = chosen.training, len(loaded.train)
-        trainer = Trainer(loaded, devices, components)
-        board = Path(utf8_path(run.tensorboard), "final")
-        if not checkpoint.exists():
-            # The curves of an earlier training would be drawn over.
+        precision = precision_of(checkpoint, chosen.model, training, seed, images)
+        if precision is None:
+            # Of another training: its state is of no use, and its curves would be drawn over.
+            checkpoint.unlink(missing_ok=True)
             shutil.rmtree(board, ignore_errors=True)
+        elif precision != devices.precision:
+            if not devices.free_precision:
+                raise BadInput(
+                    f"the training in {run} began in {precision}: go on with --precision {precision}, "
+                    f"or remove {checkpoint} to begin anew"
+                )
+            devices = dataclasses.replace(devices, precision=precision)
+        jobs = run.jobs()
+        began = jobs["train"].get("calibration", {}) if precision and "train" in jobs else {}
         names = dataset.classes(loaded.source)
         log = log_epochs(training.epochs, images)
         try:
-            with stop.in_order(), bar("train", training.epochs * images, "images") as advance:
+            with devices.at_fault(), stop.in_order(), bar("train", training.epochs * images, "images") as advance:
+                devices, speeds = calibration.settle(devices, chosen, loaded.train, began)
+                run.record(
+                    "train",
+                    devices=str(devices),
+                    data=loaded.source.sha256,
+                    numerics=numerics(),
+                    calibration=speeds,
+                    goes_on=precision is not None,
+                )
+                trainer = Trainer(loaded, devices, components)
                 logger.info("%s", device_line("train", chosen, seed, devices))
 
                 def progress(epoch: int, logs: dict[str, float], seconds: float, past: bool) -> None:
                     log(epoch, logs, seconds, past)
                     advance(images)
 
-                with devices.at_fault():
-                    result = trainer.fit(
-                        chosen.model,
-                        training,
-                        seed=seed,
-                        stop=stop,
-                        checkpoint_path=checkpoint,
-                        callbacks=[FinalBoard(board, loaded.validation, names, images, training.batch_size)],
-                        progress=progress,
-                    )
+                result = trainer.fit(
+                    chosen.model,
+                    training,
+                    seed=seed,
+                    stop=stop,
+                    checkpoint_path=checkpoint,
+                    callbacks=[FinalBoard(board, loaded.validation, names, images, training.batch_size)],
+                    progress=progress,
+                )
         except Diverged as error:
             raise BadInput(f"{chosen.name}: {error}") from error
         with stop.in_order():

@@ -16,7 +16,7 @@ import keras
 import numpy as np
 
 from fmnist.data.dataset import TrainData
-from fmnist.devices import Devices
+from fmnist.devices import PRECISIONS, Devices
 from fmnist.errors import BadInput
 from fmnist.network import whitening
 from fmnist.network.build import build
@@ -120,16 +120,14 @@ class Trainer:
             progress: called after each epoch, and first for those that a checkpoint holds.
 
         Raises:
-            BadInput: the training needs more memory than there is.
+            TooLarge: the training needs more memory than there is.
             Interrupted: a stop was requested; the state is saved.
             Diverged: the loss, in training or validation, became infinite or not a number.
         """
-        if self.devices.kind == "cpu":
-            footprint.check(config, training, self._train.size, self.devices.count)
+        program = self._program(config, training)
         model = build(config, seed)
         if config.whitening is not None:
             whitening.apply(model, self._components(config.square_root), config.whitening)
-        program = self._program(config, training)
         program.reset(config, training, model.get_weights(), seed)
         loop = keras.callbacks.CallbackList(
             [*_standard_callbacks(training), *callbacks],
@@ -141,16 +139,7 @@ class Trainer:
             verbose=0,
         )
         loop.on_train_begin()
-        identity: dict[str, Any] = {
-            "seed": seed,
-            "images": self._train.size,
-            "precision": self.devices.precision,
-            "model": asdict(config),
-            "training": asdict(training),
-        }
-        if not training.one_cycle and training.augment.until == 1:
-            # The number of epochs does not identify the training: Hyperband continues a trial for more epochs.
-            del identity["training"]["epochs"]
+        identity = _identity(config, training, seed, self._train.size, self.devices.precision)
         saver = _Saver(checkpoint_path, identity, program, [one for one in loop.callbacks if type(one) in _LEARNED])
         seconds = saver.restore()
         past = program.model.history.history
@@ -200,6 +189,8 @@ class Trainer:
     def _program(self, config: ModelConfig, training: TrainingConfig) -> Program:
         shape = Program.shape(config, training)
         if shape not in self._programs:
+            if self.devices.kind == "cpu":
+                footprint.check(config, training, self._train.size, self.devices.count)
             if len(self._programs) == _PROGRAMS:
                 self._programs.popitem(last=False)
             self._programs[shape] = Program(config, training, self.devices)
@@ -211,11 +202,9 @@ class Trainer:
 class _Saver:
     """The checkpoint of a training: all its state between two epochs, of weights, optimizer and callbacks."""
 
-    def __init__(
-        self, path: Path, identity: dict[str, Any], program: Program, callbacks: list[keras.callbacks.Callback]
-    ) -> None:
+    def __init__(self, path: Path, identity: str, program: Program, callbacks: list[keras.callbacks.Callback]) -> None:
         self._path = path
-        self._identity = json.dumps(identity, sort_keys=True)
+        self._identity = identity
         self._program = program
         self._callbacks = callbacks
         self._saved = 0.0
@@ -243,12 +232,7 @@ class _Saver:
 
     def restore(self) -> list[float]:
         """Restore the checkpoint, if there is one; return the seconds of each epoch that it holds."""
-        try:
-            state = checkpoint.load(self._path)
-        except BadInput as error:
-            # A training from the beginning has the same result.
-            logger.warning("%s; this training starts anew", error)
-            return []
+        state = _load(self._path)
         if state is None:
             return []
         if state.get("identity") != self._identity:
@@ -269,6 +253,46 @@ class _Saver:
     def _fits(self, state: dict[str, Any]) -> bool:
         known = {"weights": self._program.model.get_weights(), "optimizer": self._program.optimizer_state()}
         return all(list(map(np.shape, state[name])) == list(map(np.shape, values)) for name, values in known.items())
+
+
+def precision_of(path: Path, config: ModelConfig, training: TrainingConfig, seed: int, images: int) -> str | None:
+    """Return the precision in which the checkpoint's training began; None if there is no checkpoint of this training.
+
+    Args:
+        images: the number of images of an epoch.
+    """
+    state = _load(path)
+    if state is None:
+        return None
+    for name in PRECISIONS:
+        if state.get("identity") == _identity(config, training, seed, images, name):
+            return name
+    logger.info("%s belongs to another configuration; starting anew", path)
+    return None
+
+
+def _identity(config: ModelConfig, training: TrainingConfig, seed: int, images: int, precision: str) -> str:
+    """Return as text what a training has in common with a checkpoint that it can go on from."""
+    identity: dict[str, Any] = {
+        "seed": seed,
+        "images": images,
+        "precision": precision,
+        "model": asdict(config),
+        "training": asdict(training),
+    }
+    if not training.one_cycle and training.augment.until == 1:
+        # The number of epochs does not identify the training: Hyperband continues a trial for more epochs.
+        del identity["training"]["epochs"]
+    return json.dumps(identity, sort_keys=True)
+
+
+def _load(path: Path) -> dict[str, Any] | None:
+    try:
+        return checkpoint.load(path)
+    except BadInput as error:
+        # A training from the beginning has the same result.
+        logger.warning("%s; this training starts anew", error)
+        return None
 
 
 def _mode(monitor: str) -> str:

@@ -15,11 +15,14 @@ from processes import Ended, python
 from fmnist.devices import Devices
 from fmnist.errors import EXIT_INTERRUPTED, Restart
 from fmnist.recipe import config
+from fmnist.recipe.schema import ModelConfig, TrainingConfig
 from fmnist.run.folder import RunDir
 from fmnist.search import deaths
 from fmnist.search.trial import Trials
 from fmnist.search.worker import TrialRequest
 from fmnist.signals import Stop
+from fmnist.training import footprint
+from fmnist.training.footprint import TooLarge
 from fmnist.training.trainer import Trainer
 
 WORK = """
@@ -107,6 +110,19 @@ def test_a_gpus_errors_are_not_the_trials(
     run.claim(config.load("smoke"), 0)
     with pytest.raises(expected):
         Trials(run, config.load("smoke"), 0, trainer, Stop()).run(TrialRequest("00", {}, 1), lambda *_: None)
+
+
+@pytest.mark.parametrize(("compiled", "expected"), [(1, Restart), (0, TooLarge)])
+def test_what_earlier_trials_hold_is_not_the_trials(tmp_path: Path, compiled: int, expected: type[Exception]) -> None:
+    def fit(*_: object, **__: object) -> None:
+        footprint.check(ModelConfig(hidden=(10**6, 10**6)), TrainingConfig(), 100)
+
+    trainer = SimpleNamespace(devices=Devices("cpu", (), "float32", ""), compiled=compiled, fit=fit)
+    run = RunDir(tmp_path / "run")
+    run.claim(config.load("smoke"), 0)
+    trials = Trials(run, config.load("smoke"), 0, cast("Trainer", trainer), Stop())
+    with pytest.raises(expected):
+        trials.run(TrialRequest("00", {}, 1), lambda *_: None)
 
 
 def test_a_checkpoint_between_begins_the_count_anew(work: Work) -> None:

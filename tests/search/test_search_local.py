@@ -22,7 +22,7 @@ from fmnist.run.folder import RunDir
 from fmnist.search import local, supervise
 from fmnist.search.launch import launch as launcher
 from fmnist.search.supervise import Share
-from fmnist.signals import stop_on_signals
+from fmnist.signals import Stop, stop_on_signals
 
 MEMBER = """
 import json, os, pathlib, signal, sys, time
@@ -268,6 +268,26 @@ def test_tools_that_are_too_old_are_left_out(tmp_path: Path, monkeypatch: pytest
     assert local._if_there(["setpriv", "--pdeathsig", "KILL"]) == []
     assert local._if_there(["setpriv-of-another-system"]) == []
     local._works.cache_clear()
+
+
+@pytest.mark.parametrize(("gpus_per_worker", "expected"), [(1, "0"), (2, "0,1")])
+def test_a_worker_alone_takes_no_more_gpus_than_a_worker_has(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, gpus_per_worker: int, expected: str
+) -> None:
+    program(tmp_path / "nvidia-smi", "#!/bin/sh\necho GPU 0; echo GPU 1; echo GPU 2\n")
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2")
+    monkeypatch.setenv("KERASTUNER_TUNER_ID", "worker-0")
+    environment._gpus_of_the_machine.cache_clear()
+    try:
+        with pytest.raises(BadInput, match="nowhere"):
+            launcher(
+                *(RunDir(tmp_path / "run"), recipe(), 0, tmp_path / "nowhere", "auto", "auto", Stop()),
+                gpus_per_worker=gpus_per_worker,
+            )
+        assert os.environ["CUDA_VISIBLE_DEVICES"] == expected
+    finally:
+        environment._gpus_of_the_machine.cache_clear()
 
 
 def test_a_number_of_gpus_is_for_one_worker() -> None:

@@ -64,6 +64,15 @@ def test_more_devices_are_taken_where_they_pay(data_dir: Path) -> None:
     assert set(measured) == {"1", "2"}
 
 
+def test_devices_that_cannot_train_it_are_not_taken(data_dir: Path, caplog: pytest.LogCaptureFixture) -> None:
+    images = dataset.load_train(data_dir, RECIPE.data).train
+    lacking = dataclasses.replace(EITHER, names=("CPU:0", "nowhere"))
+    taken, speeds = calibration.settle(lacking, RECIPE, images, {})
+    assert taken == ONE
+    assert speeds["2"] == 0
+    assert "2 of the devices cannot train this: " in caplog.text
+
+
 def test_no_choice_no_measurement(data_dir: Path) -> None:
     images = dataset.load_train(data_dir, RECIPE.data).train
     short = config.replace(RECIPE, {"training.epochs": 2})

@@ -256,6 +256,8 @@ def test_steps_hold_every_row_once_and_share_them_out() -> None:
     assert sorted(order[weights == 1]) == list(range(23))
     assert weights.sum(axis=(0, 2)).tolist() == [10, 10, 3]
     assert set(order[:, 0][weights[:, 0] == 1]) == set(range(13, 23))
+    # A batch is no larger than its images.
+    assert steps(np.arange(23), batch_size=10**6, replicas=2)[0].shape == (2, 1, 12)
 
 
 def test_dropout_zeroes_its_share_and_keeps_the_mean(small: TrainData) -> None:
