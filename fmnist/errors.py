@@ -36,6 +36,11 @@ _ADVICE = {
 _OF_A_GRAPH = re.compile(
     r"Graph execution error:|Detected at node |<stack traces unavailable>|  File \"| {4}|\d+ root error"
 )
+# Refusals that may pass while nobody does anything.
+_PASSING = (
+    *(errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EREMOTEIO, errno.ENOLINK),
+    *(errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.EBUSY),
+)
 _ANY_ADVICE = "try again when the system is well, or choose another place"
 
 
@@ -90,6 +95,11 @@ def explain(error: BaseException) -> str | None:
         # TensorFlow puts the operation's name before and after the file's name, and a trace below.
         reason = str(error).splitlines()[0].rpartition("}} ")[2].partition(" [Op:")[0]
     return f"{reason}; {_ADVICE.get(code, _ANY_ADVICE)}"
+
+
+def may_pass(error: BaseException) -> bool:
+    """Tell whether the error is a refusal of the system that the same call may not meet again, after a while."""
+    return _refusal(error) in _PASSING
 
 
 def out_of_memory(error: BaseException) -> bool:

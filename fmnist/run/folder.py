@@ -81,6 +81,10 @@ class RunDir:
     def checkpoint(self) -> Path:
         return self.path / "checkpoint"
 
+    def trial_checkpoint(self, trial_id: str, attempt: int) -> Path:
+        """Return the file of the state of a trial, from which the same attempt continues."""
+        return self.checkpoint / f"trial_{trial_id}_{attempt}.npz"
+
     @property
     def history(self) -> Path:
         return self.path / "history.json"

@@ -7,6 +7,7 @@ A running trial is lent to its worker. Each call of the worker renews the lease.
 to the next worker that asks, and later reports of the first worker are refused.
 """
 
+import contextlib
 import logging
 import math
 import threading
@@ -81,6 +82,7 @@ class Chief:
         self._unpublished = {one.trial_id: one for one in ended if not self._project.is_published(one.trial_id)}
         self._publish_next = -math.inf
         self._changed = threading.Condition()
+        self._awake = math.inf  # when `wait_finished` is to look again, if it waits
         self._stopped = run.used_up.exists()
         # How many trials had ended when the oracle had nothing to do, and its answer.
         self._idle: tuple[int, Trial] | None = None
@@ -190,6 +192,7 @@ class Chief:
                 del self._leases[worker_id]
                 self._keep(trial)
                 self._log_end(trial, worker_id)
+                self._remove_checkpoints(trial)
             self._save()
             self._changed.notify_all()
 
@@ -237,9 +240,11 @@ class Chief:
     def wait_finished(self, seconds: float) -> bool:
         """Wait up to `seconds` for the end of the search; return whether the search has ended."""
         with self._changed:
+            self._awake = time.monotonic() + seconds
             over = self._changed.wait_for(lambda: self.finished, seconds)
             # Nobody else asks if all workers are gone.
             self._release_lapsed()
+            self._awake = math.inf
             self._save()
             return over
 
@@ -309,6 +314,8 @@ class Chief:
 
     def _release_lapsed(self) -> None:
         """Take back the trials of the workers that have been silent for too long."""
+        # This process may have been frozen, as with its machine: `wait_finished` would have come back by then.
+        self._excuse(time.monotonic() - self._awake)
         if time.monotonic() <= self._lapse:
             return
         for worker_id, lease in list(self._leases.items()):
@@ -333,6 +340,18 @@ class Chief:
             wrap(f"trial {trial.trial_id} {trial.status} on {worker_id}: {result} ({ended} of {of})"),
             wrap(parameters.sentence(space.values(trial.hyperparameters)), "  "),
         )
+
+    def _remove_checkpoints(self, trial: Trial) -> None:
+        """Remove those that no trial can go on from any more, of a trial that has ended and of its parent."""
+        if trial.status not in stock.ENDED:
+            return
+        values = trial.hyperparameters.values
+        may_be_promoted = trial.status == TrialStatus.COMPLETED and values.get("tuner/epochs", math.inf) < self._epochs
+        for useless in (values.get("tuner/trial_id"), None if may_be_promoted else trial.trial_id):
+            if ended := self._oracle.trials.get(useless):
+                for attempt in range(oracles.failures(self._oracle, ended) + 1):
+                    with contextlib.suppress(OSError):
+                        self._run.trial_checkpoint(ended.trial_id, attempt).unlink()
 
     def _keep(self, trial: Trial) -> None:
         """Note a change of a trial, which `_save` writes."""
@@ -360,6 +379,7 @@ class Chief:
             for lease in self._leases.values():
                 lease.deadline += seconds
             self._lapse += seconds
+            self._awake += seconds
 
     def _publish(self) -> None:
         """Write what others read: the stock files and the tables.

@@ -61,10 +61,9 @@ def tune(
     else:
         assert loaded
         _alone(run, recipe, seed, loaded, devices, stop)
-    said = status.outcome(run, recipe)
     for path in run.checkpoint.glob("trial_*"):
         path.unlink(missing_ok=True)
-    return said
+    return status.outcome(run, recipe)
 
 
 def nothing_to_do(run: RunDir, recipe: Recipe, seed: int) -> bool:

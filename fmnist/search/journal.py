@@ -63,15 +63,23 @@ class Journal:
         """
         if not self._pending:
             return
+        size = self.path.stat().st_size if self.path.exists() else 0
         try:
             append(self.path, b"".join(self._pending), durable=self._durable)
         except OSError:
-            # Of what was written, the last line may not be whole: what follows begins another one.
-            if self._pending[0] != b"\n":
-                self._pending.insert(0, b"\n")
+            self._take_back(size)
             raise
         self._pending.clear()
         self._durable = False
+
+    def _take_back(self, size: int) -> None:
+        """Remove what a failed call may have written after the first `size` bytes."""
+        try:
+            os.truncate(self.path, size)
+        except OSError:
+            # The last line may not be whole: what follows begins another one.
+            if self._pending[0] != b"\n":
+                self._pending.insert(0, b"\n")
 
 
 def read(path: Path, take: Callable[[Line], None], begin: int = 0) -> tuple[bool, int]:

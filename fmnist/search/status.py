@@ -32,6 +32,10 @@ _SHARE = 0.05  # of the time that the table may take; it takes long for thousand
 _LINES = 7  # of a screen that are not for trials: the summary, the heads of columns, what is left out, the prompt
 
 
+ALL_FAILED = "all trials of its search failed: give `fmnist tune` more --trials, or choose another --run"
+"""The end of a message about a run whose search has no result."""
+
+
 def search_finished(run: RunDir, recipe: Recipe) -> bool:
     """Tell whether the search of `recipe` in `run` is finished: it has run all trials, or used up its space.
 
@@ -55,7 +59,10 @@ def next_step(run: RunDir) -> str:
     recipe, _ = run.recipe()
     if run.trained:
         return f"run `fmnist eval {run}` first"
-    job = "tune" if recipe.search and not search_finished(run, recipe) else "train"
+    searched = bool(recipe.search) and search_finished(run, recipe)
+    if searched and not run.best.exists():
+        return ALL_FAILED
+    job = "tune" if recipe.search and not searched else "train"
     if run.is_at_work(job):
         return f"wait for `fmnist {job}`, which is at work"
     return f"run `fmnist {job}` first, with the same options as before"

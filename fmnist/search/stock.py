@@ -176,9 +176,11 @@ class HyperbandOracle(oracles.HyperbandOracle):
                 self._increment_bracket_num()
                 self._start_new_bracket()
         for bracket in reversed(self._brackets):
+            rounds = bracket["rounds"]
             # Not by `tuner/bracket`: of a promoted trial, the stock oracle names the newest bracket there.
-            if number == 0 or (parent and any(entry["id"] == parent for entry in bracket["rounds"][number - 1])):
-                bracket["rounds"][number].append({"past_id": parent, "id": trial.trial_id})
+            has_parent = number and number < len(rounds) and any(one["id"] == parent for one in rounds[number - 1])
+            if number == 0 or has_parent:
+                rounds[number].append({"past_id": parent, "id": trial.trial_id})
                 break
 
     def populate_space(self, trial_id: str) -> Answer:

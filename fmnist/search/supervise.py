@@ -16,8 +16,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fmnist import environment
-from fmnist.errors import EXIT_BAD_INPUT, EXIT_GPU_FAILED, EXIT_INTERRUPTED, BadInput, Interrupted
+from fmnist import environment, memory
+from fmnist.errors import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_GPU_FAILED, EXIT_INTERRUPTED, BadInput, Interrupted
 from fmnist.files import read_bytes
 from fmnist.search import deaths
 from fmnist.signals import Stop
@@ -33,7 +33,8 @@ counts."""
 
 _WORKERS_A_GPU = 4  # on an H200, four finished 4.0 times as many trials as one, and eight 5.1 times (docs/devices.md)
 _CORES_A_WORKER = 2  # while a trial is compiled
-_MEMORY_A_WORKER = 4096  # MiB of a GPU; the trials of tuned-mlp take 900
+_MEMORY_A_WORKER = 4096  # MiB of a GPU, of which the trials of tuned-mlp take 900; and of the machine
+_WORKERS = 8  # more would begin most of a search's trials, by default 24, before one can be promoted
 
 _LOOK = 0.1  # seconds between two looks at the processes
 _FAREWELL = 30.0  # seconds for the workers to end after the chief
@@ -75,9 +76,13 @@ def gpus_to_share(devices: str, workers: int | None) -> list[str]:
 
 
 def shares(workers: int | None, gpus_per_worker: int, gpus: Sequence[str]) -> list[Share]:
-    """Divide the machine into shares, by default for one worker on the processors, or for up to four on each GPU.
+    """Divide the machine into shares.
 
     More workers than GPUs share these: a small network leaves most of a GPU idle.
+
+    Args:
+        workers: None for one worker on the processors; on GPUs, for one each, and more of them, up to four on a GPU and
+            eight in all, where there are processors and memory for them.
 
     Raises:
         BadInput: a number is below 1, or the machine has GPUs, but too few for workers that want several.
@@ -87,8 +92,9 @@ def shares(workers: int | None, gpus_per_worker: int, gpus: Sequence[str]) -> li
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
     count = workers or max(1, len(gpus) // gpus_per_worker)
     if gpus and gpus_per_worker == 1 and workers is None:
-        room = len(cores) // (len(gpus) * _CORES_A_WORKER), environment.gpu_memory() // _MEMORY_A_WORKER
-        count *= max(1, min(_WORKERS_A_GPU, *room))
+        in_all = len(cores) // _CORES_A_WORKER, memory.available() // 2**20 // _MEMORY_A_WORKER, _WORKERS
+        a_gpu = _WORKERS_A_GPU, environment.gpu_memory() // _MEMORY_A_WORKER
+        count *= max(1, min(*a_gpu, *(most // len(gpus) for most in in_all)))
     if gpus and gpus_per_worker > 1 and count * gpus_per_worker > len(gpus):
         raise BadInput(f"{count} workers with {gpus_per_worker} GPUs each: this machine has {len(gpus)}")
     round_robin = itertools.cycle(gpus)
@@ -236,7 +242,7 @@ def supervise(chief: Member, workers: Sequence[Member], is_over: Callable[[], bo
 
     Raises:
         Interrupted: a stop was requested, or the chief was interrupted.
-        SystemExit: with the exit code of a member that cannot continue, or 1 if members died too often.
+        SystemExit: with the exit code of a member that cannot continue; 1, or 69 for GPUs, if members died too often.
     """
     members = [chief, *workers]
     try:
@@ -256,7 +262,7 @@ def supervise_workers(workers: Sequence[Member], stop: Stop) -> None:
 
     Raises:
         Interrupted: a stop was requested, or the chief is lost.
-        SystemExit: with the exit code of a worker that cannot continue, or 1 if workers died too often.
+        SystemExit: with the exit code of a worker that cannot continue; 1, or 69 for GPUs, if workers died too often.
     """
     try:
         for worker in workers:
@@ -273,7 +279,7 @@ def supervise_workers(workers: Sequence[Member], stop: Stop) -> None:
             for worker in workers:
                 worker.revive()
             if all(worker.given_up for worker in workers):
-                sys.exit(1)
+                sys.exit(_given_up(workers))
         raise Interrupted
     finally:
         end(workers)
@@ -309,8 +315,13 @@ def _watch(chief: Member, workers: Sequence[Member], is_over: Callable[[], bool]
                 member.revive()
         if chief.given_up or all(worker.given_up for worker in workers):
             logger.error("the search ends before its time; the same command goes on from here")
-            sys.exit(1)
+            sys.exit(_given_up([chief] if chief.given_up else workers))
     raise Interrupted
+
+
+def _given_up(members: Sequence[Member]) -> int:
+    """Return the exit code for members that died too often: that of a broken GPU, if it was that for all."""
+    return EXIT_GPU_FAILED if {member.code for member in members} == {EXIT_GPU_FAILED} else EXIT_FAILED
 
 
 def _wait(members: Sequence[Member], seconds: float) -> None:

@@ -44,7 +44,7 @@ class Trials:
             self._restart()
         recipe = config.replace(self._recipe, dict(trial.values))
         training = dataclasses.replace(recipe.training, epochs=trial.epochs)
-        checkpoint = self._checkpoint(trial.trial_id, trial.attempt)
+        checkpoint = self._run.trial_checkpoint(trial.trial_id, trial.attempt)
         if trial.parent_trial_id and not checkpoint.exists():
             self._adopt(trial.parent_trial_id, checkpoint)
         objective = recipe.require_search().objective
@@ -103,9 +103,6 @@ class Trials:
         logger.info("starting this process anew, to free the memory of %d networks", self._trainer.compiled)
         raise Restart
 
-    def _checkpoint(self, trial_id: str, attempt: int) -> Path:
-        return self._run.checkpoint / f"trial_{trial_id}_{attempt}.npz"
-
     def _adopt(self, parent: str, checkpoint: Path) -> None:
         """Copy the last checkpoint of a promoted trial's parent, for the trial to start from."""
         paths = self._run.checkpoint.glob("trial_*.npz")
@@ -115,7 +112,7 @@ class Trials:
             logger.warning("the checkpoint of trial %s is gone; the trial promoted from it starts anew", parent)
             return
         # The parent's last attempt is the one that was completed.
-        copy(self._checkpoint(parent, max(attempts)), checkpoint)
+        copy(self._run.trial_checkpoint(parent, max(attempts)), checkpoint)
 
 
 def _digest(path: Path) -> str:

@@ -20,6 +20,7 @@ from fmnist.recipe.config import recorded, replace, to_dict
 from fmnist.recipe.schema import Recipe
 from fmnist.run import identity, records
 from fmnist.run.folder import RunDir
+from fmnist.search import status
 from fmnist.signals import Stop
 from fmnist.text import wrap
 from fmnist.training import footprint
@@ -89,11 +90,7 @@ def train(
         from fmnist.training.trainer import Diverged, Trainer, precision_of
 
         precision = precision_of(checkpoint, chosen.model, training, seed, images)
-        if precision is None:
-            # Of another training: its state is of no use, and its curves would be drawn over.
-            checkpoint.unlink(missing_ok=True)
-            shutil.rmtree(board, ignore_errors=True)
-        elif precision != devices.precision:
+        if precision not in (None, devices.precision):
             if not devices.free_precision:
                 raise BadInput(
                     f"the training in {run} began in {precision}: go on with --precision {precision}, "
@@ -115,6 +112,10 @@ def train(
                     calibration=speeds,
                     goes_on=precision is not None,
                 )
+                if precision is None:
+                    # Of another training: its state is of no use, and its curves would be drawn over.
+                    checkpoint.unlink(missing_ok=True)
+                    shutil.rmtree(board, ignore_errors=True)
                 trainer = Trainer(loaded, devices, components)
                 logger.info("%s", device_line("train", chosen, seed, devices))
 
@@ -187,9 +188,9 @@ def with_best(run: RunDir, recipe: Recipe) -> Recipe:
     if recipe.search is None:
         return recipe
     if not run.best.exists():
-        raise BadInput(
-            f"{run.best} is missing: recipe {recipe.name} needs a search first; run `fmnist tune` with the same options"
-        )
+        needed = f"recipe {recipe.name} needs a search first; run `fmnist tune` with the same options"
+        failed = run.exists() and status.search_finished(run, recipe)
+        raise BadInput(f"{run.best} is missing: {status.ALL_FAILED if failed else needed}")
     return replace(recipe, records.read(run.best, records.Best)["values"], str(run.best))
 
 

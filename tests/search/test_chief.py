@@ -2,19 +2,23 @@ import contextlib
 import csv
 import itertools
 import json
+import os
 import re
 import shutil
+import signal
+import subprocess
 import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import keras_tuner
 import pytest
 from keras_tuner.engine.trial import TrialStatus
-from searching import SMALL_SPACE, Runner, recipe, search, table, until
+from searching import SMALL_SPACE, Runner, log, process, recipe, search, table, until
 
 from fmnist.errors import GpuFailed, Interrupted, SearchFailed
 from fmnist.files import read_json
@@ -499,3 +503,47 @@ def test_while_the_disk_hangs_nobody_is_silent(tmp_path: Path, monkeypatch: pyte
     # What "b" said meanwhile was not heard.
     for worker, trial in trials.items():
         chief.update_trial(worker, trial, {"val_accuracy": 0.5}, 1)
+
+
+def frozen_chief(path: Path) -> None:
+    """A chief whose process is frozen for longer than its lease; then its worker reports again."""
+    chief = Chief(RunDir(path), recipe(), 0)
+    trial = chief.create_trial("w", lease=2.0).trial_id
+    waiting = threading.Thread(target=lambda: [chief.wait_finished(0.5) for _ in range(2)])
+    waiting.start()
+    subprocess.Popen(["sh", "-c", f"sleep 4; kill -CONT {os.getpid()}"])
+    os.kill(os.getpid(), signal.SIGSTOP)
+    chief.update_trial("w", trial, {"val_accuracy": 0.5}, 0)
+    waiting.join()
+    chief.update_trial("w", trial, {"val_accuracy": 0.5}, 1)
+
+
+def test_while_the_chief_is_frozen_nobody_is_silent(tmp_path: Path) -> None:
+    frozen = process(frozen_chief, tmp_path / "run")
+    frozen.join(30)
+    assert frozen.exitcode == 0, log(tmp_path / "run")
+
+
+@pytest.mark.parametrize("oracle", ["random", "asha"])
+def test_checkpoints_that_no_trial_goes_on_from_are_removed(tmp_path: Path, oracle: str) -> None:
+    run = RunDir(tmp_path)
+    run.checkpoint.mkdir()
+    halving: dict[str, Any] = {"min_epochs": 1, "reduction_factor": 2} if oracle == "asha" else {}
+    chief = Chief(run, recipe(oracle, trials=9, epochs=2, max_retries_per_trial=1, **halving), 0)
+    kept: set[str] = set()
+    for number in range(9):
+        trial = chief.create_trial("w")
+        values, path = trial.hyperparameters.values, run.trial_checkpoint(trial.trial_id, 0)
+        path.touch()
+        if number == 0:
+            # It is tried again, as another attempt.
+            chief.end_trial("w", trial.trial_id, "INVALID", "once")
+            assert chief.create_trial("w").hyperparameters.values["tuner/attempt"] == 1
+            run.trial_checkpoint(trial.trial_id, 1).touch()
+        chief.update_trial("w", trial.trial_id, {"val_accuracy": number / 10}, values["tuner/epochs"] - 1)
+        chief.end_trial("w", trial.trial_id, "COMPLETED")
+        kept.discard(values.get("tuner/trial_id", ""))
+        if values["tuner/epochs"] < 2:
+            kept.add(trial.trial_id)
+        assert {file.name.split("_")[1] for file in run.checkpoint.iterdir()} == kept
+    assert bool(kept) == (oracle == "asha")

@@ -256,7 +256,9 @@ def test_a_full_disk_ends_the_work_and_loses_nothing(tmp_path: Path, monkeypatch
     assert writes > 20
 
 
-def test_what_could_not_be_written_is_written_by_the_next_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_could_not_be_written_is_written_by_the_next_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     chief = Chief(RunDir(tmp_path), recipe(), 0)
     trial = chief.create_trial("w").trial_id
     append = files.append
@@ -275,3 +277,4 @@ def test_what_could_not_be_written_is_written_by_the_next_call(tmp_path: Path, m
     again = Chief(RunDir(tmp_path), recipe(), 0)
     assert again.rows() == chief.rows()
     assert again.rows()[0]["epochs"] == 1
+    assert "is damaged" not in caplog.text

@@ -178,7 +178,7 @@ def test_a_worker_that_keeps_dying_is_given_up_and_the_others_go_on(launched: La
 
 def test_a_worker_whose_gpu_is_broken_is_not_started_again(launched: Launch) -> None:
     search = launched({"worker-0": EXIT_GPU_FAILED, "worker-1": EXIT_GPU_FAILED})
-    search.ends(1)
+    search.ends(EXIT_GPU_FAILED)
     assert [len(pids) for name, pids in search.seen().items() if name != "chief"] == [1, 1]
 
 
@@ -255,6 +255,8 @@ def test_a_stop_ends_workers_in_place_of_one_with_75(tuned: Launch) -> None:
         ({"worker-3-1": EXIT_BAD_INPUT}, EXIT_BAD_INPUT),
         ({"worker-3-1": EXIT_INTERRUPTED}, EXIT_INTERRUPTED),
         ({"worker-3-0": 1, "worker-3-1": 1}, 1),
+        ({"worker-3-0": EXIT_GPU_FAILED, "worker-3-1": 1}, 1),
+        ({"worker-3-0": EXIT_GPU_FAILED, "worker-3-1": EXIT_GPU_FAILED}, EXIT_GPU_FAILED),
     ],
 )
 def test_workers_in_place_of_one_end_as_that_one_would(tuned: Launch, plan: dict[str, int], code: int) -> None:
@@ -311,20 +313,31 @@ def test_the_machine_is_divided(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("processors", "memory", "gpus", "expected"),
+    ("processors", "available", "memory", "gpus", "expected"),
     [
-        (16, "143771", 1, 4),
-        (16, "143771", 2, 8),
-        (16, "143771", 8, 8),
-        (6, "143771", 1, 3),
-        (2, "143771", 1, 1),
-        (16, "8188\n143771", 2, 2),
-        (16, "[N/A]", 1, 1),
+        (16, 64, "143771", 1, 4),
+        (16, 64, "143771", 2, 8),
+        (16, 64, "143771", 8, 8),
+        (64, 256, "143771", 4, 8),
+        (6, 64, "143771", 1, 3),
+        (2, 64, "143771", 1, 1),
+        (16, 15, "143771", 1, 3),
+        (16, 3, "143771", 2, 2),
+        (16, 64, "8188\n143771", 2, 2),
+        (16, 64, "[N/A]", 1, 1),
     ],
 )
 def test_as_many_workers_as_processors_and_memory_of_the_gpus_allow(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, processors: int, memory: str, gpus: int, expected: int
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    processors: int,
+    available: int,
+    memory: str,
+    gpus: int,
+    expected: int,
 ) -> None:
+    """available: GiB of the machine; memory: MiB of the GPUs, as nvidia-smi prints them."""
+    monkeypatch.setattr("fmnist.memory.available", lambda: available * 2**30)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(processors)))
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     program(tmp_path / "nvidia-smi", f"#!/bin/sh\necho '{memory}'\n")
