@@ -21,7 +21,7 @@ RESULTS ?= results
 DATA ?=
 #: number of trials of `tune`; if not set, the recipe's
 TRIALS ?=
-#: processes that train trials [1, or up to 4 per GPU]
+#: processes that train trials [1; with GPUs 4 or one each]
 WORKERS ?=
 #: where jobs run: local (.venv), docker, podman, or auto
 ENGINE ?= local

@@ -1,9 +1,7 @@
 """Choose trials by asynchronous successive halving (Li et al. 2018, arXiv:1810.05934, algorithm 2).
 
 A bracket is a ladder of rungs: each rung trains a share of the trials of the one below, for more epochs. A trial is
-promoted as soon as it is among the best of those that have ended beside it, so no worker waits for the others. But of
-the search's trials, those that will be promotions are kept for them: many workers would use up a small search with new
-configurations before one is promoted.
+promoted as soon as it is among the best of those that have ended beside it, so no worker waits for the others.
 
 What the oracle knows, it derives from the trials alone: a trial's values name its rung and the trial that it goes on
 from, with the names of Keras Tuner's Hyperband.
@@ -41,9 +39,6 @@ class AshaOracle(stock.PromotingOracle):
         # As Hyperband numbers and sizes its brackets: number N has N promotions, and each takes about the same time.
         numbers = range(rungs - 1, max(-1, rungs - 1 - brackets), -1)
         self._new = [number for number in numbers for _ in range(math.ceil(rungs / (number + 1) * factor**number))]
-        # How many trials a new configuration leads to on average: itself, and its share of those of the rungs above.
-        trials = sum(factor**-round_ for number in self._new for round_ in range(number + 1))
-        self._trials_each = trials / len(self._new)
         self._rungs = {(number, round_): _Rung() for number in numbers for round_ in range(number + 1)}
         below = [place for place in self._rungs if place[1] < place[0]]
         self._highest_first = sorted(below, key=lambda place: self._epochs(*place), reverse=True)
@@ -54,15 +49,12 @@ class AshaOracle(stock.PromotingOracle):
     def populate_space(self, trial_id: str) -> stock.Answer:
         """Return the values of the promotion that is due, else of a new configuration.
 
-        Once there have been as many new configurations as this search has room for beside their promotions, the answer
-        is IDLE while a trial runs. Once the space is used up, the best trial of each rung is promoted even where it is
-        one of too few, when none runs that may still beat it.
+        Once the space is used up, the best trial of each rung is promoted even where it is one of too few; while it
+        may still be beaten by a trial that runs, the answer is IDLE.
         """
         self._take_in()
         running = len(self.end_order) < len(self.trials)
-        values = self._promotion()
-        if values is None and not (running and self._configurations * self._trials_each >= self.max_trials):
-            values = self._configuration()
+        values = self._promotion() or self._configuration()
         if values is None and not running:
             values = self._promotion(at_least=1)
         if values is not None:

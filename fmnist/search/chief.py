@@ -340,6 +340,19 @@ class Chief:
             wrap(f"trial {trial.trial_id} {trial.status} on {worker_id}: {result} ({ended} of {of})"),
             wrap(parameters.sentence(space.values(trial.hyperparameters)), "  "),
         )
+        if self.finished and (longest := self._longest()) < self._epochs:
+            logger.warning(
+                "no trial was trained for more than %d of %d epochs; the search wants more trials, or fewer workers",
+                longest,
+                self._epochs,
+            )
+
+    def _longest(self) -> int:
+        """Return the epochs of the longest trial that was completed, or of any where none was."""
+        trials = [one for one in self._oracle.trials.values() if one.status == TrialStatus.COMPLETED]
+        return max(
+            (one.hyperparameters.values.get("tuner/epochs", self._epochs) for one in trials), default=self._epochs
+        )
 
     def _remove_checkpoints(self, trial: Trial) -> None:
         """Remove those that no trial can go on from any more, of a trial that has ended and of its parent."""

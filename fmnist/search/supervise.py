@@ -31,10 +31,9 @@ ONE = "--workers=1"
 """The last argument of a member's command, which divides its share no further: of an option given twice, the last
 counts."""
 
-_WORKERS_A_GPU = 4  # on an H200, four finished 4.0 times as many trials as one, and eight 5.1 times (docs/devices.md)
 _CORES_A_WORKER = 2  # while a trial is compiled
 _MEMORY_A_WORKER = 4096  # MiB of a GPU, of which the trials of tuned-mlp take 900; and of the machine
-_WORKERS = 8  # more would begin most of a search's trials, by default 24, before one can be promoted
+_WORKERS = 4  # more use up a search by `asha` of 24 trials before one is promoted to the end (docs/recipes.md)
 
 _LOOK = 0.1  # seconds between two looks at the processes
 _FAREWELL = 30.0  # seconds for the workers to end after the chief
@@ -81,8 +80,8 @@ def shares(workers: int | None, gpus_per_worker: int, gpus: Sequence[str]) -> li
     More workers than GPUs share these: a small network leaves most of a GPU idle.
 
     Args:
-        workers: None for one worker on the processors; on GPUs, for one each, and more of them, up to four on a GPU and
-            eight in all, where there are processors and memory for them.
+        workers: None for one worker on the processors; on GPUs, for one each, and up to four in all where there are
+            processors and memory for them.
 
     Raises:
         BadInput: a number is below 1, or the machine has GPUs, but too few for workers that want several.
@@ -92,9 +91,9 @@ def shares(workers: int | None, gpus_per_worker: int, gpus: Sequence[str]) -> li
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
     count = workers or max(1, len(gpus) // gpus_per_worker)
     if gpus and gpus_per_worker == 1 and workers is None:
-        in_all = len(cores) // _CORES_A_WORKER, memory.available() // 2**20 // _MEMORY_A_WORKER, _WORKERS
-        a_gpu = _WORKERS_A_GPU, environment.gpu_memory() // _MEMORY_A_WORKER
-        count *= max(1, min(*a_gpu, *(most // len(gpus) for most in in_all)))
+        in_all = _WORKERS, len(cores) // _CORES_A_WORKER, memory.available() // 2**20 // _MEMORY_A_WORKER
+        a_gpu = environment.gpu_memory() // _MEMORY_A_WORKER
+        count *= max(1, min(a_gpu, *(most // len(gpus) for most in in_all)))
     if gpus and gpus_per_worker > 1 and count * gpus_per_worker > len(gpus):
         raise BadInput(f"{count} workers with {gpus_per_worker} GPUs each: this machine has {len(gpus)}")
     round_robin = itertools.cycle(gpus)

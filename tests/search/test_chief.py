@@ -547,3 +547,12 @@ def test_checkpoints_that_no_trial_goes_on_from_are_removed(tmp_path: Path, orac
             kept.add(trial.trial_id)
         assert {file.name.split("_")[1] for file in run.checkpoint.iterdir()} == kept
     assert bool(kept) == (oracle == "asha")
+
+
+@pytest.mark.parametrize(("trials", "said"), [(2, True), (9, False)])
+def test_a_search_without_a_trial_to_the_last_epoch_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, trials: int, said: bool
+) -> None:
+    search(tmp_path, recipe("asha", trials=trials, epochs=4, min_epochs=1, reduction_factor=2), Runner())
+    warning = "no trial was trained for more than 1 of 4 epochs; the search wants more trials, or fewer workers"
+    assert (warning in caplog.text) == said
