@@ -31,7 +31,7 @@ class Outcome:
 
     busy: share of the workers' time up to the end of each one's last trial; then a worker waits for the search's end.
     chief: processors it used.
-    end: seconds from the last trial to its exit.
+    end: seconds from the end of the search, as it tells the workers, to its exit.
     calls, files: that the chief answered and wrote, a second; a line of the journal is no file.
     memory, before: its most, and what it had before a worker came, in bytes.
     handles, threads: the most open files, and the most threads, that it had at a time.
@@ -103,6 +103,7 @@ def simulate(folder: Path, of: Recipe, workers: int, epoch_seconds: float, sprea
                 most[kind] = max(most[kind], len(os.listdir(f"/proc/{chief.pid}/{kind}")))
     end = time.perf_counter()
     chief.join(10)
+    ended = time.perf_counter()
     assert chief.exitcode == 0
     for thread in threads:
         thread.join()
@@ -110,7 +111,7 @@ def simulate(folder: Path, of: Recipe, workers: int, epoch_seconds: float, sprea
     return Outcome(
         busy=sum(slept) / sum(present),
         chief=(used_last - used) / (end - begin),
-        end=time.perf_counter() - end,
+        end=ended - end,
         calls=counts["calls"] / (end - begin),
         files=counts["files"] / (end - begin),
         memory=counts["memory"],
