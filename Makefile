@@ -21,7 +21,7 @@ RESULTS ?= results
 DATA ?=
 #: number of trials of `tune`; if not set, the recipe's
 TRIALS ?=
-#: processes that train trials [1; with GPUs 4 or one each]
+#: processes that train trials [1; 4 with GPUs]
 WORKERS ?=
 #: where jobs run: local (.venv), docker, podman, or auto
 ENGINE ?= local
@@ -40,7 +40,7 @@ TTA ?=
 SEEDS ?= 10
 #: number of seeds of each reference in `evidence`
 REFERENCE_SEEDS ?= 3
-#: what `image` is built for: cuda or cpu
+#: of `image`, and by hand of `setup`: cuda or cpu
 ACCELERATOR ?= cuda
 #: base image of `image` [debian:bookworm-slim]
 BASE_IMAGE ?=
@@ -121,7 +121,8 @@ endif
 VENV := .venv
 BIN := $(VENV)/bin
 # An environment with CUDA serves a machine without a GPU, too, such as the login node of a cluster.
-TENSORFLOW := $(if $(wildcard $(VENV)/cuda.stamp),cuda,$(shell nvidia-smi -L >/dev/null 2>&1 && echo cuda || echo cpu))
+TENSORFLOW := $(or $(if $(filter override,$(origin ACCELERATOR)),$(filter cuda cpu,$(ACCELERATOR))),\
+	$(if $(wildcard $(VENV)/cuda.stamp),cuda,$(shell nvidia-smi -L >/dev/null 2>&1 && echo cuda || echo cpu)))
 ENVIRONMENT := $(VENV)/$(TENSORFLOW).stamp
 DEV_ENVIRONMENT := $(VENV)/dev.stamp
 EXPORT_ENVIRONMENT := $(VENV)/export.stamp
@@ -229,7 +230,8 @@ image: ## build the container image
 submit: $(ENVIRONMENT) ## submit tune, train, eval and report to CLUSTER
 	$(ON_CLUSTER) submit $(CLUSTER_OPTIONS)
 
-status logs cancel: $(ENVIRONMENT)
+# Whatever environment is there: to make it anew would take it from the jobs that run.
+status logs cancel: $(if $(wildcard $(VENV)/cuda.stamp $(VENV)/cpu.stamp),,$(ENVIRONMENT))
 	@$(ON_CLUSTER) $@ $(CLUSTER_OPTIONS)
 
 status: ## print how far the submitted jobs are (same variables)

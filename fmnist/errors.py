@@ -13,6 +13,8 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """Error numbers that mean that there is no room on the disk."""
 # Error numbers that a bug in this program would cause. Any other one is due to the system or its user.
 _OURS = (errno.EBADF, errno.EFAULT, errno.ENOTSOCK, errno.ECHILD, errno.ESRCH)
+# The file system fails, as a network's may for a while.
+_FAILING = (errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EREMOTEIO, errno.ENOLINK)
 _ADVICE = {
     **dict.fromkeys(FULL, "make room, or choose another place"),
     **dict.fromkeys((errno.EACCES, errno.EPERM), "see to its permissions, or choose another place"),
@@ -20,10 +22,7 @@ _ADVICE = {
         (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENXIO, errno.EOVERFLOW),
         "remove what has its name, or choose another place",
     ),
-    **dict.fromkeys(
-        (errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EREMOTEIO, errno.ENOLINK),
-        "its file system fails: try again when that works",
-    ),
+    **dict.fromkeys(_FAILING, "its file system fails: try again when that works"),
     **dict.fromkeys((errno.ENOSYS, errno.EOPNOTSUPP), "its file system cannot do that: choose another place"),
     **dict.fromkeys((errno.EBUSY, errno.ETXTBSY, errno.EDEADLK), "wait for what has it, or choose another place"),
     **dict.fromkeys((errno.EMFILE, errno.ENFILE), "raise the limit of open files, or run fewer processes"),
@@ -35,11 +34,6 @@ _ADVICE = {
 # How TensorFlow begins the message of an error in a compiled function; the reason comes below.
 _OF_A_GRAPH = re.compile(
     r"Graph execution error:|Detected at node |<stack traces unavailable>|  File \"| {4}|\d+ root error"
-)
-# Refusals that may pass while nobody does anything.
-_PASSING = (
-    *(errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EREMOTEIO, errno.ENOLINK),
-    *(errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.EBUSY),
 )
 _ANY_ADVICE = "try again when the system is well, or choose another place"
 
@@ -53,6 +47,10 @@ class BadInput(Exception):
 
 class Busy(BadInput):
     """Another process is already at work on the same files."""
+
+
+class Contended(Busy):
+    """Others have held a lock that each process takes for a moment; when there are fewer of them, it is free."""
 
 
 class Failed(Exception):
@@ -98,8 +96,10 @@ def explain(error: BaseException) -> str | None:
 
 
 def may_pass(error: BaseException) -> bool:
-    """Tell whether the error is a refusal of the system that the same call may not meet again, after a while."""
-    return _refusal(error) in _PASSING
+    """Tell whether the same job may succeed after a while: a file system failed, or a lock was held for too long."""
+    if isinstance(error, BadInput):
+        return isinstance(error, Contended) or (error.__cause__ is not None and may_pass(error.__cause__))
+    return _refusal(error) in _FAILING
 
 
 def out_of_memory(error: BaseException) -> bool:

@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any, TextIO
 
-from fmnist.errors import BadInput, Busy, explain
+from fmnist.errors import BadInput, Contended, explain
 from fmnist.text import shorten
 
 logger = logging.getLogger(__name__)
@@ -339,13 +339,13 @@ def locked(path: Path, what: str) -> Iterator[None]:
         what: what the lock protects, for the message.
 
     Raises:
-        Busy: another process has held the lock for half a minute.
+        Contended: other processes have held the lock for half a minute.
     """
     deadline = time.monotonic() + _LOCK_SECONDS
     with open_lock(path) as file:
         while not lock(file):
             if time.monotonic() > deadline:
-                raise Busy(f"another process has held {what} for {_LOCK_SECONDS:.0f} s; stop it, and try again")
+                raise Contended(f"another process has held {what} for {_LOCK_SECONDS:.0f} s; stop it, and try again")
             time.sleep(_LOCK_LOOK)
         yield
 

@@ -187,7 +187,8 @@ class _Containers:
         self._engine = engine
         self._image = image
         self._label = f"{_LABEL}={identity}"
-        self._name = f"fmnist-{single.digest(identity)}"
+        # Another user's container of this run is not to be removed; the run folder's lock refuses the second job.
+        self._name = f"fmnist-{single.digest(f'{os.getuid()} {identity}')}"
         self._options = [*_CONFINED, *_NO_PROXIES, *engine.user, *options]
 
     def one(self, command: Sequence[str], options: Sequence[str], stop: Stop) -> int:

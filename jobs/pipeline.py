@@ -126,6 +126,8 @@ class Pipeline:
                 draft.unlink(missing_ok=True)
                 write_secret(draft, secrets.token_urlsafe())
                 draft.replace(self.token)
+            elif not os.access(self.token, os.R_OK):
+                raise BadInput(f"{self.token} is another user's, and its jobs need it; choose another RUN")
             yield
         except BaseException:
             if fresh:

@@ -2,7 +2,6 @@
 
 import csv
 import ctypes
-import errno
 import logging
 import socket
 import sys
@@ -89,12 +88,7 @@ class Paced(Runner):
             self.note(f"{trial.trial_id} 0 {self.worker}")
             threading.Event().wait()
         if reason and int(trial.trial_id) < int(until):
-            errors = {
-                "memory": MemoryError(),
-                "error": RuntimeError("no luck"),
-                "stale": OSError(errno.ESTALE, "stale"),
-            }
-            raise errors.get(reason, ArithmeticError("NaN"))
+            raise {"memory": MemoryError(), "error": RuntimeError("no luck")}.get(reason, ArithmeticError("NaN"))
         checkpoint = _beside(self.path, "checkpoint") / trial.trial_id
         done = int(checkpoint.read_text()) if checkpoint.exists() else trial.initial_epoch
         for epoch in range(trial.initial_epoch, trial.epochs):

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import refusing
 import tensorflow as tf
-from conftest import FIXED, TINY
+from conftest import FIXED, TINY, Command
+from runs import make_run
 from searching import Runner, recipe, search
 
 from fmnist import errors, files
@@ -178,6 +179,32 @@ def test_a_file_that_cannot_be_read_is_not_called_damaged(tmp_path: Path, read: 
 )
 def test_each_error_has_its_own_advice(code: int, advice: str) -> None:
     assert errors.explain(OSError(code, os.strerror(code), "a/b")) == f"a/b: {os.strerror(code)}; {advice}"
+
+
+def fail_to_write() -> None:
+    from fmnist.report import one
+
+    def write_output(path: Path, text: str) -> None:
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), str(path))
+
+    one.write_output = write_output  # type: ignore[attr-defined]
+
+
+def test_a_job_whose_file_system_fails_may_be_tried_again(tmp_path: Path, fmnist: Command) -> None:
+    run = make_run(tmp_path / "run")
+    ended = fmnist("report", run.path, prepare=fail_to_write, code=75)
+    assert (
+        ended.stderr == f"fmnist: {run.report}: Stale file handle; its file system fails: try again when that works\n"
+    )
+
+
+def test_what_passes_and_what_does_not() -> None:
+    assert errors.may_pass(errors.Contended("held"))
+    assert not errors.may_pass(errors.Busy("at work"))
+    assert not errors.may_pass(OSError(errno.ENOSPC, "full"))
+    wrapped = BadInput("cannot be read")
+    wrapped.__cause__ = OSError(errno.EIO, "error")
+    assert errors.may_pass(wrapped)
 
 
 def test_what_is_no_refusal_is_a_bug() -> None:

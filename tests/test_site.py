@@ -145,6 +145,23 @@ def test_make_looks_for_an_environment_here_alone(tmp_path: Path) -> None:
     assert "making none" in make("--dry-run", "setup", "VENV=none", "TENSORFLOW=cpu", VPATH=str(tmp_path))
 
 
+@pytest.mark.parametrize("goal", ["status", "logs", "cancel"])
+def test_to_look_at_jobs_makes_no_environment_anew(goal: str, tmp_path: Path) -> None:
+    """It would take theirs from those that run."""
+    venv = tmp_path / "venv"
+    venv.mkdir()
+    (venv / "cuda.stamp").touch()
+    os.utime(venv / "cuda.stamp", (0, 0))
+    assert "making" not in make("--dry-run", goal, f"VENV={venv}")
+    assert "making" in make("--dry-run", "devices", f"VENV={venv}")
+
+
+def test_an_environment_is_made_for_what_is_named(tmp_path: Path) -> None:
+    for accelerator in ("cuda", "cpu"):
+        said = make("--dry-run", "setup", f"VENV={tmp_path / 'none'}", f"ACCELERATOR={accelerator}")
+        assert f"from requirements/{accelerator}.txt" in said
+
+
 def test_none_of_the_jobs_runs_after_one_that_failed(tmp_path: Path) -> None:
     fmnist = program(tmp_path / "fmnist", f'#!/bin/sh\necho $1 >>"{tmp_path}/log"\n[ $1 != train ]\n')
     for flags in ("", "k", "kj8"):

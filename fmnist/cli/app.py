@@ -28,11 +28,13 @@ from fmnist.errors import (
     EXIT_BAD_INPUT,
     EXIT_FAILED,
     EXIT_GPU_FAILED,
+    EXIT_INTERRUPTED,
     BadInput,
     Failed,
     GpuFailed,
     Restart,
     explain,
+    may_pass,
     out_of_memory,
 )
 from fmnist.files import to_json
@@ -319,7 +321,7 @@ def main(stop: Stop | None = None) -> None:
     except typer.TyperException as error:
         sys.exit(_fail(f"{error.format_message()} (see `fmnist --help`)"))
     except BadInput as error:
-        sys.exit(_fail(str(error)))
+        sys.exit(_fail(str(error), EXIT_INTERRUPTED if may_pass(error) else EXIT_BAD_INPUT))
     except Restart:
         chatter.release()
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment.original())
@@ -337,7 +339,7 @@ def main(stop: Stop | None = None) -> None:
             line = shorten(str(error))
         if line is None:
             raise
-        sys.exit(_fail(line))
+        sys.exit(_fail(line, EXIT_INTERRUPTED if may_pass(error) else EXIT_BAD_INPUT))
 
 
 def _stop(context: typer.Context) -> Stop:

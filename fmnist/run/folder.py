@@ -311,7 +311,7 @@ class RunDir:
         write while it is held: only read and write files under it.
 
         Raises:
-            Busy: another process has held it for too long.
+            Contended: other processes have held it for too long.
         """
         self.checkpoint.mkdir(parents=True, exist_ok=True)
         with locked(self.checkpoint / "config.lock", str(self)):

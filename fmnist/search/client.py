@@ -14,7 +14,7 @@ import grpc
 from keras_tuner import HyperParameters
 from keras_tuner.engine.trial import Trial, TrialStatus
 
-from fmnist.errors import EXIT_INTERRUPTED, Interrupted, explain, may_pass
+from fmnist.errors import EXIT_INTERRUPTED, Interrupted
 from fmnist.recipe.schema import Recipe
 from fmnist.run.folder import RunDir
 from fmnist.search import deaths
@@ -49,19 +49,13 @@ def join(
         patience: seconds to wait for the chief's answer to a call, the first one included.
 
     Raises:
-        Interrupted: a stop was requested, no chief could be reached for too long, or the system refused what it may
-            grant later, or to another worker.
+        Interrupted: a stop was requested, or no chief could be reached for too long.
         BadInput: the chief refuses this worker.
     """
     chief = RemoteChief(run, role, recipe.require_search().trials, stop, patience, functools.partial(_end_process, run))
     try:
         with stop.in_order():
             work(chief, role.id, run_trial, stop)
-    except Exception as error:
-        if not may_pass(error):
-            raise
-        logger.error("%s; this worker ends, and its trial goes on from its last epoch", explain(error))
-        raise Interrupted from None
     finally:
         chief.close()
 

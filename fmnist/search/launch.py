@@ -48,7 +48,8 @@ def launch(
         workers = 1 if is_worker and workers is None else workers
         shares = supervise.shares(workers, gpus_per_worker, supervise.gpus_to_share(devices, workers))
         if len(shares) > 1:
-            command = [sys.executable, "-m", "fmnist", *sys.argv[1:], supervise.ONE]
+            # As this process was started: `-m fmnist` would find a folder of that name in the current one.
+            command = [sys.executable, *sys.orig_argv[1:], supervise.ONE]
             if not nothing_to_do(run, recipe, seed):
                 if role:
                     local.join(role, command, shares, stop)

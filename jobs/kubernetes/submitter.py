@@ -143,8 +143,12 @@ def _values(job: str, pipeline: Pipeline, site: Site) -> dict[str, Any]:
     if job in ("workers", "train"):
         values[f"{_CONTAINER}/resources/limits/nvidia.com~1gpu"] = pipeline.gpus_per_worker or None
         values[f"{_CONTAINER}/resources/requests/cpu"] = str(site.cpus)
-        if site.memory:
-            values |= {f"{_CONTAINER}/resources/{kind}/memory": site.memory for kind in ("requests", "limits")}
+        memory = site.memory
+        if job == "workers" and pipeline.workers_per_gpu > 1:
+            # As gpu.yaml gives one of them.
+            memory = memory or f"{4 * pipeline.workers_per_gpu}G"
+        if memory:
+            values |= {f"{_CONTAINER}/resources/{kind}/memory": memory for kind in ("requests", "limits")}
     if site.time:
         values["/activeDeadlineSeconds"] = 60 * site.time
     return values
@@ -152,22 +156,27 @@ def _values(job: str, pipeline: Pipeline, site: Site) -> dict[str, Any]:
 
 def status(run: RunDir, site: Site) -> None:
     """Print the state of the run's jobs and pods, and the last lines of the chief's log."""
+    _check_submitted(run)
     print(_kubectl(site, "get", "jobsets,jobs,pods", *_selector(run)).stdout, end="")
     print(_kubectl(site, "logs", *_selector(run, "chief"), "--tail=2", check=False).stdout, end="")
 
 
 def logs(run: RunDir, site: Site) -> None:
     """Print the end of each pod's log; for a pod that waits for a node, that it has none."""
+    _check_submitted(run)
     print(_kubectl(site, "logs", *_selector(run), "--prefix", "--tail=20", "--ignore-errors").stdout, end="")
 
 
 def cancel(run: RunDir, site: Site) -> None:
     """Delete what `submit` applied, and wait until none of its pods is left. The results stay on the claim."""
-    folder = _folder(run)
-    if not folder.exists():
-        raise BadInput(f"{run} was not submitted to Kubernetes; `make submit` does that")
-    deleted = _kubectl(site, "delete", "--ignore-not-found", "--cascade=foreground", "--kustomize", str(folder))
+    _check_submitted(run)
+    deleted = _kubectl(site, "delete", "--ignore-not-found", "--cascade=foreground", "--kustomize", str(_folder(run)))
     print(deleted.stdout, end="")
+
+
+def _check_submitted(run: RunDir) -> None:
+    if not _folder(run).exists():
+        raise BadInput(f"{run} was not submitted to Kubernetes; `make submit` does that")
 
 
 def _folder(run: RunDir) -> Path:

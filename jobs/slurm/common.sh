@@ -17,6 +17,9 @@
 me=$SLURM_JOB_ID
 [[ -z ${SLURM_ARRAY_TASK_ID:-} ]] || me=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID
 
+# Of a job that asked for none, where nodes do not keep jobs from GPUs that others have.
+[[ -n ${SLURM_GPUS_ON_NODE:-}${CUDA_VISIBLE_DEVICES:-} ]] || export CUDA_VISIBLE_DEVICES=-1
+
 readonly interrupted=75 # exit code of fmnist: the same command continues where it stopped
 
 # run ARGUMENTS...: run `fmnist ARGUMENTS...`, pass signals on to it, and exit with its code. An interrupted job goes
@@ -24,7 +27,7 @@ readonly interrupted=75 # exit code of fmnist: the same command continues where 
 run() {
     local status=0
     printf '%s: %s on %s, GPUs %s: fmnist %s\n' \
-        "$(date --utc +%FT%TZ)" "$SLURM_JOB_NAME" "$SLURMD_NODENAME" "${CUDA_VISIBLE_DEVICES:-none}" "$*" >&2
+        "$(date --utc +%FT%TZ)" "$SLURM_JOB_NAME" "$SLURMD_NODENAME" "${CUDA_VISIBLE_DEVICES/#-1/none}" "$*" >&2
     trap 'send TERM' TERM
     trap 'send USR2' USR2
     "start_$FMNIST_RUNTIME" "$@"
@@ -76,7 +79,7 @@ start_podman() {
     send() { podman kill --signal "$1" "$container" >/dev/null; }
     trap 'podman rm --force --time 0 --ignore "$container" >/dev/null' EXIT
     # GPUs are named by their numbers on the node. The container sees only these, so it needs no CUDA_VISIBLE_DEVICES.
-    if [[ -e /etc/cdi/nvidia.yaml || -e /var/run/cdi/nvidia.yaml ]]; then
+    if grep --quiet --recursive --no-messages nvidia.com/gpu /etc/cdi /var/run/cdi; then
         # A job without GPUs has no such variable, on whatever node.
         local gpus=${SLURM_JOB_GPUS:-}
         for gpu in ${gpus//,/ }; do options+=(--device "nvidia.com/gpu=$gpu"); done
@@ -88,7 +91,7 @@ start_podman() {
     ((EUID == 0)) || options+=(--userns keep-id)
     # A job that was killed before it could end its container may have left one of this name.
     podman run --detach --replace --name "$container" --network host --user "$(id -u):$(id -g)" \
-        --read-only --tmpfs /tmp --cap-drop all --security-opt no-new-privileges \
+        --read-only --tmpfs /tmp --cap-drop all --security-opt no-new-privileges --security-opt label=disable \
         --http-proxy=false --env 'KERASTUNER_*' --env 'FMNIST_*' "${mounts[@]/#/--mount=}" "${options[@]}" \
         "$FMNIST_IMAGE" fmnist "$@" >/dev/null
     podman logs --follow "$container" &

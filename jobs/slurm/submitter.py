@@ -1,11 +1,13 @@
 """Submit the pipeline to Slurm: chief, array of workers, train, eval, report, each with the resources it asks for."""
 
+import logging
 import os
 import re
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 from fmnist import environment
@@ -17,6 +19,8 @@ from fmnist.search.status import show
 from jobs.mounts import mount
 from jobs.pipeline import Pipeline, Site, need
 from jobs.slurm.environment import inherited
+
+logger = logging.getLogger(__name__)
 
 RUNTIMES = ("none", "podman", "apptainer", "pyxis")
 _SCRIPTS = Path(__file__).parent
@@ -42,6 +46,11 @@ def submit(pipeline: Pipeline, site: Site) -> None:
         raise BadInput(f"{pipeline.logs}: Slurm cannot number the workers' logs in a path with a backslash")
     if site.runtime == "none" or pipeline.data:
         dataset.fetch(pipeline.data)
+    if site.runtime == "none" and pipeline.gpus_per_worker and not find_spec("nvidia"):
+        logger.warning(
+            "this environment has no CUDA, so jobs would train on processors: `make setup ACCELERATOR=cuda` makes one "
+            "that has; GPUS_PER_WORKER=0 asks for no GPUs"
+        )
     if queued := _queued(pipeline.run):
         raise BadInput(f"{pipeline.run} is in the queue already, as jobs {' '.join(queued)}; `make cancel` ends them")
     with pipeline.prepared():

@@ -130,7 +130,7 @@ def test_workers_that_share_a_gpu_are_one_pod(tmp_path: Path) -> None:
     workers = jobs(documents(rendered("jobset", tmp_path, 6, workers_per_gpu=3)))["workers"]
     assert workers["completions"] == workers["parallelism"] == 2
     assert containers(workers)["args"][-2:] == ["--workers", "3"]
-    assert containers(workers)["resources"]["limits"]["nvidia.com/gpu"] == 1
+    assert containers(workers)["resources"]["limits"] == {"nvidia.com/gpu": 1, "memory": "12G"}
 
 
 def test_gpus_are_for_what_trains(resources: list[dict[str, Any]], tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ run, plan = pathlib.Path(sys.argv[1]), json.loads(sys.argv[2])
 name = os.environ["KERASTUNER_TUNER_ID"]
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))
 facts = {"cores": sorted(os.sched_getaffinity(0)), "gpus": os.environ["CUDA_VISIBLE_DEVICES"]}
+facts |= {"arguments": sys.argv[3:]}
 facts |= {"token": os.environ["FMNIST_TOKEN"], "session": os.getsid(0)}
 facts |= {"files": [name for name in os.environ if name.startswith(("FMNIST_TOKEN_", "FMNIST_TLS_"))]}
 facts |= {"last end": os.environ.get("FMNIST_LAST_END"), "chief's": os.environ["KERASTUNER_ORACLE_IP"]}
@@ -58,7 +59,8 @@ def tune(path: Path, plan: dict[str, int], role: str = "", workers: int = 2) -> 
     tools.mkdir()
     (tools / "member.py").write_text(MEMBER)
     member = [sys.executable, str(tools / "member.py"), str(path), json.dumps(plan)]
-    sys.executable = str(program(tools / "python", f"#!/bin/sh\nexec {shlex.join(member)}\n"))
+    sys.executable = str(program(tools / "python", f'#!/bin/sh\nexec {shlex.join(member)} "$@"\n'))
+    sys.orig_argv = ["python", "/venv/bin/fmnist", "tune"]
     program(tools / "nvidia-smi", "#!/bin/sh\necho GPU 0; echo GPU 1\n")
     os.environ |= {"PATH": f"{tools}:{os.environ['PATH']}", "CUDA_VISIBLE_DEVICES": "1"}
     os.environ |= {"KERASTUNER_TUNER_ID": role, "KERASTUNER_ORACLE_IP": "host-of-the-chief", "FMNIST_TOKEN": "secret"}
@@ -221,6 +223,8 @@ def test_four_workers_share_one_gpu_and_divide_the_processors(tuned: Launch) -> 
     chief = facts.pop("chief")
     assert (chief["gpus"], chief["cores"]) == ("-1", CORES)
     assert {fact["gpus"] for fact in facts.values()} == {"1"}
+    # Started as their parent was.
+    assert [fact["arguments"] for fact in (chief, *facts.values())] == [["/venv/bin/fmnist", "tune", "--workers=1"]] * 5
     for number in range(4):
         assert facts[f"worker-{number}"]["cores"] == (CORES[number::4] or [CORES[number % len(CORES)]])
     # Not those of another search.

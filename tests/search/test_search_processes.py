@@ -252,15 +252,6 @@ def test_a_full_disk_at_the_chief_costs_time_and_nothing_else(search: Search) ->
         search.is_whole()
 
 
-def test_a_worker_whose_file_system_fails_for_a_while_may_come_back(search: Search) -> None:
-    search.chief()
-    search.ends_alone(search.worker("worker-0", fail="stale:99"), EXIT_INTERRUPTED)
-    assert "this worker ends, and its trial goes on from its last epoch" in log(search.path)
-    search.worker("worker-0")
-    search.ends()
-    search.is_whole()
-
-
 def test_a_file_damaged_while_the_chief_was_down(search: Search) -> None:
     chief = search.chief()
     search.worker(seconds=0.1)

@@ -244,7 +244,7 @@ def test_a_job_submits(results: Path) -> None:
         assert variables["SLURM_JOB_NAME"] == ("chief" if name == "chief" else "workers")
         assert "SLURM_MEM_PER_CPU" not in variables
         assert {"FMNIST_TOKEN", "PMIX_RANK", "PYTHONPATH", "XDG_RUNTIME_DIR"} & variables.keys() == set()
-    assert "CUDA_VISIBLE_DEVICES" not in found["chief"]
+    assert found["chief"]["CUDA_VISIBLE_DEVICES"] == "-1"
     result = make("submit", results, f"SET={ENDLESS}", **OTHERS)
     assert f"in the queue already, as jobs {ids['chief']}" in result.stderr
     assert make("cancel", results, f"SET={ENDLESS}", become=job, **OTHERS).returncode == 0
