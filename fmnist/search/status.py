@@ -32,8 +32,8 @@ _SHARE = 0.05  # of the time that the table may take; it takes long for thousand
 _LINES = 7  # of a screen that are not for trials: the summary, the heads of columns, what is left out, the prompt
 
 
-ALL_FAILED = "all trials of its search failed: give `fmnist tune` more --trials, or choose another --run"
-"""The end of a message about a run whose search has no result."""
+WAY_ON = "give `fmnist tune` more --trials, or choose another --run"
+"""The advice about a run whose search has no result."""
 
 
 def search_finished(run: RunDir, recipe: Recipe) -> bool:
@@ -61,7 +61,7 @@ def next_step(run: RunDir) -> str:
         return f"run `fmnist eval {run}` first"
     searched = bool(recipe.search) and search_finished(run, recipe)
     if searched and not run.best.exists():
-        return ALL_FAILED
+        return f"all trials of its search failed: {WAY_ON}"
     job = "tune" if recipe.search and not searched else "train"
     if run.is_at_work(job):
         return f"wait for `fmnist {job}`, which is at work"
@@ -78,7 +78,7 @@ def outcome(run: RunDir, recipe: Recipe) -> str:
     rows = read_trials(run.trials)
     if not any(row["status"] == "COMPLETED" for row in rows):
         reason = rows[-1].get("message") if rows else "none was run"
-        raise SearchFailed(f"all {len(rows)} trials of the search failed; the last one: {reason}")
+        raise SearchFailed(f"all {len(rows)} trials of the search failed; the last one: {reason}; {WAY_ON}")
     best = records.read(run.best, records.Best)
     found = f"best of {len(rows)} trials: {best['trial']}, {best['objective']} {best['score']:.4f}"
     return "\n".join(filter(None, [_used_up(run, len(rows), recipe), found, parameters.options(best["values"])]))

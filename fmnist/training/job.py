@@ -20,7 +20,6 @@ from fmnist.recipe.config import recorded, replace, to_dict
 from fmnist.recipe.schema import Recipe
 from fmnist.run import identity, records
 from fmnist.run.folder import RunDir
-from fmnist.search import status
 from fmnist.signals import Stop
 from fmnist.text import wrap
 from fmnist.training import footprint
@@ -188,9 +187,9 @@ def with_best(run: RunDir, recipe: Recipe) -> Recipe:
     if recipe.search is None:
         return recipe
     if not run.best.exists():
-        needed = f"recipe {recipe.name} needs a search first; run `fmnist tune` with the same options"
-        failed = run.exists() and status.search_finished(run, recipe)
-        raise BadInput(f"{run.best} is missing: {status.ALL_FAILED if failed else needed}")
+        raise BadInput(
+            f"{run.best} is missing: recipe {recipe.name} needs a search first; run `fmnist tune` with the same options"
+        )
     return replace(recipe, records.read(run.best, records.Best)["values"], str(run.best))
 
 

@@ -50,8 +50,8 @@ def test_a_search_whose_every_trial_fails_ends_with_one_line(tiny: Path, fmnist:
     ended = fmnist("tune", "--recipe", "tiny.toml", "--workers", workers, *hopeless, code=1)
     assert ended.stderr.splitlines()[-1].startswith("fmnist: all 1 trials of the search failed; the last one: ")
     assert "Traceback" not in ended.stderr
-    way_on = "all trials of its search failed: give `fmnist tune` more --trials, or choose another --run"
+    way_on = "give `fmnist tune` more --trials, or choose another --run"
+    assert way_on in ended.stderr
     run = tiny / "results" / "tiny-seed0"
-    assert way_on in fmnist("train", "--recipe", "tiny.toml", *hopeless, code=64).stderr
     assert way_on in fmnist("report", run, code=64).stderr
     assert not list((run / "checkpoint").glob("trial_*"))
