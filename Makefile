@@ -21,7 +21,7 @@ RESULTS ?= results
 DATA ?=
 #: number of trials of `tune`; if not set, the recipe's
 TRIALS ?=
-#: processes that train trials [1; 4 with GPUs]
+#: processes that train trials [1; GPUs: more]
 WORKERS ?=
 #: where jobs run: local (.venv), docker, podman, or auto
 ENGINE ?= local
@@ -40,7 +40,7 @@ TTA ?=
 SEEDS ?= 10
 #: number of seeds of each reference in `evidence`
 REFERENCE_SEEDS ?= 3
-#: of `image`, and by hand of `setup`: cuda or cpu
+#: of `image`: cuda or cpu; with cuda, of `setup` too
 ACCELERATOR ?= cuda
 #: base image of `image` [debian:bookworm-slim]
 BASE_IMAGE ?=
@@ -121,7 +121,7 @@ endif
 VENV := .venv
 BIN := $(VENV)/bin
 # An environment with CUDA serves a machine without a GPU, too, such as the login node of a cluster.
-TENSORFLOW := $(or $(if $(filter override,$(origin ACCELERATOR)),$(filter cuda cpu,$(ACCELERATOR))),\
+TENSORFLOW := $(or $(if $(filter override,$(origin ACCELERATOR)),$(filter cuda,$(ACCELERATOR))),\
 	$(if $(wildcard $(VENV)/cuda.stamp),cuda,$(shell nvidia-smi -L >/dev/null 2>&1 && echo cuda || echo cpu)))
 ENVIRONMENT := $(VENV)/$(TENSORFLOW).stamp
 DEV_ENVIRONMENT := $(VENV)/dev.stamp

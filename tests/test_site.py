@@ -156,10 +156,9 @@ def test_to_look_at_jobs_makes_no_environment_anew(goal: str, tmp_path: Path) ->
     assert "making" in make("--dry-run", "devices", f"VENV={venv}")
 
 
-def test_an_environment_is_made_for_what_is_named(tmp_path: Path) -> None:
-    for accelerator in ("cuda", "cpu"):
-        said = make("--dry-run", "setup", f"VENV={tmp_path / 'none'}", f"ACCELERATOR={accelerator}")
-        assert f"from requirements/{accelerator}.txt" in said
+def test_an_environment_with_cuda_can_be_made_anywhere(tmp_path: Path) -> None:
+    said = make("--dry-run", "setup", f"VENV={tmp_path / 'none'}", "ACCELERATOR=cuda")
+    assert "from requirements/cuda.txt" in said
 
 
 def test_none_of_the_jobs_runs_after_one_that_failed(tmp_path: Path) -> None:

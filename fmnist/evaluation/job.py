@@ -121,16 +121,14 @@ def evaluate_ensemble(
 
     Raises:
         BadInput: there are fewer than two runs, one is named twice, `evaluate` would refuse one, they hold back
-            different validation images, two hold the same model, or the file holds another ensemble.
+            different validation images, or the file holds another ensemble.
     """
     if len(runs) < 2:
         raise BadInput("an ensemble needs two runs or more; name another, or leave out --ensemble")
     check_distinct(runs)
     members = [_member(run) for run in runs]
-    for number, member in enumerate(members[1:], 1):
+    for member in members[1:]:
         _check_split(members[0], member)
-        if same := next((one for one in members[:number] if one.sha256 == member.sha256), None):
-            raise BadInput(f"{member.run} holds the same model as {same.run}; leave out one")
     if tta:
         _warn_of_views(members)
     images, facts = _read(data_dir)

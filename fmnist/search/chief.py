@@ -192,8 +192,8 @@ class Chief:
                 del self._leases[worker_id]
                 self._keep(trial)
                 self._log_end(trial, worker_id)
-                self._remove_checkpoints(trial)
             self._save()
+            self._remove_checkpoints(trial)
             self._changed.notify_all()
 
     def renew(self, worker_id: str, trial_id: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from fmnist.data import dataset
 from fmnist.data.dataset import TrainData
 from fmnist.devices import Devices, numerics
-from fmnist.errors import Interrupted
+from fmnist.errors import Failed, GpuFailed, Interrupted
 from fmnist.recipe import config
 from fmnist.recipe.schema import Recipe
 from fmnist.run.folder import RunDir
@@ -114,6 +114,12 @@ def _trials(
         goes_on=joined or run.trials.exists(),
     )
     logger.info("%s", device_line("tune", recipe, seed, devices))
-    with devices.at_fault():
-        trainer = Trainer(loaded, devices)
+    try:
+        with devices.at_fault():
+            trainer = Trainer(loaded, devices)
+    except GpuFailed as error:
+        if not joined:
+            raise
+        # No trial has failed. The process that replaces this one may find the GPU well.
+        raise Failed(str(error)) from error
     return Trials(run, recipe, seed, trainer, stop).run

@@ -1,15 +1,19 @@
 """Start `fmnist tune` in the right form: a process of a search, a whole search, or the parent of its processes."""
 
+import logging
 import os
 import sys
 from pathlib import Path
 
+from fmnist import environment
 from fmnist.devices import request
 from fmnist.recipe.schema import Recipe
 from fmnist.run.folder import RunDir
 from fmnist.search import local, roles, status, supervise
 from fmnist.search.job import nothing_to_do, tune
 from fmnist.signals import Stop
+
+logger = logging.getLogger(__name__)
 
 
 def launch(
@@ -57,6 +61,8 @@ def launch(
                 run.claim(recipe, seed)
                 local.run(run, command, shares, stop)
             return None if role else status.outcome(run, recipe)
+        if role and shares[0].gpus and len(environment.gpus()) > gpus_per_worker:
+            logger.info("this worker takes the first of several GPUs; --workers or CUDA_VISIBLE_DEVICES divides them")
         if shares[0].gpus:
             os.environ["CUDA_VISIBLE_DEVICES"] = shares[0].visible_devices
     # The chief trains nothing, so it needs no GPU.

@@ -32,10 +32,6 @@ _SHARE = 0.05  # of the time that the table may take; it takes long for thousand
 _LINES = 7  # of a screen that are not for trials: the summary, the heads of columns, what is left out, the prompt
 
 
-WAY_ON = "give `fmnist tune` more --trials, or choose another --run"
-"""The advice about a run whose search has no result."""
-
-
 def search_finished(run: RunDir, recipe: Recipe) -> bool:
     """Tell whether the search of `recipe` in `run` is finished: it has run all trials, or used up its space.
 
@@ -61,11 +57,18 @@ def next_step(run: RunDir) -> str:
         return f"run `fmnist eval {run}` first"
     searched = bool(recipe.search) and search_finished(run, recipe)
     if searched and not run.best.exists():
-        return f"all trials of its search failed: {WAY_ON}"
+        return f"all trials of its search failed: {_way_on(run)}"
     job = "tune" if recipe.search and not searched else "train"
     if run.is_at_work(job):
         return f"wait for `fmnist {job}`, which is at work"
     return f"run `fmnist {job}` first, with the same options as before"
+
+
+def _way_on(run: RunDir) -> str:
+    """Return the advice about a run whose search has no result."""
+    return (
+        "choose another --run" if run.used_up.exists() else "give `fmnist tune` more --trials, or choose another --run"
+    )
 
 
 def outcome(run: RunDir, recipe: Recipe) -> str:
@@ -78,7 +81,7 @@ def outcome(run: RunDir, recipe: Recipe) -> str:
     rows = read_trials(run.trials)
     if not any(row["status"] == "COMPLETED" for row in rows):
         reason = rows[-1].get("message") if rows else "none was run"
-        raise SearchFailed(f"all {len(rows)} trials of the search failed; the last one: {reason}; {WAY_ON}")
+        raise SearchFailed(f"all {len(rows)} trials of the search failed; the last one: {reason}; {_way_on(run)}")
     best = records.read(run.best, records.Best)
     found = f"best of {len(rows)} trials: {best['trial']}, {best['objective']} {best['score']:.4f}"
     return "\n".join(filter(None, [_used_up(run, len(rows), recipe), found, parameters.options(best["values"])]))

@@ -39,6 +39,7 @@ _LOOK = 0.1  # seconds between two looks at the processes
 _FAREWELL = 30.0  # seconds for the workers to end after the chief
 _PATIENCE = 60.0  # seconds for a process to end after SIGTERM: an epoch, and its checkpoint
 _PAUSES = (0.1, 5.0)  # seconds before a restart, the first and the longest; they double
+_INTERRUPTIONS = 20  # short lives that end with code 75; a file system that fails for good would have no end of them
 _LONG = 60.0  # seconds of life after which an end has nothing to do with the one before
 
 
@@ -135,6 +136,7 @@ class Member:
         self._stdout = stdout
         self._process: subprocess.Popen[bytes] | None = None
         self._pause = _PAUSES[0]
+        self._interruptions = 0
         self._began = self._again = 0.0
         self._oom_kills: Mapping[str, int] = {}
 
@@ -168,7 +170,11 @@ class Member:
         self._environment.pop(deaths.LAST_END, None)
         now = time.monotonic()
         if now - self._began > _LONG:
-            self._pause = _PAUSES[0]
+            self._pause, self._interruptions = _PAUSES[0], 0
+        self._interruptions += code == EXIT_INTERRUPTED
+        if self._interruptions > _INTERRUPTIONS:
+            reason = f"exit {code}"
+            self._restarts = 0
         if reason is None:
             logger.warning("%s was ended from outside (exit %d): starting it again", self.name, code)
             self._again = now + self._pause

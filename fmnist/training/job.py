@@ -101,7 +101,7 @@ def train(
         names = dataset.classes(loaded.source)
         log = log_epochs(training.epochs, images)
         try:
-            with devices.at_fault(), stop.in_order(), bar("train", training.epochs * images, "images") as advance:
+            with devices.at_fault():
                 devices, speeds = calibration.settle(devices, chosen, loaded.train, began)
                 run.record(
                     "train",
@@ -116,21 +116,22 @@ def train(
                     checkpoint.unlink(missing_ok=True)
                     shutil.rmtree(board, ignore_errors=True)
                 trainer = Trainer(loaded, devices, components)
-                logger.info("%s", device_line("train", chosen, seed, devices))
+                with stop.in_order(), bar("train", training.epochs * images, "images") as advance:
+                    logger.info("%s", device_line("train", chosen, seed, devices))
 
-                def progress(epoch: int, logs: dict[str, float], seconds: float, past: bool) -> None:
-                    log(epoch, logs, seconds, past)
-                    advance(images)
+                    def progress(epoch: int, logs: dict[str, float], seconds: float, past: bool) -> None:
+                        log(epoch, logs, seconds, past)
+                        advance(images)
 
-                result = trainer.fit(
-                    chosen.model,
-                    training,
-                    seed=seed,
-                    stop=stop,
-                    checkpoint_path=checkpoint,
-                    callbacks=[FinalBoard(board, loaded.validation, names, images, training.batch_size)],
-                    progress=progress,
-                )
+                    result = trainer.fit(
+                        chosen.model,
+                        training,
+                        seed=seed,
+                        stop=stop,
+                        checkpoint_path=checkpoint,
+                        callbacks=[FinalBoard(board, loaded.validation, names, images, training.batch_size)],
+                        progress=progress,
+                    )
         except Diverged as error:
             raise BadInput(f"{chosen.name}: {error}") from error
         with stop.in_order():

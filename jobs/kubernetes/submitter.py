@@ -156,14 +156,15 @@ def _values(job: str, pipeline: Pipeline, site: Site) -> dict[str, Any]:
 
 def status(run: RunDir, site: Site) -> None:
     """Print the state of the run's jobs and pods, and the last lines of the chief's log."""
-    _check_submitted(run)
-    print(_kubectl(site, "get", "jobsets,jobs,pods", *_selector(run)).stdout, end="")
+    found = _kubectl(site, "get", "jobsets,jobs,pods", *_selector(run)).stdout
+    if not found:
+        _check_submitted(run)
+    print(found, end="")
     print(_kubectl(site, "logs", *_selector(run, "chief"), "--tail=2", check=False).stdout, end="")
 
 
 def logs(run: RunDir, site: Site) -> None:
     """Print the end of each pod's log; for a pod that waits for a node, that it has none."""
-    _check_submitted(run)
     print(_kubectl(site, "logs", *_selector(run), "--prefix", "--tail=20", "--ignore-errors").stdout, end="")
 
 

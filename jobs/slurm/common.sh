@@ -25,9 +25,9 @@ readonly interrupted=75 # exit code of fmnist: the same command continues where 
 # run ARGUMENTS...: run `fmnist ARGUMENTS...`, pass signals on to it, and exit with its code. An interrupted job goes
 # back into the queue: SIGUSR2 comes before the time limit, SIGTERM before a preemption.
 run() {
-    local status=0
+    local status=0 gpus=${CUDA_VISIBLE_DEVICES:-none}
     printf '%s: %s on %s, GPUs %s: fmnist %s\n' \
-        "$(date --utc +%FT%TZ)" "$SLURM_JOB_NAME" "$SLURMD_NODENAME" "${CUDA_VISIBLE_DEVICES/#-1/none}" "$*" >&2
+        "$(date --utc +%FT%TZ)" "$SLURM_JOB_NAME" "$SLURMD_NODENAME" "${gpus/#-1/none}" "$*" >&2
     trap 'send TERM' TERM
     trap 'send USR2' USR2
     "start_$FMNIST_RUNTIME" "$@"
