@@ -17,17 +17,19 @@
 me=$SLURM_JOB_ID
 [[ -z ${SLURM_ARRAY_TASK_ID:-} ]] || me=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID
 
-# Of a job that asked for none, where nodes do not keep jobs from GPUs that others have.
-[[ -n ${SLURM_GPUS_ON_NODE:-}${CUDA_VISIBLE_DEVICES:-} ]] || export CUDA_VISIBLE_DEVICES=-1
+# A job that asked for no GPU could see those of others, where nodes do not hide them. From a variable that is exported
+# here, srun would take the value.
+without_gpus=()
+[[ -n ${SLURM_GPUS_ON_NODE:-}${CUDA_VISIBLE_DEVICES:-} ]] || without_gpus=(env CUDA_VISIBLE_DEVICES=-1)
 
 readonly interrupted=75 # exit code of fmnist: the same command continues where it stopped
 
 # run ARGUMENTS...: run `fmnist ARGUMENTS...`, pass signals on to it, and exit with its code. An interrupted job goes
 # back into the queue: SIGUSR2 comes before the time limit, SIGTERM before a preemption.
 run() {
-    local status=0 gpus=${CUDA_VISIBLE_DEVICES:-none}
+    local status=0
     printf '%s: %s on %s, GPUs %s: fmnist %s\n' \
-        "$(date --utc +%FT%TZ)" "$SLURM_JOB_NAME" "$SLURMD_NODENAME" "${gpus/#-1/none}" "$*" >&2
+        "$(date --utc +%FT%TZ)" "$SLURM_JOB_NAME" "$SLURMD_NODENAME" "${CUDA_VISIBLE_DEVICES:-none}" "$*" >&2
     trap 'send TERM' TERM
     trap 'send USR2' USR2
     "start_$FMNIST_RUNTIME" "$@"
@@ -48,16 +50,17 @@ is_wanted() { [[ $(squeue --noheader --jobs="$me" --format=%T || echo RUNNING) =
 # Each start_* starts a process in the background, `child`, which ends with the job's exit code, so that this shell can
 # handle signals.
 
-start_none() { step "$FMNIST_PYTHON" -m fmnist "$@"; }
+start_none() { step "${without_gpus[@]}" "$FMNIST_PYTHON" -m fmnist "$@"; }
 
 start_apptainer() {
     local mounts
     readarray -t mounts <<<"$FMNIST_MOUNTS"
-    step apptainer exec --nv --no-home "${mounts[@]/#/--mount=}" "$FMNIST_IMAGE" fmnist "$@"
+    step "${without_gpus[@]}" apptainer exec --nv --no-home "${mounts[@]/#/--mount=}" "$FMNIST_IMAGE" fmnist "$@"
 }
 
 start_pyxis() {
-    step --container-image="$FMNIST_IMAGE" --container-mounts="$FMNIST_MOUNTS" --no-container-mount-home fmnist "$@"
+    step --container-image="$FMNIST_IMAGE" --container-mounts="$FMNIST_MOUNTS" --no-container-mount-home \
+        "${without_gpus[@]}" fmnist "$@"
 }
 
 step() {
