@@ -199,8 +199,8 @@ def test_the_variables_reach_every_job(tmp_path: Path) -> None:
     specs = jobs(resources)
     options = ["--recipe", "smoke", "--seed", "1", "--run", "/results/my-run", "--set", "training.epochs=2"]
     assert {name: containers(spec)["args"] for name, spec in specs.items()} == {
-        "chief": ["tune", *options],
-        "workers": ["tune", *options],
+        "chief": ["tune", *options, "--gpus-per-worker", "2"],
+        "workers": ["tune", *options, "--gpus-per-worker", "2"],
         "train": ["train", *options],
         "eval": ["eval", "/results/my-run"],
         "report": ["report", "/results/my-run"],
