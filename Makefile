@@ -21,7 +21,7 @@ RESULTS ?= results
 DATA ?=
 #: number of trials of `tune`; if not set, the recipe's
 TRIALS ?=
-#: processes that train trials [1; GPUs: more]
+#: processes that train trials [1, on GPUs up to 4 or one each]
 WORKERS ?=
 #: where jobs run: local (.venv), docker, podman, or auto
 ENGINE ?= local
@@ -40,7 +40,7 @@ TTA ?=
 SEEDS ?= 10
 #: number of seeds of each reference in `evidence`
 REFERENCE_SEEDS ?= 3
-#: of `image`: cuda or cpu; with cuda, of `setup` too
+#: cuda or cpu, for `image`; cuda also for `setup`
 ACCELERATOR ?= cuda
 #: base image of `image` [debian:bookworm-slim]
 BASE_IMAGE ?=

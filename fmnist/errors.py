@@ -31,11 +31,11 @@ _ADVICE = {
     errno.EROFS: "choose another place",
     errno.ENAMETOOLONG: "choose a shorter name",
 }
+_ANY_ADVICE = "try again when the system is well, or choose another place"
 # How TensorFlow begins the message of an error in a compiled function; the reason comes below.
 _OF_A_GRAPH = re.compile(
     r"Graph execution error:|Detected at node |<stack traces unavailable>|  File \"| {4}|\d+ root error"
 )
-_ANY_ADVICE = "try again when the system is well, or choose another place"
 
 
 class BadInput(Exception):

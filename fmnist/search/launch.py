@@ -5,7 +5,6 @@ import os
 import sys
 from pathlib import Path
 
-from fmnist import environment
 from fmnist.devices import request
 from fmnist.recipe.schema import Recipe
 from fmnist.run.folder import RunDir
@@ -50,7 +49,8 @@ def launch(
     is_worker = role is not None and not role.is_chief
     if recipe.search and (role is None or is_worker):
         workers = 1 if is_worker and workers is None else workers
-        shares = supervise.shares(workers, gpus_per_worker, supervise.gpus_to_share(devices, workers))
+        gpus = supervise.gpus_to_share(devices, workers)
+        shares = supervise.shares(workers, gpus_per_worker, gpus)
         if len(shares) > 1:
             # As this process was started: `-m fmnist` would find a folder of that name in the current one.
             command = [sys.executable, *sys.orig_argv[1:], supervise.ONE]
@@ -61,7 +61,7 @@ def launch(
                 run.claim(recipe, seed)
                 local.run(run, command, shares, stop)
             return None if role else status.outcome(run, recipe)
-        if role and shares[0].gpus and len(environment.gpus()) > gpus_per_worker:
+        if role and len(gpus) > gpus_per_worker:
             logger.info("this worker takes the first of several GPUs; --workers or CUDA_VISIBLE_DEVICES divides them")
         if shares[0].gpus:
             os.environ["CUDA_VISIBLE_DEVICES"] = shares[0].visible_devices

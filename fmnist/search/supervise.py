@@ -172,18 +172,16 @@ class Member:
         if now - self._began > _LONG:
             self._pause, self._interruptions = _PAUSES[0], 0
         self._interruptions += code == EXIT_INTERRUPTED
-        if self._interruptions > _INTERRUPTIONS:
-            reason = f"exit {code}"
-            self._restarts = 0
-        if reason is None:
+        endless = self._interruptions > _INTERRUPTIONS
+        if reason is None and not endless:
             logger.warning("%s was ended from outside (exit %d): starting it again", self.name, code)
             self._again = now + self._pause
             self._pause = min(2 * self._pause, _PAUSES[1])
             return
         # On a broken GPU each restart would cost another trial.
-        self.given_up = self._restarts == 0 or code == EXIT_GPU_FAILED
-        if self.given_up:
-            logger.error("%s died (%s) once too often", self.name, reason)
+        self.given_up = endless or self._restarts == 0 or code == EXIT_GPU_FAILED
+        if reason is None or self.given_up:
+            logger.error("%s died (%s) once too often", self.name, reason or f"exit {code}")
             return
         logger.warning("%s died (%s): starting it again", self.name, reason)
         self._restarts -= 1

@@ -83,7 +83,7 @@ def deform(images: tf.Tensor, down: tf.Tensor, right: tf.Tensor, most: int) -> t
 
     Between pixels it is linear, first along columns, then along rows: a blend of a few shifted copies, which compiles
     to plain vector code, several times faster than gathering pixels. What moves in is 0. A pixel that would move
-    further fades: of random fields with `most` as in `transform`, some 0.2% of the pixels.
+    further fades: in `transform`, less than 1% of them.
     """
     values = tf.cast(images, tf.float32)
     for field, axis in ((down, 1), (right, 2)):

@@ -66,7 +66,7 @@ def _place(values: Sequence[np.ndarray] | np.ndarray, devices: Devices) -> Tenso
 def steps(rows: np.ndarray, batch_size: int, replicas: int) -> tuple[np.ndarray, np.ndarray]:
     """Cut row numbers, integer [n], into global batches, and divide each batch among the replicas.
 
-    The last batch and uneven shares are padded.
+    A batch is no larger than all rows; the last one and uneven shares are padded.
 
     Returns:
         Row numbers, int32 [replicas, steps, share], and weights of that shape, float32: 1 for real rows, 0 for padding.

@@ -143,11 +143,9 @@ def _values(job: str, pipeline: Pipeline, site: Site) -> dict[str, Any]:
     if job in ("workers", "train"):
         values[f"{_CONTAINER}/resources/limits/nvidia.com~1gpu"] = pipeline.gpus_per_worker or None
         values[f"{_CONTAINER}/resources/requests/cpu"] = str(site.cpus)
-        memory = site.memory
-        if job == "workers" and pipeline.workers_per_gpu > 1:
-            # As gpu.yaml gives one of them.
-            memory = memory or f"{4 * pipeline.workers_per_gpu}G"
-        if memory:
+        # As gpu.yaml gives one worker.
+        shared = f"{4 * pipeline.workers_per_gpu}G" if job == "workers" and pipeline.workers_per_gpu > 1 else None
+        if memory := site.memory or shared:
             values |= {f"{_CONTAINER}/resources/{kind}/memory": memory for kind in ("requests", "limits")}
     if site.time:
         values["/activeDeadlineSeconds"] = 60 * site.time
