@@ -174,7 +174,7 @@ class Member:
         self._interruptions += code == EXIT_INTERRUPTED
         endless = self._interruptions > _INTERRUPTIONS
         if reason is None and not endless:
-            logger.warning("%s was ended from outside (exit %d): starting it again", self.name, code)
+            logger.warning("%s was interrupted (exit %d): starting it again", self.name, code)
             self._again = now + self._pause
             self._pause = min(2 * self._pause, _PAUSES[1])
             return

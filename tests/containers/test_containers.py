@@ -107,7 +107,7 @@ def test_a_killed_member_is_started_again(host: Host, results: Path, member: str
         host("kill", "--signal", "KILL", host.running(results, member) or "")
         _, stderr = process.communicate(timeout=300)
     assert process.returncode == 0, stderr
-    assert f"{member} was ended from outside (exit -9): starting it again" in stderr
+    assert f"{member} was interrupted (exit -9): starting it again" in stderr
     assert [row["status"] for row in table(results / "smoke-seed0")] == ["COMPLETED"] * 3
 
 
