@@ -330,7 +330,7 @@ def test_labels_of_more_classes_are_refused_with_what_is_expected(tmp_path: Path
 
 @pytest.mark.skipif(os.getuid() != 0, reason="needs root, to become a user without a home")
 def test_a_user_without_a_home_has_a_cache_all_the_same(data_dir: Path) -> None:
-    # Imports first, those of the first load too: that user may look neither into this environment nor into root's Python.
+    # Imports first, those of a load too: that user may look neither into this environment nor into root's Python.
     program = """if True:
         import os, sys
         from pathlib import Path
