@@ -115,14 +115,15 @@ ifeq ($(filter auto docker podman local,$(ENGINE)),)
 $(error ENGINE=$(ENGINE) is not known; use auto, docker, podman or local)
 endif
 ifeq ($(ENGINE),auto)
-override ENGINE := $(shell $(call QUOTED,$(PYTHON3)) -E -m jobs.engines)
+override ENGINE := $(or $(shell $(call QUOTED,$(PYTHON3)) -E -m jobs.engines),$(error no ENGINE was found))
 endif
 
 VENV := .venv
 BIN := $(VENV)/bin
-# An environment with CUDA serves a machine without a GPU, too, such as the login node of a cluster.
+# The environment that is there, whatever this machine has: jobs of another one may run from it.
 TENSORFLOW := $(or $(if $(filter override,$(origin ACCELERATOR)),$(filter cuda,$(ACCELERATOR))),\
-	$(if $(wildcard $(VENV)/cuda.stamp),cuda,$(shell nvidia-smi -L >/dev/null 2>&1 && echo cuda || echo cpu)))
+	$(patsubst $(VENV)/%.stamp,%,$(firstword $(wildcard $(VENV)/cuda.stamp $(VENV)/cpu.stamp))),\
+	$(shell nvidia-smi -L >/dev/null 2>&1 && echo cuda || echo cpu))
 ENVIRONMENT := $(VENV)/$(TENSORFLOW).stamp
 DEV_ENVIRONMENT := $(VENV)/dev.stamp
 EXPORT_ENVIRONMENT := $(VENV)/export.stamp

@@ -132,10 +132,16 @@ def gpus() -> list[str]:
 
 
 def gpu_memory() -> int:
-    """Return the memory in MiB of the smallest of `gpus`; 0 if that is not known, as of a part of a GPU (MIG)."""
-    asked = ("--query-gpu=memory.total", "--format=csv,noheader,nounits", f"--id={','.join(gpus())}")
+    """Return the MiB that are free on each of `gpus`; 0 if that is not known, as of a part of a GPU (MIG).
+
+    It is also 0 where a GPU serves one process alone.
+    """
+    asked = "--query-gpu=memory.free,compute_mode,mig.mode.current"
     with contextlib.suppress(OSError, subprocess.SubprocessError, ValueError):
-        return min(map(int, _nvidia_smi(*asked)))
+        lines = _nvidia_smi(asked, "--format=csv,noheader,nounits", f"--id={','.join(gpus())}")
+        answers = [line.split(", ") for line in lines]
+        if all(mode == "Default" and mig != "Enabled" for _, mode, mig in answers):
+            return min(int(free) for free, _, _ in answers)
     return 0
 
 

@@ -22,7 +22,7 @@ import stat
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, TextIO
 
@@ -50,6 +50,12 @@ _LOCK_SECONDS = 30.0  # the longest wait for a short lock
 _LOCK_LOOK = 0.01
 _DRAFT = re.compile(r"\..+\.[0-9a-f]{16}(\.[^.]+)?")
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # Linux's constants
+
+
+def expand_home(arguments: Sequence[str]) -> list[str]:
+    """Return a command line with `~/` replaced at the beginning of its paths: most shells leave it in `--run=~/x`."""
+    home = os.path.expanduser("~")
+    return [re.sub(r"^(--[a-z-]+=)?~(?=/|$)", lambda option: (option[1] or "") + home, word) for word in arguments]
 
 
 def open_regular(path: Path) -> IO[bytes]:

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from fmnist.errors import EXIT_BAD_INPUT, BadInput, explain
+from fmnist.files import expand_home
 from fmnist.run.folder import RunDir
 from fmnist.text import print_anything
 from jobs.kubernetes import submitter as kubernetes
@@ -39,7 +40,7 @@ def _parser() -> Parser:
 def main() -> None:
     """Do what the command line says."""
     print_anything()
-    options = vars(_parser().parse_args())
+    options = vars(_parser().parse_args(expand_home(sys.argv[1:])))
     cluster, verb = _CLUSTERS[options.pop("cluster")], options.pop("verb")
     site = Site(**{field.name: options.pop(field.name) for field in dataclasses.fields(Site)})
     if verb == "submit":

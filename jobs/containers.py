@@ -18,13 +18,14 @@ from pathlib import Path
 
 from fmnist import environment
 from fmnist.errors import EXIT_BAD_INPUT, BadInput
+from fmnist.files import expand_home
 from fmnist.revision import revision
 from fmnist.search import deaths
 from fmnist.search.supervise import ONE, Ending, Member, Share, gpus_to_share, shares, supervise
 from fmnist.signals import TOLD, Stop, stop_on_signals
 from fmnist.text import printable
 from jobs import engines, single, tensorboard
-from jobs.engines import Engine
+from jobs.engines import Engine, Image
 from jobs.mounts import empty, mount
 from jobs.options import Parser
 
@@ -62,7 +63,7 @@ def main() -> None:
     """Run the job that the command line names, and exit with its code."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
-        options = _parse(sys.argv[1:])
+        options = _parse(expand_home(sys.argv[1:]))
         identity = _identity(options)
         with single.only(identity):
             _run(options, identity)
@@ -107,6 +108,7 @@ def _identity(options: argparse.Namespace) -> str:
 def _run(options: argparse.Namespace, identity: str) -> None:
     engine = engines.choose(options.engine)
     image = _image(engine, options.image)
+    gpus = _gpus(engine, image)
     common = [f"--memory={options.memory}", *_mounts(options)]
     if options.job == "tensorboard":
         command = ["tensorboard", "--host=0.0.0.0", "--port=6006", "--logdir", *options.runs]
@@ -116,7 +118,7 @@ def _run(options: argparse.Namespace, identity: str) -> None:
         common += [f"--env={name}" for name in ("FMNIST_DATA", "CUDA_DEVICE_ORDER") if os.environ.get(name)]
     if strange := [word for word in (*common, *command) if word.encode(errors="replace") != os.fsencode(word)]:
         raise BadInput(f"{engine.name} takes names in UTF-8 alone, unlike {printable(strange[-1])}")
-    containers = _Containers(engine, image, identity, common)
+    containers = _Containers(engine, image, gpus, identity, common)
     stop = stop_on_signals(containers.remove)
     with stop.in_order(), contextlib.ExitStack() as last:
         # Remove what a killed launcher left.
@@ -124,7 +126,7 @@ def _run(options: argparse.Namespace, identity: str) -> None:
         last.callback(containers.remove)
         if options.job == "tune":
             visible = gpus_to_share(options.devices, options.workers)
-            divided = shares(options.workers, options.gpus_per_worker, visible if engine.gpus else [])
+            divided = shares(options.workers, options.gpus_per_worker, visible if gpus else [])
             if len(divided) > 1:
                 containers.search([*command, ONE], divided, Path(options.run), stop)
                 return
@@ -135,19 +137,29 @@ def _run(options: argparse.Namespace, identity: str) -> None:
         sys.exit(containers.one(command, reached, stop))
 
 
-def _image(engine: Engine, wanted: str | None) -> str:
+def _image(engine: Engine, wanted: str | None) -> Image:
     """Return the image to run, and log a line with it and with what it computes on."""
     names = [wanted] if wanted else ["fmnist:cuda", "fmnist:cpu"] if engine.gpus else ["fmnist:cpu", "fmnist:cuda"]
-    found = engine.images(names)
-    image = next((name for name in names if name in found), None)
+    image = next(filter(None, map(engine.image, names)), None)
     if image is None:
-        build = f"make image ENGINE={engine.name} ACCELERATOR={'cuda' if engine.gpus else 'cpu'}"
-        raise BadInput(f"{engine.name} has no image {' or '.join(names)}; `{build}` builds one")
-    line = f"{engine.name}, image {image}, {engine.gpus_line}"
-    if (here := revision()) not in (None, found[image]):
-        line += f"; the image is of revision {found[image][:12]}, not of this checkout's ({here}): see `make image`"
+        raise BadInput(f"{engine.name} has no image {' or '.join(names)}; `{_build(engine)}` builds one")
+    line = f"{engine.name}, image {image.name}, {engine.gpus_line}"
+    if engine.gpus and not _gpus(engine, image):
+        line += f" that this image cannot use: on the CPU; `{_build(engine)}` builds one that can"
+    if (here := revision()) not in (None, image.revision):
+        theirs = f"revision {image.revision[:12]}" if image.revision else "an unknown revision"
+        line += f"; the image is of {theirs}, not of this checkout's ({here}): see `make image`"
     logger.info(line)
     return image
+
+
+def _build(engine: Engine) -> str:
+    return f"make image ENGINE={engine.name} ACCELERATOR={'cuda' if engine.gpus else 'cpu'}"
+
+
+def _gpus(engine: Engine, image: Image) -> list[str]:
+    """Return the options that give a container of the image the GPUs; none where it could not use them."""
+    return [] if image.accelerator == "cpu" else engine.gpus
 
 
 def _mounts(options: argparse.Namespace) -> list[str]:
@@ -183,9 +195,12 @@ def _hides(path: str) -> bool:
 class _Containers:
     """The containers of one job."""
 
-    def __init__(self, engine: Engine, image: str, identity: str, options: Sequence[str]) -> None:
+    def __init__(
+        self, engine: Engine, image: Image, gpus: Sequence[str], identity: str, options: Sequence[str]
+    ) -> None:
         self._engine = engine
-        self._image = image
+        self._image = image.id
+        self._gpus = gpus
         self._label = f"{_LABEL}={identity}"
         # Another user's container of this run is not to be removed; the run folder's lock refuses the second job.
         self._name = f"fmnist-{single.digest(f'{os.getuid()} {identity}')}"
@@ -195,7 +210,7 @@ class _Containers:
         """Run `command` in a container, and return its exit code."""
         terminal = ["--tty", "--env=TERM"] if sys.stdout.isatty() and sys.stderr.isatty() else []
         # TensorBoard needs no GPU. In a container without GPUs, the host's CUDA_VISIBLE_DEVICES would be wrong.
-        gpus = [] if command[0] == "tensorboard" else self._engine.gpus
+        gpus = [] if command[0] == "tensorboard" else self._gpus
         visible = ["--env=CUDA_VISIBLE_DEVICES"] if gpus and "CUDA_VISIBLE_DEVICES" in os.environ else []
         options = [*options, *terminal, *visible, *gpus]
         container = self._container("job", command, options, dict(os.environ))
@@ -225,7 +240,7 @@ class _Containers:
         # The chief writes its host's name into the run folder, where the workers look for it.
         address = ("--hostname=chief", "--network-alias=chief", "--env=KERASTUNER_ORACLE_IP=0.0.0.0")
         chief = member("chief", Share(), *address)
-        workers = [member(f"worker-{n}", share, *self._engine.gpus) for n, share in enumerate(shares)]
+        workers = [member(f"worker-{n}", share, *self._gpus) for n, share in enumerate(shares)]
         supervise(chief, workers, Ending(run / "search" / "chief.json"), stop)
 
     def remove(self) -> None:

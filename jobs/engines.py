@@ -20,8 +20,23 @@ from fmnist.errors import BadInput
 
 NAMES = ("docker", "podman")
 
+_LABELS = ("fmnist.accelerator", "org.opencontainers.image.revision")
 _ANSWER_SECONDS = 20
 _CDI = ("/etc/cdi/*", "/var/run/cdi/*")
+
+
+@dataclass(frozen=True)
+class Image:
+    """An image; another one may be given its name at any time, so what runs is named by its id.
+
+    accelerator: cuda or cpu; empty for an image of an earlier version.
+    revision: of the code; empty if it is not known.
+    """
+
+    name: str
+    id: str
+    accelerator: str = ""
+    revision: str = ""
 
 
 @dataclass(frozen=True)
@@ -65,20 +80,20 @@ class Engine:
             return "docker is a name of Podman's here"
         return None
 
-    @cached_property
-    def _rootless(self) -> bool:
-        if self.name == "podman":
-            return self("info", "--format", "{{.Host.Security.Rootless}}") == "true"
-        return "name=rootless" in self("info", "--format", "{{.SecurityOptions}}")
-
     @property
     def user(self) -> list[str]:
-        """The options that make the caller the owner of what a container writes."""
-        if self.name == "docker" and self._rootless:
+        """The options that make a container read and write as its caller; a rootless one lacks further groups."""
+        caller = [f"--user={os.getuid()}:{os.getgid()}"]
+        groups = [f"--group-add={group}" for group in os.getgroups()]
+        if self.name == "podman":
+            is_rootless = self("info", "--format", "{{.Host.Security.Rootless}}") == "true"
+            return [*caller, "--userns=keep-id"] if is_rootless else [*caller, *groups]
+        security = self("info", "--format", "{{.SecurityOptions}}")
+        if "name=rootless" in security:
             # In such a container, root is the caller, and every other user a stranger.
-            return ["--user", "0:0"]
-        caller = ["--user", f"{os.getuid()}:{os.getgid()}"]
-        return [*caller, "--userns", "keep-id"] if self._rootless else caller
+            return ["--user=0:0"]
+        # A daemon may map all users to others.
+        return [*caller, *groups, *(["--userns=host"] if "name=userns" in security else [])]
 
     @cached_property
     def gpus(self) -> list[str]:
@@ -102,11 +117,11 @@ class Engine:
         missing = "the NVIDIA container toolkit" if self.name == "docker" else "a CDI file (nvidia-ctk cdi generate)"
         return f"{found} GPU(s) that {self.name} cannot give without {missing}: on the CPU"
 
-    def images(self, names: Iterable[str]) -> dict[str, str]:
-        """Return the revision of each image that exists, by the image's name."""
-        label = '{{index .Config.Labels "org.opencontainers.image.revision"}}'
-        found = {name: self("image", "inspect", "--format", f"there {label}", name, check=False) for name in names}
-        return {name: line.removeprefix("there").strip() for name, line in found.items() if line}
+    def image(self, name: str) -> Image | None:
+        """Return the image that has this name now; None if there is none."""
+        labels = [f'{{{{printf "%q" (index .Config.Labels "{label}")}}}}' for label in _LABELS]
+        found = self("image", "inspect", "--format", " ".join(["{{.Id}}", *labels]), name, check=False)
+        return Image(name, *(word.strip('"') for word in found.split())) if found else None
 
 
 def choose(name: str) -> Engine:

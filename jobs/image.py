@@ -16,6 +16,7 @@ from jobs import engines
 from jobs.options import Parser
 
 _ROOT = Path(__file__).resolve().parent.parent
+_PROXIES = ("http_proxy", "https_proxy", "ftp_proxy", "all_proxy", "no_proxy")
 _TITLE = "org.opencontainers.image.title=fmnist"
 
 
@@ -45,6 +46,11 @@ def main() -> None:
     }
     command = [engine.name, "build", f"--file={_ROOT / 'docker' / 'Dockerfile'}", *(f"--tag={tag}" for tag in tags)]
     command += [f"--build-arg={key}={value}" for key, value in arguments.items() if value]
+    # The site's proxies, which Podman passes on by itself: they are no part of the image.
+    command += [f"--build-arg={name}" for name in os.environ if name.lower() in _PROXIES]
+    if engine.name == "podman":
+        # Otherwise SELinux would keep the build from reading the user's own files.
+        command += ["--security-opt=label=disable"]
     done = subprocess.run([*command, str(_ROOT)], env={**os.environ, "DOCKER_BUILDKIT": "1"})
     if done.returncode:
         sys.exit(done.returncode)

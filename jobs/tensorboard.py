@@ -10,6 +10,7 @@ import socket
 import sys
 
 from fmnist.errors import EXIT_BAD_INPUT, BadInput
+from fmnist.files import expand_home
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +44,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="jobs.tensorboard", allow_abbrev=False)
     parser.add_argument("--port", required=True)
     parser.add_argument("folder")
-    options = parser.parse_args()
+    options = parser.parse_args(expand_home(sys.argv[1:]))
     try:
         announce(options.port)
     except BadInput as error:

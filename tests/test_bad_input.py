@@ -47,6 +47,13 @@ def test_a_run_folder_that_cannot_be_written(tmp_path: Path, fmnist: Command, wh
         refused(fmnist("train", *FIXED, code=64), "the run folder results/baseline-mlp-seed0 cannot be made", "--run")
 
 
+def test_a_path_may_begin_with_the_home_folder(tmp_path: Path, fmnist: Command) -> None:
+    """Shells leave the tilde of `--run=~/x`, and a folder of that name is one that people remove the wrong way."""
+    home = str(tmp_path / "home")
+    refused(fmnist("train", *FIXED, "--run=~/run", "--data=~/none", code=64, HOME=home), f"{home}/none")
+    refused(fmnist("report", "~/run", code=64, HOME=home), f"{home}/run")
+
+
 def test_a_data_file_that_is_damaged(tmp_path: Path, data_dir: Path, fmnist: Command) -> None:
     for path in data_dir.glob("*.gz"):
         shutil.copyfile(path, tmp_path / path.name)

@@ -64,6 +64,19 @@ def test_an_environment_with_cuda_serves_a_machine_without_a_gpu(tmp_path: Path)
     assert "making" not in make("--dry-run", "status", "setup", f"VENV={tmp_path}")
 
 
+def test_a_machine_with_a_gpu_leaves_an_environment_without_cuda_alone(tmp_path: Path) -> None:
+    """Others share the checkout: their jobs run from it."""
+    tools = tmp_path / "tools"
+    program(tools / "nvidia-smi", "#!/bin/sh\necho GPU 0\n")
+    path = f"{tools}:{os.environ['PATH']}"
+    assert "from requirements/cuda.txt" in make("--dry-run", "setup", f"VENV={tmp_path}", PATH=path)
+    (tmp_path / "cpu.stamp").touch()
+    for goal in ("setup", "report", "devices", "submit", "train"):
+        assert "making" not in make("--dry-run", goal, f"VENV={tmp_path}", PATH=path)
+    said = make("--dry-run", "train", f"VENV={tmp_path}", "ACCELERATOR=cuda", PATH=path)
+    assert "from requirements/cuda.txt" in said
+
+
 @pytest.mark.parametrize("flags", [[], ["-e"], ["MAKEFLAGS=e"]], ids=["as it is", "-e", "-e of the site"])
 def test_the_command_line_alone_sets_the_variables_of_make(flags: list[str]) -> None:
     assert {"DATA", "RECIPE", "TIME", "ENGINE", "FMNIST", "BIN", "ENVIRONMENT", "PIP_INSTALL"} <= set(NAMES)

@@ -37,7 +37,7 @@ from fmnist.errors import (
     may_pass,
     out_of_memory,
 )
-from fmnist.files import to_json
+from fmnist.files import expand_home, to_json
 from fmnist.recipe import config
 from fmnist.recipe.schema import MOST_TRIALS, Recipe
 from fmnist.run.folder import RunDir
@@ -314,7 +314,7 @@ def main(stop: Stop | None = None) -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler])
     try:
         # In standalone mode a command line that cannot be parsed would end in a box of several lines.
-        code = app(standalone_mode=False, obj=stop or stop_on_signals())
+        code = app(expand_home(sys.argv[1:]), standalone_mode=False, obj=stop or stop_on_signals())
         # Flushed here, so that an error, such as a full disk, is handled below.
         print(end="", flush=True)
         sys.exit(code)

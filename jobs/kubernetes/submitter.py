@@ -20,7 +20,8 @@ _HERE = Path(__file__).parent
 OVERLAYS = tuple(sorted(path.name for path in (_HERE / "overlays").iterdir()))
 JOBS = ("chief", "workers", "train", "eval", "report")
 """The jobs, in the order of the JobSet."""
-_CONTAINER = "/template/spec/containers/0"
+_POD = "/template/spec"
+_CONTAINER = f"{_POD}/containers/0"
 
 
 def submit(pipeline: Pipeline, site: Site) -> None:
@@ -142,6 +143,8 @@ def _values(job: str, pipeline: Pipeline, site: Site) -> dict[str, Any]:
         values |= {"/completions": pipeline.worker_jobs, "/parallelism": pipeline.worker_jobs}
     if job in ("workers", "train"):
         values[f"{_CONTAINER}/resources/limits/nvidia.com~1gpu"] = pipeline.gpus_per_worker or None
+        if not pipeline.gpus_per_worker:
+            values[f"{_POD}/tolerations"] = None
         values[f"{_CONTAINER}/resources/requests/cpu"] = str(site.cpus)
         # As gpu.yaml gives one worker.
         shared = f"{4 * pipeline.workers_per_gpu}G" if job == "workers" and pipeline.workers_per_gpu > 1 else None

@@ -7,6 +7,7 @@
 #   FMNIST_MOUNTS     the others: what a job sees, as lines for --mount; pyxis: FOLDER:FOLDER,...
 #   FMNIST_VARIABLES  the others: the variables that may change numbers, and are meant to
 #   FMNIST_REQUEUES   how often an interrupted job is put back into the queue
+#   FMNIST_CHIEF_JOB  the workers of a search: the chief's job
 #
 # environment.py decides what else the jobs inherit from the environment of the submission.
 
@@ -40,6 +41,8 @@ run() {
     if ((status == interrupted)) && is_wanted && ((${SLURM_RESTART_COUNT:-0} < FMNIST_REQUEUES)); then
         echo "interrupted; back into the queue" >&2
         scontrol requeue "$me"
+        # A worker that starts before its chief would wait in vain; once the chief runs, this changes nothing.
+        [[ -z ${FMNIST_CHIEF_JOB:-} ]] || scontrol update job="$me" dependency="after:$FMNIST_CHIEF_JOB" || true
     fi
     exit "$status"
 }
@@ -59,6 +62,8 @@ start_apptainer() {
 }
 
 start_pyxis() {
+    # Without it enroot gives a container no GPU; which ones there are, Slurm decides.
+    [[ -z ${SLURM_GPUS_ON_NODE:-} ]] || export NVIDIA_VISIBLE_DEVICES=all
     step --container-image="$FMNIST_IMAGE" --container-mounts="$FMNIST_MOUNTS" --no-container-mount-home \
         "${without_gpus[@]}" fmnist "$@"
 }

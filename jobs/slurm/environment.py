@@ -12,7 +12,8 @@ from fmnist.environment import XLA_FLAGS
 _FOREIGN = (
     # A surrounding job's resources, its place in an MPI program or a search, and its GPUs.
     "SLURM*", "_SLURM*", "SPANK_*", "PMI_*", "PMI2_*", "PMIX_*", "OMPI_*", "PRTE_*",
-    "CUDA_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "ZE_AFFINITY_MASK",
+    "CUDA_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL", "HIP_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES",
+    "ROCR_VISIBLE_DEVICES", "ZE_AFFINITY_MASK",
     "KERASTUNER_*", "FMNIST_*",
     # Options that Slurm's commands take from the environment.
     "SBATCH_*", "SRUN_*", "SALLOC_*", "SQUEUE_*", "SCANCEL_*", "SCONTROL_*",

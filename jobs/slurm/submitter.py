@@ -103,7 +103,8 @@ def _submit(pipeline: Pipeline, site: Site, ids: dict[str, str]) -> None:
     after = ""
     if pipeline.resolved.search:
         job("chief", "chief.sbatch", "tune", *small)
-        array = [f"--array=0-{pipeline.worker_jobs - 1}", *compute, *([f"--gres=gpu:{gpus}"] if gpus else [])]
+        array = [f"--array=0-{pipeline.worker_jobs - 1}", f"--export=ALL,FMNIST_CHIEF_JOB={ids['chief']}"]
+        array += [*compute, *([f"--gres=gpu:{gpus}"] if gpus else [])]
         job("workers", "worker.sbatch", "tune", *array, after=f"after:{ids['chief']}", log="worker-%a")
         searching = [ids["chief"], ids["workers"]]
         anyone = "?".join(f"afterany:{number}" for number in searching)

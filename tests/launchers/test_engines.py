@@ -106,9 +106,58 @@ def test_gpus_that_cannot_be_given_are_said_aloud(tool: Tool, tmp_path: Path, mo
 
 def test_root_inside_is_the_caller_where_docker_is_rootless(tool: Tool) -> None:
     tool("docker", "echo '[name=seccomp name=rootless]'")
-    assert engines.Engine("docker").user == ["--user", "0:0"]
+    assert engines.Engine("docker").user == ["--user=0:0"]
     tool("podman", "echo true")
-    assert engines.Engine("podman").user == ["--user", f"{os.getuid()}:{os.getgid()}", "--userns", "keep-id"]
+    assert engines.Engine("podman").user == [f"--user={os.getuid()}:{os.getgid()}", "--userns=keep-id"]
+
+
+def test_a_container_has_all_groups_of_its_caller(tool: Tool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the daemon gives its containers other users."""
+    monkeypatch.setattr(os, "getgroups", lambda: [7, 12345])
+    caller = [f"--user={os.getuid()}:{os.getgid()}", "--group-add=7", "--group-add=12345"]
+    tool("podman", "echo false")
+    assert engines.Engine("podman").user == caller
+    tool("docker", "echo '[name=seccomp]'")
+    assert engines.Engine("docker").user == caller
+    tool("docker", "echo '[name=seccomp name=userns]'")
+    assert engines.Engine("docker").user == [*caller, "--userns=host"]
+
+
+def test_an_image_for_processors_has_no_gpus(tool: Tool, tmp_path: Path) -> None:
+    """What runs is an image, not what is given its name while the search runs."""
+    log = tmp_path / "log"
+    tool("nvidia-smi", "echo GPU 0; echo GPU 1")
+    image = """[ "$5" = fmnist:cpu ] && echo 'sha256:12 "cpu" "34"'"""
+    tool("docker", f'case $1 in info) echo \'{{"nvidia": {{}}}}\';; image) {image};; run) echo "$@" >>{log};; esac')
+    result = call(
+        "containers", "--engine", "docker", "tune", "--recipe", "smoke", "--run", tmp_path / "results" / "run"
+    )
+    assert result.returncode == 0, result.stderr
+    assert (
+        "image fmnist:cpu, 2 GPU(s) that this image cannot use: on the CPU; `make image ENGINE=docker" in result.stderr
+    )
+    (line,) = log.read_text().splitlines()
+    assert " sha256:12 fmnist tune " in line
+    assert "--gpus" not in line.split(" sha256:12 ")[0]
+
+
+def test_a_build_goes_through_the_sites_proxy(tool: Tool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("https_proxy", "http://site:3128")
+    for name in ("docker", "podman"):
+        log = tmp_path / name
+        tool(name, f'case $1 in build) echo "$@" >>{log};; image) echo 7;; esac')
+        call("image", "--engine", name, "--accelerator", "cpu")
+        assert "--build-arg=https_proxy " in log.read_text()
+        assert ("--security-opt=label=disable" in log.read_text()) == (name == "podman")
+
+
+def test_a_python_that_is_too_old_is_said_in_one_line() -> None:
+    """It is `python3` of some long-lived systems, and would end in a traceback of the first module."""
+    for module in ("containers", "engines", "image"):
+        older = f"import runpy, sys; sys.version_info = (3, 9, 18); runpy.run_module('jobs.{module}')"
+        ended = subprocess.run([sys.executable, "-c", older], cwd=ROOT, capture_output=True, text=True, check=False)
+        assert ended.returncode == 64
+        assert ended.stderr == "fmnist: jobs need Python 3.10 or newer; name one: make PYTHON3=python3.12\n"
 
 
 def mounted(*arguments: str | Path) -> dict[str, str]:
@@ -190,7 +239,7 @@ def test_the_job_gets_its_command_line_as_it_stands(tool: Tool, tmp_path: Path) 
     given = ["tune", f"--run={tmp_path}/a run", "--recipe=smoke", "--set", 'description="it\'s"', "--workers=1", "-q"]
     assert call("containers", "--engine", "podman", "--image", "eval", *given).returncode == 0
     words = (tmp_path / "log").read_text().split("\0")
-    assert words[words.index("eval") + 1 :] == ["fmnist", *given, ""]
+    assert words[words.index("there") + 1 :] == ["fmnist", *given, ""]
 
 
 def test_a_name_that_an_engine_would_change_is_refused(tool: Tool, tmp_path: Path) -> None:

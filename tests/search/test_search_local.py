@@ -336,16 +336,19 @@ def test_the_machine_is_divided(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("processors", "available", "memory", "gpus", "expected"),
     [
-        (16, 64, "143771", 1, 4),
-        (16, 64, "143771", 2, 4),
-        (16, 64, "143771", 3, 3),
-        (16, 64, "143771", 8, 8),
-        (6, 64, "143771", 1, 3),
-        (2, 64, "143771", 1, 1),
-        (16, 15, "143771", 1, 3),
-        (16, 3, "143771", 2, 2),
-        (16, 64, "8188\n143771", 2, 2),
-        (16, 64, "[N/A]", 1, 1),
+        (16, 64, "143771, Default, Disabled", 1, 4),
+        (16, 64, "143771, Default, [N/A]", 2, 4),
+        (16, 64, "143771, Default, Disabled", 3, 3),
+        (16, 64, "143771, Default, Disabled", 8, 8),
+        (6, 64, "143771, Default, Disabled", 1, 3),
+        (2, 64, "143771, Default, Disabled", 1, 1),
+        (16, 15, "143771, Default, Disabled", 1, 3),
+        (16, 3, "143771, Default, Disabled", 2, 2),
+        (16, 64, "8188, Default, Disabled\n143771, Default, Disabled", 2, 2),
+        (16, 64, "[N/A], Default, Disabled", 1, 1),
+        (16, 64, "143771, Default, Enabled", 1, 1),
+        (16, 64, "143771, Exclusive_Process, Disabled", 1, 1),
+        (16, 64, "Field mig.mode.current is not a valid field to query.", 1, 1),
     ],
 )
 def test_as_many_workers_as_processors_and_memory_of_the_gpus_allow(
@@ -357,7 +360,7 @@ def test_as_many_workers_as_processors_and_memory_of_the_gpus_allow(
     gpus: int,
     expected: int,
 ) -> None:
-    """available: GiB of the machine; memory: MiB of the GPUs, as nvidia-smi prints them."""
+    """available: GiB of the machine; memory: MiB of the GPUs, compute mode and parts, as nvidia-smi prints them."""
     monkeypatch.setattr("fmnist.memory.available", lambda: available * 2**30)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(processors)))
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)

@@ -281,7 +281,7 @@ def test_a_training_that_its_time_limit_ends_goes_on_to_the_same_weights(results
 
 
 def test_a_training_that_is_preempted_goes_on_later(results: Path) -> None:
-    ids = submit(results, *FIXED, "SET=data.train_limit=2000 training.epochs=200", "PARTITION=debug")
+    ids = submit(results, *FIXED, "SET=data.train_limit=2000 training.epochs=1500", "PARTITION=debug")
     until(lambda: re.search(r"epoch +20/", log(results, "train")))
     urgent = ["--partition=urgent", "--nodes=2", "--exclusive", "--output=/dev/null", "--wrap=sleep 1"]
     preemptor = slurm("sbatch", "--parsable", *urgent)
@@ -290,6 +290,22 @@ def test_a_training_that_is_preempted_goes_on_later(results: Path) -> None:
     assert_complete(results, TRAINED)
     assert "Restarts=1" in facts(ids["train"])
     assert "SIGTERM: stopping" in log(results, "train")
+
+
+def test_a_worker_waits_in_the_queue_for_its_chief(results: Path) -> None:
+    """Else it would use up its ways back into the queue while the chief is there: ten minutes of patience each."""
+    long = "data.train_limit=2000 search.epochs=150 training.epochs=1 training.early_stopping.patience=1000"
+    ids = submit(results, "WORKERS=1", "TRIALS=1", f"SET={long}")
+    until(lambda: "epoch   3/" in log(results, "worker-0"))
+    slurm("scontrol", "requeuehold", ids["chief"])
+    until(lambda: "PENDING" in state(ids["chief"]) and "SIGTERM: stopping" in log(results, "chief"))
+    slurm("scancel", "--batch", "--signal=USR2", f"{ids['workers']}_0")
+    until(lambda: "Reason=Dependency" in facts(ids["workers"]))
+    slurm("scontrol", "release", ids["chief"])
+    start_soon(ids["chief"])
+    start_soon(ids["workers"])
+    assert_complete(results)
+    assert "Restarts=1" in facts(ids["workers"])
 
 
 def test_the_way_back_into_the_queue_is_bounded(results: Path) -> None:
