@@ -20,6 +20,7 @@ from fmnist.files import atomic_write, read_json
 from fmnist.recipe import config
 from fmnist.recipe.schema import Recipe
 from fmnist.run.folder import RunDir
+from fmnist.search import chief as chief_module
 from fmnist.search import client, service
 from fmnist.search.chief import Chief
 from fmnist.search.roles import Role, read_notice
@@ -132,6 +133,8 @@ CHIEF = Role("chief")
 def chief(path: Path, of: Recipe, role: Role = CHIEF, lease: float = 60.0) -> None:
     stop = stop_on_signals()
     path.mkdir(exist_ok=True)
+    # A short lease would run out while a busy disk writes.
+    chief_module._HANG = min(chief_module._HANG, lease / 10)
     service.serve(RunDir(path), of, 0, role, stop, lease)
 
 

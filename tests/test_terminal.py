@@ -2,6 +2,7 @@
 
 import os
 import pty
+import re
 import signal
 from pathlib import Path
 
@@ -23,11 +24,13 @@ def read_until(terminal: int, text: bytes) -> None:
 def test_a_job_outlives_its_terminal(tmp_path: Path, start: Start, job: str, signum: signal.Signals | None) -> None:
     """With a signal, as where a connection is lost, and without, as with nohup."""
     toml = TINY if job == "tune" else TINY.partition("[search]")[0]
-    (tmp_path / "tiny.toml").write_text(toml.replace("epochs = 3", "epochs = 30").replace("epochs = 2", "epochs = 30"))
+    # Long enough for the signal.
+    epochs = 300 if signum else 30
+    (tmp_path / "tiny.toml").write_text(re.sub("epochs = [23]", f"epochs = {epochs}", toml))
     ours, theirs = pty.openpty()
     with start(tmp_path, job, *SHOWN, stderr=theirs, **TERMINAL) as process:
         os.close(theirs)
-        read_until(ours, b"epoch  1/30")
+        read_until(ours, f"epoch {1:{len(str(epochs))}}/{epochs}".encode())
         os.close(ours)
         if signum:
             process.send_signal(signum)

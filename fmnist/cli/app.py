@@ -41,6 +41,7 @@ from fmnist.files import expand_home, to_json
 from fmnist.recipe import config
 from fmnist.recipe.schema import MOST_TRIALS, Recipe
 from fmnist.run.folder import RunDir
+from fmnist.search.deaths import LAST_END
 from fmnist.signals import Stop, stop_on_signals
 from fmnist.text import file_name, print_anything, printable, shorten
 
@@ -324,7 +325,10 @@ def main(stop: Stop | None = None) -> None:
         sys.exit(_fail(str(error), EXIT_INTERRUPTED if may_pass(error) else EXIT_BAD_INPUT))
     except Restart:
         chatter.release()
-        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment.original())
+        same = environment.original()
+        # What a parent said of the process before this one is no news of this one.
+        same.pop(LAST_END, None)
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], same)
     except GpuFailed as error:
         sys.exit(_fail(str(error), EXIT_GPU_FAILED))
     except Failed as error:

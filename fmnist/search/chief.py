@@ -58,16 +58,19 @@ class Chief:
         """Begin the search, or continue the one in `run`.
 
         Args:
-            grace: seconds for which a running trial stays reserved for the worker that had it, which may still live.
+            grace: seconds for which a running trial stays reserved at least for the worker that had it, which may
+                still live; 0 if it cannot.
 
         Raises:
             BadInput: the recipe has no search, or its search space holds a value that the configuration refuses.
         """
         self._run = run
         self._project = Project(run.search)
-        self._oracle, self._workers, whole = oracles.load(self._project, recipe, seed)
+        self._oracle, kept, whole = oracles.load(self._project, recipe, seed)
         self._epochs = recipe.require_search().epochs
-        self._leases = {worker: _Lease(grace) for worker in oracles.lend_again(self._oracle, self._workers, grace > 0)}
+        self._workers = {trial_id: record.worker for trial_id, record in kept.items()}
+        lent = oracles.lend_again(self._oracle, self._workers, grace > 0)
+        self._leases = {worker: _Lease(max(grace, kept[trial_id].lease or 0.0)) for worker, trial_id in lent.items()}
         # Those that had a trial before, and may be gone.
         self._unheard = set(self._leases)
         self._lapse = min((lease.deadline for lease in self._leases.values()), default=math.inf)  # none is earlier
@@ -375,7 +378,11 @@ class Chief:
 
     def _record(self, trial: Trial, *, reports: bool = False) -> Record:
         worker = self._workers.get(trial.trial_id, "")
-        return oracles.record(self._oracle, trial, worker, self._is_at_work(trial), reports=reports)
+        lease = self._leases[worker].seconds if self._has(worker, trial) else None
+        if lease == math.inf:
+            # Of a worker in this process: it is gone with it.
+            lease = None
+        return oracles.record(self._oracle, trial, worker, self._is_at_work(trial), lease, reports=reports)
 
     def _save(self) -> None:
         """Write what has changed; what cannot be written now is written by the next call."""
@@ -421,8 +428,11 @@ class Chief:
     def _is_at_work(self, trial: Trial) -> bool:
         """Tell whether a worker has the trial, which this chief has heard of."""
         worker = self._workers.get(trial.trial_id, "")
+        return self._has(worker, trial) and worker not in self._unheard
+
+    def _has(self, worker: str, trial: Trial) -> bool:
         held = self._oracle.ongoing_trials.get(worker)
-        return held is not None and held.trial_id == trial.trial_id and worker not in self._unheard
+        return held is not None and held.trial_id == trial.trial_id
 
 
 def _unusable(trial: Trial, objective: str) -> str | None:

@@ -74,12 +74,16 @@ class Finder:
             raise BadInput(f"the chief at {host}:{port} cannot be called: {reason}")
 
     def _address(self) -> str:
-        if self.role.host and self.role.port:
-            return roles.join(self.role.host, self.role.port)
+        """Return the chief's address: what the role does not say of it, the run folder does."""
+        # One environment may serve all processes of a search: the chief's to listen on everywhere is no address.
+        host = None if self.role.host in roles.EVERYWHERE else self.role.host
+        if host and self.role.port:
+            return roles.join(host, self.role.port)
         notice = roles.read_notice(self._run)
         if notice is None or notice.address is None:
             raise NotFound(f"none has written {self._run.chief}")
-        return notice.address
+        found, _, port = notice.address.rpartition(":")
+        return roles.join(host or found.strip("[]"), self.role.port or int(port))
 
 
 class Connection:

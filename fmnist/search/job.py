@@ -61,9 +61,13 @@ def tune(
     else:
         assert loaded
         _alone(run, recipe, seed, loaded, devices, stop)
+    _remove_checkpoints(run)
+    return status.outcome(run, recipe)
+
+
+def _remove_checkpoints(run: RunDir) -> None:
     for path in run.checkpoint.glob("trial_*"):
         path.unlink(missing_ok=True)
-    return status.outcome(run, recipe)
 
 
 def nothing_to_do(run: RunDir, recipe: Recipe, seed: int) -> bool:
@@ -81,6 +85,8 @@ def nothing_to_do(run: RunDir, recipe: Recipe, seed: int) -> bool:
     if not (run.config.exists() and status.search_finished(run, recipe)):
         return False
     logger.info("the search in %s is finished; nothing to do", run)
+    # The chief may have been ended before it could.
+    _remove_checkpoints(run)
     return True
 
 

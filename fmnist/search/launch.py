@@ -5,6 +5,7 @@ import os
 import sys
 from pathlib import Path
 
+from fmnist.data import dataset
 from fmnist.devices import request
 from fmnist.recipe.schema import Recipe
 from fmnist.run.folder import RunDir
@@ -58,6 +59,9 @@ def launch(
                 if role:
                     local.join(role, command, shares, stop)
                     return None
+                if not run.config.exists():
+                    # Before the folder is made, so that bad input leaves none.
+                    dataset.load_train(data_dir, recipe.data)
                 run.claim(recipe, seed)
                 local.run(run, command, shares, stop)
             return None if role else status.outcome(run, recipe)

@@ -48,11 +48,11 @@ def make(recipe: Recipe, seed: int) -> keras_tuner.Oracle:
     return oracle
 
 
-def load(project: Project, recipe: Recipe, seed: int) -> tuple[keras_tuner.Oracle, dict[str, str], bool]:
+def load(project: Project, recipe: Recipe, seed: int) -> tuple[keras_tuner.Oracle, dict[str, Record], bool]:
     """Restore the oracle from what the project keeps, or make a new one. Trials that have not ended wait.
 
     Returns:
-        The oracle, each trial's last worker by id, and whether the project's journal holds all of that.
+        The oracle, what was kept of each trial by its id, and whether the project's journal holds all of that.
 
     Raises:
         BadInput: as `make`, or a file cannot be read.
@@ -67,11 +67,22 @@ def load(project: Project, recipe: Recipe, seed: int) -> tuple[keras_tuner.Oracl
         stock.adopt(oracle, trial, earlier.runs(trial) if runs is None else runs)
     states = [record.seed_state for record in kept.values() if record and record.seed_state is not None]
     stock.set_seed_state(oracle, max(states, default=stock.seed_state(oracle)))
-    workers = {trial_id: record.worker for trial_id, record in kept.items() if record}
-    return oracle, workers, whole and None not in kept.values()
+    return (
+        oracle,
+        {trial_id: record for trial_id, record in kept.items() if record},
+        whole and None not in kept.values(),
+    )
 
 
-def record(oracle: keras_tuner.Oracle, trial: Trial, worker: str, at_work: bool, *, reports: bool = False) -> Record:
+def record(
+    oracle: keras_tuner.Oracle,
+    trial: Trial,
+    worker: str,
+    at_work: bool,
+    lease: float | None,
+    *,
+    reports: bool = False,
+) -> Record:
     """Return what is to be kept of a trial, with its reports or without."""
     return Record(
         trial_id=trial.trial_id,
@@ -82,6 +93,7 @@ def record(oracle: keras_tuner.Oracle, trial: Trial, worker: str, at_work: bool,
         best_step=trial.best_step,
         worker=worker,
         at_work=at_work,
+        lease=lease,
         runs=stock.runs(oracle)[trial.trial_id],
         seed_state=stock.seed_state(oracle),
         reports=reported(trial.metrics.get_config()) if reports else {},
@@ -109,15 +121,15 @@ class _Earlier:
         return self._runs.get(trial.trial_id, 0) + (newer and trial.status != TrialStatus.RUNNING)
 
 
-def lend_again(oracle: keras_tuner.Oracle, workers: Mapping[str, str], alive: bool) -> list[str]:
-    """Give running trials back to the workers that had them, if those may be alive; return these workers."""
+def lend_again(oracle: keras_tuner.Oracle, workers: Mapping[str, str], alive: bool) -> dict[str, str]:
+    """Give running trials back to the workers that had them, if those may be alive; return their ids by worker."""
     waiting = [oracle.trials[trial_id] for trial_id in stock.waiting(oracle)]
     running = {workers.get(trial.trial_id): trial for trial in waiting if trial.status == TrialStatus.RUNNING}
     lent = {worker: trial for worker, trial in running.items() if worker and alive}
     oracle.ongoing_trials = lent
     for trial in lent.values():
         stock.waiting(oracle).remove(trial.trial_id)
-    return list(lent)
+    return {worker: trial.trial_id for worker, trial in lent.items()}
 
 
 def failures(oracle: keras_tuner.Oracle, trial: Trial) -> int:

@@ -24,6 +24,7 @@ class Record:
         values: hyperparameters by name, with Keras Tuner's own (`tuner/...`).
         worker: the worker that ran it last; empty if nobody did.
         at_work: whether that worker is at work on it, as far as the chief knows.
+        lease: seconds of silence after which that worker loses it; None if nobody has it, or it is not known.
         runs: number of its runs that have ended; None if it is not known, in a project of an earlier version.
         seed_state: state of the oracle's draws (`stock.seed_state`) when this was recorded; None as `runs`.
         reports: the metrics that its present run has reported, by epoch; epochs in ascending order.
@@ -37,6 +38,7 @@ class Record:
     best_step: int | None
     worker: str
     at_work: bool = False
+    lease: float | None = None
     runs: int | None = None
     seed_state: int | None = None
     reports: dict[int, dict[str, float]] = field(default_factory=dict)

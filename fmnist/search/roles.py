@@ -23,6 +23,8 @@ from fmnist.run import records
 from fmnist.run.folder import RunDir
 from fmnist.search import tls
 
+EVERYWHERE = ("0.0.0.0", "::")
+"""The addresses by which a chief listens on all of its machine's."""
 ID_CHARACTERS = 128
 
 _LABEL = "[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
@@ -155,9 +157,11 @@ def read_notice(run: RunDir) -> Notice | None:
     """Read the notice in the run folder; return None if there is none, or if it cannot be read."""
     try:
         found = records.read(run.chief, records.Notice)
-        return Notice(found["address"], found["trials"])
     except BadInput:
         return None
+    address = found["address"]
+    is_one = address is None or re.fullmatch(".+:[0-9]{1,5}", address)
+    return Notice(address, found["trials"]) if is_one else None
 
 
 def _read(environment: Mapping[str, str], variable: str) -> bytes | None:

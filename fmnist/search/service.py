@@ -258,4 +258,4 @@ class _Callers:
 def _reachable(host: str) -> str:
     """Return the name by which workers reach a chief that listens on `host`."""
     # Not getfqdn(): it returns "localhost" if this machine's name belongs to the loopback address, too.
-    return socket.gethostname() if host in ("0.0.0.0", "::") else host
+    return socket.gethostname() if host in roles.EVERYWHERE else host

@@ -14,7 +14,7 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from fmnist.errors import SearchFailed
+from fmnist.errors import Restart, SearchFailed
 from fmnist.progress import Column, fits, logging_to_stderr, results_console, table
 from fmnist.recipe.schema import Recipe
 from fmnist.run import records
@@ -229,8 +229,10 @@ def live(run: RunDir) -> Iterator[Callable[[str], None] | None]:
     with Live(console=console, get_renderable=render, refresh_per_second=2), logging_to_stderr():
         try:
             yield lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True)
-        except BaseException:
-            state = "interrupted"
+        except BaseException as error:
+            # A process that starts itself anew goes on with the search.
+            if not isinstance(error, Restart):
+                state = "interrupted"
             raise
         finally:
             due = 0.0

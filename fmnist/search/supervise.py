@@ -68,11 +68,14 @@ def gpus_to_share(devices: str, workers: int | None) -> list[str]:
         devices: as `fmnist.devices.request` takes it.
 
     Raises:
-        BadInput: a number of GPUs, for several workers: it could be that of each, or of all.
+        BadInput: a number of GPUs, for several workers: it could be that of each, or of all; or there is no GPU.
     """
     if devices.isdigit() and (workers or 1) > 1:
         raise BadInput(f"--devices {devices} goes with one worker; for several, give --gpus-per-worker")
-    return environment.gpus() if devices in ("auto", "gpu") else []
+    gpus = environment.gpus() if devices in ("auto", "gpu") else []
+    if devices == "gpu" and not gpus:
+        raise BadInput("--devices gpu: this machine shows 0 GPU(s) to this job; try --devices cpu")
+    return gpus
 
 
 def shares(workers: int | None, gpus_per_worker: int, gpus: Sequence[str]) -> list[Share]:

@@ -90,7 +90,11 @@ class Program:
     Whatever a search varies between trials of one shape (`shape`) is a variable, so one program serves them all.
     """
 
-    def __init__(self, config: ModelConfig, training: TrainingConfig, devices: Devices) -> None:
+    def __init__(
+        self, config: ModelConfig, training: TrainingConfig, devices: Devices, precision: str | None = None
+    ) -> None:
+        """Build the model and its optimizer, in `precision` or else in that of the devices."""
+        policy = precision or devices.precision
         self._devices = devices
         self._augment = training.augment
         self._replicas = devices.count
@@ -98,8 +102,8 @@ class Program:
         self._algorithm = "threefry" if devices.xla else "philox"
         self._gpu = devices.xla and devices.kind == "gpu"
         with devices.scope():
-            self.model = build(config, policy=devices.precision)
-            self.optimizer = optimizer.make(training, self.model, devices.precision)
+            self.model = build(config, policy=policy)
+            self.optimizer = optimizer.make(training, self.model, policy)
             self._dropout_rates = tf.Variable(config.dropout_rates, trainable=False, dtype=tf.float32)
             self._l1_decays = [
                 tf.Variable(decay, trainable=False, dtype=tf.float32)

@@ -113,7 +113,9 @@ def train(
                 )
                 if precision is None:
                     # Of another training: its state is of no use, and its curves would be drawn over.
-                    checkpoint.unlink(missing_ok=True)
+                    if checkpoint.exists():
+                        logger.info("%s belongs to another configuration; starting anew", checkpoint)
+                        checkpoint.unlink()
                     shutil.rmtree(board, ignore_errors=True)
                 trainer = Trainer(loaded, devices, components)
                 with stop.in_order(), bar("train", training.epochs * images, "images") as advance:

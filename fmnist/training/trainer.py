@@ -90,7 +90,7 @@ class Trainer:
         self._components = components or functools.cache(functools.partial(whitening.components, data.train.images))
         self._train = resident(data.train, devices)
         self._validation = resident(data.validation, devices)
-        self._programs: OrderedDict[str, Program] = OrderedDict()
+        self._programs: OrderedDict[tuple[str, str], Program] = OrderedDict()
         self.compiled = 0
         """How many programs this trainer has compiled; TensorFlow keeps each until the process ends."""
 
@@ -112,7 +112,8 @@ class Trainer:
     ) -> FitResult:
         """Train a model, or continue the training in `checkpoint_path`, which the caller removes afterwards.
 
-        On CPUs the same arguments give the same result, bit for bit, however often the training is interrupted.
+        On CPUs the same arguments give the same result, bit for bit, however often the training is interrupted. It goes
+        on in the precision in which it began, unless another one was asked for.
 
         Args:
             seed: random seed of the initial weights, the order of the images, and everything random in a step.
@@ -124,7 +125,10 @@ class Trainer:
             Interrupted: a stop was requested; the state is saved.
             Diverged: the loss, in training or validation, became infinite or not a number.
         """
-        program = self._program(config, training)
+        state, precision = _load(checkpoint_path), self.devices.precision
+        if self.devices.free_precision:
+            precision = _began_in(state, config, training, seed, self._train.size) or precision
+        program = self._program(config, training, precision)
         model = build(config, seed)
         if config.whitening is not None:
             whitening.apply(model, self._components(config.square_root), config.whitening)
@@ -139,9 +143,9 @@ class Trainer:
             verbose=0,
         )
         loop.on_train_begin()
-        identity = _identity(config, training, seed, self._train.size, self.devices.precision)
+        identity = _identity(config, training, seed, self._train.size, precision)
         saver = _Saver(checkpoint_path, identity, program, [one for one in loop.callbacks if type(one) in _LEARNED])
-        seconds = saver.restore()
+        seconds = saver.restore(state)
         past = program.model.history.history
         if progress:
             for epoch in range(len(seconds)):
@@ -186,17 +190,17 @@ class Trainer:
                 raise Diverged(f"{name} became {value} in epoch {epoch + 1}; a lower learning rate may help")
         return logs | {"learning_rate": float(rates[len(rates) // 2])}
 
-    def _program(self, config: ModelConfig, training: TrainingConfig) -> Program:
-        shape = Program.shape(config, training)
-        if shape not in self._programs:
+    def _program(self, config: ModelConfig, training: TrainingConfig, precision: str) -> Program:
+        kind = precision, Program.shape(config, training)
+        if kind not in self._programs:
             if self.devices.kind == "cpu":
                 footprint.check(config, training, self._train.size, self.devices.count)
             if len(self._programs) == _PROGRAMS:
                 self._programs.popitem(last=False)
-            self._programs[shape] = Program(config, training, self.devices)
+            self._programs[kind] = Program(config, training, self.devices, precision)
             self.compiled += 1
-        self._programs.move_to_end(shape)
-        return self._programs[shape]
+        self._programs.move_to_end(kind)
+        return self._programs[kind]
 
 
 class _Saver:
@@ -230,9 +234,8 @@ class _Saver:
         self._saved = time.perf_counter()
         self._cost = self._saved - begin
 
-    def restore(self) -> list[float]:
-        """Restore the checkpoint, if there is one; return the seconds of each epoch that it holds."""
-        state = _load(self._path)
+    def restore(self, state: dict[str, Any] | None) -> list[float]:
+        """Restore what the checkpoint holds, if there is one; return the seconds of each epoch."""
         if state is None:
             return []
         if state.get("identity") != self._identity:
@@ -261,14 +264,14 @@ def precision_of(path: Path, config: ModelConfig, training: TrainingConfig, seed
     Args:
         images: the number of images of an epoch.
     """
-    state = _load(path)
-    if state is None:
-        return None
-    for name in PRECISIONS:
-        if state.get("identity") == _identity(config, training, seed, images, name):
-            return name
-    logger.info("%s belongs to another configuration; starting anew", path)
-    return None
+    return _began_in(_load(path), config, training, seed, images)
+
+
+def _began_in(
+    state: dict[str, Any] | None, config: ModelConfig, training: TrainingConfig, seed: int, images: int
+) -> str | None:
+    identity = state and state.get("identity")
+    return next((name for name in PRECISIONS if identity == _identity(config, training, seed, images, name)), None)
 
 
 def _identity(config: ModelConfig, training: TrainingConfig, seed: int, images: int, precision: str) -> str:

@@ -27,6 +27,7 @@ from fmnist.recipe.schema import MOST_SEED
 from fmnist.run.folder import RunDir
 from fmnist.search import status, stock
 from fmnist.search.chief import Chief, NotYours
+from fmnist.search.job import nothing_to_do
 from fmnist.search.worker import Report, TrialRequest, work
 from fmnist.signals import Stop
 
@@ -556,3 +557,32 @@ def test_a_search_without_a_trial_to_the_last_epoch_says_so(
     search(tmp_path, recipe("asha", trials=trials, epochs=4, min_epochs=1, reduction_factor=2), Runner())
     warning = "no trial was trained for more than 1 of 4 epochs; the search wants more trials, or fewer workers"
     assert (warning in caplog.text) == said
+
+
+def test_a_worker_that_may_be_silent_for_long_keeps_its_trial_when_the_chief_is_started_again(tmp_path: Path) -> None:
+    """A stock worker reports nothing before a trial's end."""
+    run = RunDir(tmp_path)
+    first = Chief(run, recipe(), 0)
+    held = {name: first.create_trial(name, lease=lease).trial_id for name, lease in (("stock", 3600.0), ("ours", 60.0))}
+    for _ in range(2):
+        # Again, since the chief in between may have heard of nobody.
+        chief = Chief(run, recipe(), 0, grace=1e-9)
+        assert chief.holder(held["stock"]) == "stock"
+    assert chief.create_trial("another").trial_id not in held.values()
+    assert chief.holder(held["ours"]) == "ours"
+
+
+def test_a_worker_in_the_chiefs_process_is_gone_with_it(tmp_path: Path) -> None:
+    run = RunDir(tmp_path)
+    trial = Chief(run, recipe(), 0).create_trial("worker-0").trial_id
+    assert Chief(run, recipe(), 0, grace=1e-9).create_trial("another").trial_id == trial
+
+
+def test_checkpoints_that_a_chief_could_not_remove_go_later(tmp_path: Path) -> None:
+    run, of = RunDir(tmp_path / "run"), recipe(trials=1)
+    run.claim(of, 0)
+    search(run.path, of, Runner())
+    for name in ("trial_0_0.npz", "train.npz"):
+        (run.checkpoint / name).touch()
+    assert nothing_to_do(run, of, 0)
+    assert [path.name for path in run.checkpoint.glob("*.npz")] == ["train.npz"]

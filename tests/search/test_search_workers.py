@@ -12,8 +12,9 @@ from searching import until
 from fmnist.errors import EXIT_INTERRUPTED
 from fmnist.files import read_json
 from fmnist.run.folder import RunDir, read_trials
+from fmnist.search.record import Reader
 
-TUNE = ("tune", "--recipe", "tiny.toml", "--trials", "4", "--devices", "cpu")
+TUNE = ("tune", "--recipe", "tiny.toml", "--trials", "4", "--devices", "cpu", "--set", "search.epochs=40")
 
 
 def members(process: Process) -> list[int]:
@@ -28,7 +29,7 @@ def test_two_workers_find_what_one_finds_also_after_an_interruption(tiny: Path, 
     launcher = start(tiny, *TUNE, "--workers", "2", "--run", two)
     # Both have a trial, and one is through.
     until(lambda: {"worker-0", "worker-1"} <= {row["worker"] for row in read_trials(two.trials)}, 120)
-    until(lambda: "COMPLETED" in {row["status"] for row in read_trials(two.trials)}, 120)
+    until(lambda: "COMPLETED" in {record.status for record in Reader(two.search).read().values()}, 120)
     started = members(launcher)
     assert len(started) == 3
     launcher.send_signal(signal.SIGINT)
@@ -41,6 +42,14 @@ def test_two_workers_find_what_one_finds_also_after_an_interruption(tiny: Path, 
     assert read_json(two.best) == read_json(one.best)
     assert [row["score"] for row in read_trials(two.trials)] == [row["score"] for row in read_trials(one.trials)]
     assert "4 of 4 trials done, 0 running, 0 failed" in fmnist("tune", "--status", two).stdout
+
+
+@pytest.mark.parametrize("bad", [("--data", "nowhere"), ("--devices", "gpu")])
+def test_bad_input_for_several_workers_leaves_no_folder(tiny: Path, fmnist: Command, bad: tuple[str, str]) -> None:
+    ended = fmnist(*TUNE, "--workers", "2", *bad, CUDA_VISIBLE_DEVICES="-1", code=64)
+    (line,) = ended.stderr.splitlines()
+    assert bad[1] in line
+    assert not (tiny / "results").exists()
 
 
 @pytest.mark.parametrize("workers", ["1", pytest.param("2", marks=pytest.mark.faults)])

@@ -14,8 +14,10 @@ from searching import Search, log, until
 from strangers import CREATE, PROBE, silent_calls
 
 from fmnist.errors import EXIT_BAD_INPUT, BadInput
+from fmnist.run.folder import RunDir
 from fmnist.search import peers, proof
-from fmnist.search.roles import Role, from_environment
+from fmnist.search.connection import Finder
+from fmnist.search.roles import Notice, Role, from_environment
 
 SEARCH = {"trials": 4, "epochs": 3}
 TOKEN = "a-secret-of-some-length"
@@ -240,6 +242,24 @@ def test_what_cannot_become_right_is_refused_before_anybody_is_called(variables:
 @pytest.mark.parametrize("host", ["chief", "a_b.example.org.", "10.0.0.1", "::1", "fe80::1%eth0", "1a", "10-0-0-1.pod"])
 def test_a_hosts_name_or_address_may_have_these_forms(host: str) -> None:
     assert Role("worker-0", host=host).host == host
+
+
+@pytest.mark.parametrize(
+    ("role", "address"),
+    [
+        (Role("worker-0"), "node17:40123"),
+        (Role("worker-0", host="10.0.0.5"), "10.0.0.5:40123"),
+        (Role("worker-0", port=7000), "node17:7000"),
+        (Role("worker-0", host="::1", port=7000), "[::1]:7000"),
+        (Role("worker-0", host="0.0.0.0"), "node17:40123"),
+    ],
+)
+def test_what_a_worker_is_not_told_of_the_chiefs_address_it_reads(tmp_path: Path, role: Role, address: str) -> None:
+    """The name that a chief gives itself need not be known elsewhere."""
+    run = RunDir(tmp_path)
+    run.search.mkdir()
+    Notice("node17:40123", 1).write(run)
+    assert Finder(run, role, 1)._address() == address
 
 
 def test_certificates_and_keys_that_cannot_work_are_refused(tmp_path: Path, pairs: list[tuple[bytes, bytes]]) -> None:

@@ -281,7 +281,7 @@ def test_a_training_that_its_time_limit_ends_goes_on_to_the_same_weights(results
 
 
 def test_a_training_that_is_preempted_goes_on_later(results: Path) -> None:
-    ids = submit(results, *FIXED, "SET=data.train_limit=2000 training.epochs=1500", "PARTITION=debug")
+    ids = submit(results, *FIXED, "SET=data.train_limit=2000 training.epochs=600", "PARTITION=debug")
     until(lambda: re.search(r"epoch +20/", log(results, "train")))
     urgent = ["--partition=urgent", "--nodes=2", "--exclusive", "--output=/dev/null", "--wrap=sleep 1"]
     preemptor = slurm("sbatch", "--parsable", *urgent)

@@ -1,6 +1,7 @@
 """The evidence of a recipe: trainings shared by processes and once each, the test set after them, the table."""
 
 import dataclasses
+import functools
 import json
 import shutil
 import signal
@@ -13,7 +14,7 @@ import pytest
 from conftest import TINY, Command, Start, end
 from images import images
 from runs import Page, make_run
-from test_signals import wait_for
+from test_signals import signal_at, wait_for
 
 from fmnist import files
 from fmnist.data import dataset
@@ -57,10 +58,9 @@ def test_processes_share_the_trainings_and_go_on_with_one_that_was_killed(
     tmp_path: Path, start: Start, train_files: Path
 ) -> None:
     (tmp_path / "own.toml").write_text(OWN)
-    killed = start(tmp_path, *EVIDENCE)
-    wait_for(killed, "epoch  3/12")
-    killed.kill()
-    end(killed)
+    end(
+        start(tmp_path, *EVIDENCE, prepare=functools.partial(signal_at, "epoch  3/12", signal.SIGKILL)), -signal.SIGKILL
+    )
     stopped = start(tmp_path, *EVIDENCE)
     wait_for(stopped, "going on after epoch")
     stopped.send_signal(signal.SIGTERM)

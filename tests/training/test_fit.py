@@ -371,7 +371,7 @@ def test_a_second_training_of_one_shape_compiles_nothing(trainer: Trainer, tmp_p
         config = dataclasses.replace(MODEL, dropout=dropout)
         training = TrainingConfig(epochs=1, learning_rate=rate, weight_decay=decay, l1_decay=decay)
         fit(trainer, tmp_path / f"{index}.npz", (), training, config)
-        program = trainer._program(config, training)
+        program = trainer._program(config, training, ONE.precision)
         traces.append((program, program._train.experimental_get_tracing_count()))
     assert traces[0] == traces[1]
     assert traces[0][1] == 1

@@ -2,12 +2,14 @@
 
 import dataclasses
 import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
 from test_fit import ONE, TWO
 
 from fmnist import files
+from fmnist.data import dataset
 from fmnist.devices import Devices
 from fmnist.errors import BadInput, Interrupted
 from fmnist.recipe import config
@@ -15,6 +17,7 @@ from fmnist.recipe.schema import DataConfig, ModelConfig, Recipe, TrainingConfig
 from fmnist.run.folder import RunDir
 from fmnist.signals import Stop
 from fmnist.training.job import train
+from fmnist.training.trainer import Trainer
 
 RECIPE = Recipe(
     name="small",
@@ -46,6 +49,22 @@ def test_a_training_keeps_the_precision_in_which_it_began(
     record = run.jobs()["train"]
     assert "mixed_bfloat16" in record["devices"]
     assert "went_on_from" not in record
+
+
+def test_a_trial_keeps_the_precision_in_which_it_began(tmp_path: Path, data_dir: Path) -> None:
+    """As the child of one that another machine has trained, in a search on several kinds of them."""
+    small = dataset.load_train(data_dir, RECIPE.data)
+
+    def fit(devices: Devices, epochs: int) -> Mapping[str, Sequence[float]]:
+        training = dataclasses.replace(RECIPE.training, epochs=epochs)
+        path = tmp_path / "trial.npz"
+        return Trainer(small, devices).fit(RECIPE.model, training, seed=0, stop=Stop(), checkpoint_path=path).history
+
+    whole = fit(HALF, 3)
+    (tmp_path / "trial.npz").unlink()
+    began = fit(HALF, 1)
+    assert fit(ONE, 3) == whole
+    assert fit(GIVEN, 3)["loss"][0] != began["loss"][0]
 
 
 def test_a_training_of_another_configuration_leaves_nothing_to_this_one(tmp_path: Path, data_dir: Path) -> None:
