@@ -32,6 +32,9 @@ def load(path: Path) -> dict[str, np.ndarray]:
             file.seek(0)
             with np.load(file, allow_pickle=False) as found:
                 return {name: found[name] for name in found.files}
+    except MemoryError:
+        # It says nothing about the file.
+        raise
     except Exception as error:  # zipfile, zlib and NumPy's header parser raise many types
         # Damage, too: an OSError without a number, and EINVAL from a seek to before the file's beginning.
         if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
@@ -45,6 +48,6 @@ def _verify(file: IO[bytes]) -> None:
     with zipfile.ZipFile(file) as archive:
         size = sum(member.file_size for member in archive.infolist())
         if size > memory.available():
-            raise ValueError(f"it promises {size} bytes, more than this machine's memory")
+            raise MemoryError(f"its {size} bytes are more than there is memory")
         if bad := archive.testzip():
             raise ValueError(f"{bad} is not what its checksum says")

@@ -5,6 +5,7 @@ import dataclasses
 import logging
 import os
 import re
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -144,6 +145,12 @@ def choose(devices: str = "auto", precision: str = "auto") -> Devices:
     return _cpus(int(devices.partition(":")[2] or 1), precision)
 
 
+def on_gpu() -> bool:
+    """Tell whether this process computes on a GPU; TensorFlow is not imported for that."""
+    tf = sys.modules.get("tensorflow")
+    return tf is not None and bool(tf.config.get_visible_devices("GPU"))
+
+
 def inventory() -> list[str]:
     """Return a line for each device of the machine: the processor, then the GPUs that TensorFlow sees."""
     import tensorflow as tf
@@ -204,7 +211,7 @@ def _cpus(count: int, precision: str) -> Devices:
 
 
 def numerics() -> dict[str, Any]:
-    """Return what rounding depends on: the processor, its instruction sets, and whether oneDNN is on."""
+    """Return what rounding depends on: the processor, its instruction sets, the threads, and whether oneDNN is on."""
     # TensorFlow decides about oneDNN by processor and environment variable; no public function tells the outcome.
     from tensorflow.python.util import _pywrap_util_port
 
@@ -212,6 +219,8 @@ def numerics() -> dict[str, Any]:
     return {
         "processor": model,
         "instruction_sets": sorted(flag for flag in flags if _INSTRUCTION_SETS.match(flag)),
+        # They divide large matrix products, and so decide in which order these are summed.
+        "threads": int(os.environ.get("TF_NUM_INTRAOP_THREADS") or len(os.sched_getaffinity(0))),
         "onednn": bool(_pywrap_util_port.IsMklEnabled()),
     }
 

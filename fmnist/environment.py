@@ -76,6 +76,7 @@ VARIABLES = (
     Variable("*_PROXY", "kept", "the same"),
     Variable("GRPC_VERBOSITY", "set", "only errors", "ERROR"),
     Variable("GRPC_TRACE", "removed", "prints messages"),
+    Variable("ORT_DISABLE_TELEMETRY", "set", "ONNX Runtime would collect usage data, and write them at home", "1"),
     # Python and the terminal
     Variable("PYTHONPATH", "kept", "searched after the packages that are installed with fmnist"),
     Variable("PYTHONWARNINGS", "removed", "turns warnings into errors, or prints them"),

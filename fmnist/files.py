@@ -103,6 +103,23 @@ def check_replaceable(path: Path) -> None:
         _check_regular(path.lstat().st_mode, path)
 
 
+def check_output(path: Path) -> None:
+    """Check that a path that a person has named can be written, before what goes there is computed.
+
+    Raises:
+        OSError: it cannot, or something else has the name, such as a folder.
+    """
+    if is_stream(path):
+        return
+    target = path.resolve()
+    check_replaceable(target)
+    try:
+        check_writable(next(folder for folder in target.parents if folder.exists()))
+    except OSError as error:
+        error.filename = str(path)
+        raise
+
+
 @contextlib.contextmanager
 def atomic_write(path: Path, *, durable: bool = True) -> Iterator[IO[bytes]]:
     """Open a new file that replaces `path`, whole and on disk, when the block ends without an exception.

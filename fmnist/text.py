@@ -4,17 +4,29 @@ import contextlib
 import errno
 import io
 import os
+import re
 import select
 import stat
 import sys
 import textwrap
 from typing import Any
 
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 # Errors of a write to a terminal or pipe that nobody reads any more.
 _GONE = (errno.EIO, errno.EPIPE, errno.ENXIO, errno.ECONNRESET, errno.ENOTCONN)
 
 
 def printable(name: str | os.PathLike[str]) -> str:
+    r"""Return a path as text for a person: as `decoded`, with control characters escaped."""
+    return escaped(decoded(name))
+
+
+def escaped(text: str) -> str:
+    r"""Return the text with its control characters written as `\x1b` or `\n`: a terminal would obey them."""
+    return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+def decoded(name: str | os.PathLike[str]) -> str:
     r"""Return a path, or a word of the command line, as text that UTF-8 can hold: `caf\xe9` where it is not UTF-8.
 
     The name's bytes are read as UTF-8, whatever the locale's encoding is.

@@ -47,6 +47,29 @@ def test_a_run_folder_that_cannot_be_written(tmp_path: Path, fmnist: Command, wh
         refused(fmnist("train", *FIXED, code=64), "the run folder results/baseline-mlp-seed0 cannot be made", "--run")
 
 
+def test_names_do_not_speak_to_the_terminal(tmp_path: Path, fmnist: Command) -> None:
+    refused(fmnist("train", *FIXED, "--data", "red\x1b[31m\nforged: line", code=64), "red\\x1b[31m\\nforged: line")
+    refused(fmnist("predict", "red\x1b[31m\n.png", "--run", tmp_path, code=64), str(tmp_path))
+
+
+def test_finished_results_may_lie_where_nothing_can_be_written(tmp_path: Path, fmnist: Command) -> None:
+    archive = tmp_path / "archive"
+    train = ("train", *FIXED, "--run", archive / "run")
+    with mounted(archive, "size=64m"):
+        fmnist(*train)
+        fmnist("eval", archive / "run")
+        subprocess.run(["mount", "-o", "remount,ro", archive], check=True)
+        assert "nothing to do" in fmnist(*train).stderr
+        fmnist("eval", archive / "run")
+        # What cannot be written is not computed first.
+        image = next(Path(__file__).parents[1].glob("docs/*.png"))
+        show = ("--show", archive / "seen.png")
+        refused(fmnist("predict", image, "--run", archive / "run", *show, code=64), "Read-only file system")
+        kept = contents(archive)
+        refused(fmnist("report", archive / "run", "-o", archive / "run" / "config.json", code=64), "belongs to the run")
+        assert contents(archive) == kept
+
+
 def test_a_path_may_begin_with_the_home_folder(tmp_path: Path, fmnist: Command) -> None:
     """Shells leave the tilde of `--run=~/x`, and a folder of that name is one that people remove the wrong way."""
     home = str(tmp_path / "home")

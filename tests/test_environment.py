@@ -4,13 +4,15 @@ import hashlib
 import json
 import os
 import re
+import signal
 import sys
 import zipfile
 from pathlib import Path
 
 import pytest
-from conftest import Start, end
+from conftest import FIXED, Command, Start, end
 from processes import program, python
+from test_signals import signal_at
 
 from fmnist import environment
 from fmnist.recipe import config
@@ -188,7 +190,21 @@ def test_what_changes_numbers_is_recorded(run: Path, tmp_path: Path) -> None:
     for job, facts in json.loads((tmp_path / run / "config.json").read_text())["jobs"].items():
         assert facts["instruction_sets"], job
         assert facts["onednn"] in (True, False)
+        assert facts["threads"] == len(os.sched_getaffinity(0))
         assert facts["environment"].keys() <= {"TF_ENABLE_ONEDNN_OPTS", "OPENBLAS_CORETYPE"}
+
+
+def one_processor_and_one_epoch() -> None:
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    signal_at("epoch 1/2", signal.SIGTERM)
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two processors")
+def test_a_training_that_goes_on_with_more_processors_says_so(tmp_path: Path, fmnist: Command) -> None:
+    """They divide large products in another way, and so round otherwise."""
+    train = ("train", *FIXED, "--set", "training.epochs=2")
+    fmnist(*train, prepare=one_processor_and_one_epoch, code=75)
+    assert "train goes on, but began with other threads" in fmnist(*train).stderr
 
 
 def test_a_job_that_goes_on_elsewhere_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -112,10 +112,14 @@ def test_no_variable_is_a_command(name: str, tmp_path: Path) -> None:
     goals = ["setup", "all", "submit", "image", "tensorboard", "chaos", "tour", "test-it"]
     goals += [] if name == "SET" else ["evidence"]
     for value in (f"';touch {made};`touch {made}`$(touch {made})#", f"$(shell touch {made})"):
-        # A Python is asked what `auto` is.
-        engine = ["ENGINE=auto"] if name == "PYTHON3" else []
-        done = processes.make("--dry-run", *goals, "VENV=none", "TENSORFLOW=cpu", *engine, f"{name}={value}")
+        done = processes.make("--dry-run", *goals, "VENV=none", "TENSORFLOW=cpu", f"{name}={value}")
         assert not made.exists()
+        if name == "PYTHON3":
+            # It is asked what `auto` is.
+            asked = processes.make("--dry-run", "all", "ENGINE=auto", f"{name}={value}")
+            assert asked.returncode == 2
+            assert "no ENGINE was found" in asked.stderr
+            assert not made.exists()
         if name == "ENGINE":
             assert done.returncode == 2
             assert re.fullmatch(r".*ENGINE=.* is not known; use auto, docker, podman or local\.  Stop\.\n", done.stderr)

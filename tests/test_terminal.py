@@ -4,6 +4,8 @@ import os
 import pty
 import re
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -43,6 +45,14 @@ def test_a_result_that_nobody_reads_is_kept_all_the_same(run: Path, tmp_path: Pa
     (tmp_path / run / "metrics.json").unlink()
     fmnist("eval", run, prepare=close_the_pipes)
     assert (tmp_path / run / "metrics.json").exists()
+
+
+def test_a_job_without_stdout_replaces_its_result(run: Path, tmp_path: Path) -> None:
+    """As a daemon may start it: there is a file now, which could be what stdout was sent to."""
+    without = ["sh", "-c", 'exec "$@" >&-', "sh", sys.executable, "-m", "fmnist", "report", str(run)]
+    for _ in range(2):
+        subprocess.run(without, cwd=tmp_path, check=True)
+    assert (tmp_path / run / "report.html").exists()
 
 
 def close_the_pipes() -> None:

@@ -23,7 +23,7 @@ from fmnist.cli.options import (
     formats,
     sorts,
 )
-from fmnist.devices import inventory, request
+from fmnist.devices import inventory, on_gpu, request
 from fmnist.errors import (
     EXIT_BAD_INPUT,
     EXIT_FAILED,
@@ -34,6 +34,8 @@ from fmnist.errors import (
     GpuFailed,
     Restart,
     explain,
+    first_line,
+    gpu_failed,
     may_pass,
     out_of_memory,
 )
@@ -43,7 +45,7 @@ from fmnist.recipe.schema import MOST_TRIALS, Recipe
 from fmnist.run.folder import RunDir
 from fmnist.search.deaths import LAST_END
 from fmnist.signals import Stop, stop_on_signals
-from fmnist.text import file_name, print_anything, printable, shorten
+from fmnist.text import escaped, file_name, print_anything, printable, shorten
 
 app = typer.Typer(
     help="Search, train and evaluate dense networks on Fashion-MNIST.",
@@ -202,6 +204,9 @@ def report(
     from fmnist.report.runs import finished
 
     folders = finished(list(map(RunDir, runs)))
+    if output:
+        for folder in folders:
+            folder.check_output(output)
     # What is printed depends on what was asked for, not on how many of the runs are finished.
     if len(runs) == 1:
         path = report.write(folders[0], output)
@@ -311,8 +316,9 @@ def main(stop: Stop | None = None) -> None:
     """
     print_anything()
     handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Formatter())
     handler.addFilter(lambda record: record.name.startswith("fmnist") or record.levelno >= logging.ERROR)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler])
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
     try:
         # In standalone mode a command line that cannot be parsed would end in a box of several lines.
         code = app(expand_home(sys.argv[1:]), standalone_mode=False, obj=stop or stop_on_signals())
@@ -337,10 +343,12 @@ def main(stop: Stop | None = None) -> None:
         line = explain(error)
         # TensorFlow raises the same exception when memory runs out and when a disk is full.
         if line is None and out_of_memory(error):
-            line = "out of memory; choose fewer units or a smaller batch, or a larger machine"
+            line = "out of memory; free some, choose fewer units or a smaller batch, or take a larger machine"
         elif line is None and isinstance(error, OSError) and error.errno is None:
             # An error without a number, from a library such as HDF5.
             line = shorten(str(error))
+        if line is None and gpu_failed(error) and on_gpu():
+            sys.exit(_fail(f"the GPU failed: {first_line(error)}", EXIT_GPU_FAILED))
         if line is None:
             raise
         sys.exit(_fail(line, EXIT_INTERRUPTED if may_pass(error) else EXIT_BAD_INPUT))
@@ -351,8 +359,15 @@ def _stop(context: typer.Context) -> Stop:
 
 
 def _fail(message: str, code: int = EXIT_BAD_INPUT) -> int:
-    print(f"fmnist: {message}", file=sys.stderr)
+    print(f"fmnist: {escaped(message)}", file=sys.stderr)
     return code
+
+
+class _Formatter(logging.Formatter):
+    """The message alone, in which names from outside may hold what a terminal would obey."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return "\n".join(map(escaped, super().format(record).split("\n")))
 
 
 def _run_dir(run: Path | None, recipe: Recipe, seed: int) -> RunDir:

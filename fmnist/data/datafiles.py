@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 from fmnist.errors import BadInput
+from fmnist.text import printable
 
 PARTS = {part: (f"{part}-images-idx3-ubyte", f"{part}-labels-idx1-ubyte") for part in ("train", "t10k")}
 """The names that fmnist uses for each part's files: images, then labels."""
@@ -40,6 +41,10 @@ class _Set(NamedTuple):
 _Files = dict[str, list[Path]]
 
 
+class Missing(BadInput):
+    """A folder lacks a file of the data set."""
+
+
 def find(directory: Path, parts: Sequence[str]) -> _Files:
     """Find the files of `parts` of the data set in `directory`, or of the only one in its subfolders; open none.
 
@@ -47,7 +52,8 @@ def find(directory: Path, parts: Sequence[str]) -> _Files:
         The paths of each file, by the names in PARTS: more than one if it is there, say, both compressed and not.
 
     Raises:
-        BadInput: `directory` is not a folder, a file is missing, or there are several data sets.
+        Missing: a file is missing.
+        BadInput: `directory` is not a folder, or there are several data sets.
     """
     if directory.exists() and not directory.is_dir():
         raise BadInput(f"{directory} is a file, not a folder: unpack it if it is an archive, and name the folder")
@@ -57,7 +63,7 @@ def find(directory: Path, parts: Sequence[str]) -> _Files:
     for file in wanted:
         having = [files for files in sets.values() if file in files]
         if not having:
-            raise BadInput(f"no {file}.gz in {directory}{_holding(directory)}")
+            raise Missing(f"no {file}.gz in {directory}{_holding(directory)}")
         if len(prefixes) > 1 or len(having) < len(sets):
             refuse_several(
                 directory, [next(iter(files.get(file) or chain(*files.values()))) for files in sets.values()]
@@ -67,7 +73,7 @@ def find(directory: Path, parts: Sequence[str]) -> _Files:
 
 def refuse_several(directory: Path, paths: Sequence[Path]) -> NoReturn:
     """Raise BadInput, because each of `paths` belongs to another data set."""
-    names = [_printable(str(path.relative_to(directory))) for path in paths]
+    names = [printable(path.relative_to(directory)) for path in paths]
     raise BadInput(
         f"{directory} holds several data sets ({_enumeration(names)}); "
         "name the folder of one, or make one with links to its files"
@@ -123,14 +129,10 @@ def _entries(folder: Path, must: bool = False) -> list[os.DirEntry[str]]:
 def _holding(directory: Path) -> str:
     if not directory.exists():
         return ", which does not exist"
-    names = [_printable(entry.name) + "/" * os.path.isdir(entry) for entry in _entries(directory)]
+    names = [printable(entry.name) + "/" * os.path.isdir(entry) for entry in _entries(directory)]
     return f", which holds {_enumeration(names)}" if names else ", which is empty"
 
 
 def _enumeration(names: Sequence[str]) -> str:
     *most, last = [*names[:_SHOWN], f"{len(names) - _SHOWN} more"] if len(names) > _SHOWN + 1 else names
     return f"{', '.join(most)} and {last}" if most else last
-
-
-def _printable(name: str) -> str:
-    return name if name.isprintable() else ascii(name)[1:-1]

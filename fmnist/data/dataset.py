@@ -172,7 +172,7 @@ def _load(directory: Path | None, parts: Sequence[str]) -> tuple[list[Images], S
         try:
             return _read(Path(given), parts)[:2]
         except (BadInput, OSError) as error:
-            raise BadInput(f"{error}; put a good copy there, or name another folder with --data") from error
+            raise BadInput(f"{_reason(error)}; put a good copy there, or name another folder with --data") from error
     for name, folder in _folders().items():
         # On a new machine there is no cache yet, which is nothing to warn of. A folder may be out of reach, too.
         if folder and os.path.exists(folder) and (loaded := _try(name, nullcontext(folder), parts)):
@@ -199,8 +199,14 @@ def _try(name: str, source: AbstractContextManager[Path], parts: Sequence[str]) 
                     raise BadInput(f"{paths[file]} is not Fashion-MNIST's: its SHA-256 is {sha256}")
             return images, found if directory == cache() else _keep(found, paths)
     except (BadInput, OSError) as error:
-        logger.warning("%s: %s", name, error)
+        # The cache of a machine may hold what a training needs alone.
+        if not (isinstance(error, datafiles.Missing) and isinstance(source, nullcontext)):
+            logger.warning("%s: %s", name, _reason(error))
         return None
+
+
+def _reason(error: BadInput | OSError) -> str:
+    return f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)
 
 
 def _folders() -> dict[str, Path | None]:
@@ -264,7 +270,7 @@ def _keep(source: Source, paths: Mapping[str, Path]) -> Source:
                     shutil.copyfileobj(original, copy)
             (folder / f"{file}{'.gz' * (not compressed)}").unlink(missing_ok=True)
     except OSError as error:
-        logger.warning("the cache %s cannot be written: %s", folder, error)
+        logger.warning("the cache %s cannot be written: %s", folder, error.strerror)
         return source
     return Source(folder, source.sha256, source.is_fashion_mnist)
 

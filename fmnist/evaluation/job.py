@@ -16,7 +16,7 @@ from fmnist.data.dataset import Images
 from fmnist.devices import numerics
 from fmnist.errors import BadInput
 from fmnist.evaluation import averaging
-from fmnist.files import is_stream, to_json, utf8_path, write_json, write_output
+from fmnist.files import check_output, is_stream, to_json, utf8_path, write_json, write_output
 from fmnist.network import pictures
 from fmnist.progress import bar
 from fmnist.recipe.schema import Recipe
@@ -63,11 +63,12 @@ def evaluate(run: RunDir, data_dir: Path | None, choose: Callable[[], object] = 
     run.record("eval", devices=devices(), data=facts["sha256"], numerics=numerics())
     probabilities, speed = _ask([member.model], splits, tta=False)
     metrics = made | _judged(splits, probabilities, facts["classes"]) | speed
+    # The figures come last: with them the work counts as done.
+    _write_images(run, np.asarray(metrics["test"]["confusion_matrix"]), facts["classes"])
     with run.changing():
         identity.check_unchanged(run, member.sha256)
         _write_predictions(member, splits["test"], probabilities["test"])
         write_json(run.metrics, metrics)
-    _write_images(run, np.asarray(metrics["test"]["confusion_matrix"]), facts["classes"])
     return metrics
 
 
@@ -141,6 +142,7 @@ def evaluate_ensemble(
     if known := _known(path, records.Ensemble, made_from):
         return known
     _check_members(path, named)
+    check_output(path)
     choose()
     made = {
         "members": [{"run": member.run.name, **member.described()} for member in members],

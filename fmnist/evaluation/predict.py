@@ -16,7 +16,7 @@ from PIL import Image, UnidentifiedImageError
 from fmnist.data import dataset, idx
 from fmnist.errors import BadInput, explain
 from fmnist.evaluation import averaging, preparation
-from fmnist.files import atomic_write, check_replaceable, open_regular
+from fmnist.files import atomic_write, check_output, open_regular
 from fmnist.network import novelty, pictures
 from fmnist.recipe.schema import IMAGE_SHAPE
 from fmnist.run import identity
@@ -124,7 +124,7 @@ def _check_shown(show: Path, files: Sequence[Path]) -> None:
         raise BadInput(f"--show {show} is to be written; name a file that ends in .png")
     if show.resolve() in {file.resolve() for file in files}:
         raise BadInput(f"--show {show} would replace a picture that is to be classified; name another file")
-    check_replaceable(show.resolve())
+    check_output(show)
 
 
 def _read_all(files: Sequence[Path]) -> tuple[list[_Batch], list[str]]:
@@ -160,7 +160,8 @@ def _classify(
                 top = np.argsort(-row, kind="stable")[:_TOP]
                 classes = [(names[label], float(row[label])) for label in top]
                 number = None if batch.original else index
-                prediction = Prediction(batch.file, number, classes, distance, _warning(distance, batch.contrast))
+                contrast = batch.contrast if image.min() < image.max() else 0.0
+                prediction = Prediction(batch.file, number, classes, distance, _warning(distance, contrast))
                 if len(rows) < _MOST_SHOWN:
                     rows.append((batch.original or Image.fromarray(image), image, "\n".join(prediction.lines())))
                 yield prediction

@@ -83,7 +83,7 @@ def prepare(picture: Image.Image) -> Prepared:
         garment = _centred(_stretched(garment))
     else:
         garment = _centred(_stretched(_cut_out(values, opacity)))
-    if not garment.any():
+    if np.ptp(garment) == 0:
         raise ValueError("nothing in it stands out from its background")
     return Prepared(garment.round().astype(np.uint8), contrast, picture)
 

@@ -20,7 +20,7 @@ from pydantic import TypeAdapter, ValidationError
 from fmnist.errors import BadInput
 from fmnist.files import read_bytes
 from fmnist.recipe.schema import Recipe, SpaceConfig, keys, nearest, nearest_value
-from fmnist.text import printable, shorten
+from fmnist.text import decoded, printable, shorten
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -184,7 +184,7 @@ def _read(path: Path) -> str:
     try:
         raw = read_bytes(path, _MOST)
     except OSError as error:
-        raise BadInput(f"recipe {path}: {error}") from error
+        raise BadInput(f"recipe {path}: {error.strerror}; name another with --recipe") from error
     # UTF-16 without a byte-order mark contains zero bytes, and TOML never does.
     if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in raw:
         raise BadInput(f"recipe {path} is UTF-16, or no text at all; save it as UTF-8")
@@ -247,7 +247,7 @@ def _get(recipe: Recipe, key: str) -> Any:
 
 
 def _override(settings: dict[str, Any], override: str) -> None:
-    key, equals, text = printable(override).partition("=")
+    key, equals, text = decoded(override).partition("=")
     if not equals:
         raise BadInput(f"--set {shorten(override)}: write key=value, for example training.batch_size=256")
     try:

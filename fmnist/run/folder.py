@@ -140,6 +140,15 @@ class RunDir:
         """Tell whether the folder holds a run's config.json, or what jobs write beside it."""
         return any(path.exists() for path in (*self._written, self.search))
 
+    def check_output(self, path: Path) -> None:
+        """Check that a path that a person has named for a page is none of the run's other files.
+
+        Raises:
+            BadInput: it is.
+        """
+        if path.resolve() in {own.resolve() for own in self._written if own != self.report}:
+            raise BadInput(f"{path} belongs to the run in {self}, which needs it; name another file with --output")
+
     def check(self, recipe: Recipe, seed: int) -> None:
         """Check that the folder belongs to this recipe and seed, or to none yet.
 

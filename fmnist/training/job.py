@@ -1,5 +1,6 @@
 """Run `train`: train the final model of a fixed recipe, or of the best configuration that a search found."""
 
+import contextlib
 import dataclasses
 import functools
 import logging
@@ -57,6 +58,8 @@ def train(
     """
     run.check(recipe, seed)
     chosen = with_best(run, recipe)
+    if finished(run, chosen):
+        return _nothing_to_do(run)
 
     def prepare() -> tuple[TrainData, Callable[[bool], whitening.Components], Devices]:
         loaded = dataset.load_train(data_dir, chosen.data)
@@ -75,8 +78,7 @@ def train(
     run.claim(recipe, seed)
     with run.lock("train"):
         if finished(run, chosen):
-            logger.info("%s is finished; nothing to do", run.model)
-            return _outcome(run)
+            return _nothing_to_do(run)
         for path in (run.model, run.novelty, run.history):
             # Those of a finished training may be links, but this one has to replace them.
             check_replaceable(path)
@@ -235,6 +237,14 @@ def save(run: RunDir, recipe: Recipe, result: "FitResult") -> None:
                 "images_per_second": result.images_per_second,
             },
         )
+
+
+def _nothing_to_do(run: RunDir) -> str:
+    logger.info("%s is finished; nothing to do", run.model)
+    with contextlib.suppress(OSError):
+        # A kill may have left it.
+        (run.checkpoint / "train.npz").unlink()
+    return _outcome(run)
 
 
 def _outcome(run: RunDir) -> str:

@@ -112,8 +112,8 @@ class Trainer:
     ) -> FitResult:
         """Train a model, or continue the training in `checkpoint_path`, which the caller removes afterwards.
 
-        On CPUs the same arguments give the same result, bit for bit, however often the training is interrupted. It goes
-        on in the precision in which it began, unless another one was asked for.
+        On the same CPUs the same arguments give the same result, bit for bit, however often the training is
+        interrupted. It goes on in the precision in which it began, unless another one was asked for.
 
         Args:
             seed: random seed of the initial weights, the order of the images, and everything random in a step.

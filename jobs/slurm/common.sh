@@ -40,6 +40,8 @@ run() {
     wait # for the last lines of a container's log
     if ((status == interrupted)) && is_wanted && ((${SLURM_RESTART_COUNT:-0} < FMNIST_REQUEUES)); then
         echo "interrupted; back into the queue" >&2
+        # That ends this job: what follows has half a minute.
+        trap '' TERM
         scontrol requeue "$me"
         # A worker that starts before its chief would wait in vain; once the chief runs, this changes nothing.
         [[ -z ${FMNIST_CHIEF_JOB:-} ]] || scontrol update job="$me" dependency="after:$FMNIST_CHIEF_JOB" || true

@@ -472,3 +472,18 @@ def make_apt_repository(folder: Path, data_dir: Path) -> Path:
         f'Dir::Etc::sourcelist "{folder}/sources.list";\nDir::Etc::sourceparts "{folder}/none";\n'
     )
     return folder / "apt.conf"
+
+
+def test_a_cache_that_lacks_a_part_is_nothing_to_warn_of(
+    tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A training has kept what it needs, and nobody had asked for the test set yet."""
+    monkeypatch.delenv("FMNIST_DATA", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(dataset, "SYSTEM", data_dir)
+    dataset.load_images()
+    assert sorted(path.name for path in (tmp_path / "fmnist").iterdir()) == sorted(
+        path.name for path in data_dir.glob("train-*")
+    )
+    dataset.load_test()
+    assert caplog.messages == []

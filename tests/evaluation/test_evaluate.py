@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import pytest
 from conftest import Command
-from processes import contents
+from processes import contents, python
 from test_averaging import by_hand
 
 from fmnist import files
@@ -326,3 +326,22 @@ def test_a_model_that_is_replaced_while_it_is_read_is_not_taken_for_the_one_befo
     monkeypatch.setattr(inference, "load", load_late)
     with pytest.raises(BadInput, match="was replaced meanwhile"):
         evaluate.evaluate(other_run, other_data)
+
+
+def test_a_gpu_that_fails_is_no_bug(tmp_path: Path, other_run: RunDir, other_data: Path) -> None:
+    """With an error that stands for a GPU's, as TensorFlow raises it."""
+    program = """if True:
+        import sys
+        import tensorflow as tf
+        from fmnist.cli import app
+        from fmnist.evaluation import averaging
+        def fail(*_, **__):
+            raise tf.errors.InternalError(None, None, "CUDA_ERROR_ILLEGAL_ADDRESS: an illegal memory access")
+        averaging.probabilities = fail
+        app.on_gpu = lambda: True
+        app.main()
+    """
+    ended = python(program, "eval", other_run.path, "--data", other_data)
+    assert ended.returncode == 69
+    assert ended.stderr.splitlines()[-1].startswith("fmnist: the GPU failed: InternalError: CUDA_ERROR_ILLEGAL_ADDRESS")
+    assert not other_run.metrics.exists()

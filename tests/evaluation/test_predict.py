@@ -185,6 +185,7 @@ def write_damaged_header(path: Path) -> None:
         ("thin.png", write_thin, "thin.png cannot be used: it has too few pixels, or is too thin"),
         ("text.png", write_long_text, "text.png cannot be used: Decompressed data too large"),
         ("even.gif", lambda path: Image.new("L", (30, 30)).save(path), "nothing in it stands out from its background"),
+        ("flat.png", lambda path: Image.new("L", (28, 28), 17).save(path), "nothing in it stands out from"),
         ("nan.tiff", write_no_number, "nan.tiff cannot be used: not all of its pixels are finite numbers"),
         ("a.ppm", lambda path: Image.new("L", (32, 32)).save(path), "a.ppm is no image"),
         ("a.ico", lambda path: Image.new("L", (32, 32)).save(path), "a.ico is no image"),
@@ -358,3 +359,12 @@ def test_what_is_shown_replaces_no_picture(finished: Path, tmp_path: Path, image
         list(predict.predict(RunDir(finished / RUN), [tmp_path / "shoe.png"], show=tmp_path / show))
     assert {path.name for path in tmp_path.iterdir()} == {"shoe.png", "shoe.jpg", "link.png"}
     assert (tmp_path / "shoe.png").read_bytes() == (tmp_path / "shoe.jpg").read_bytes() == before
+
+
+def test_an_array_without_a_garment_is_warned_of(
+    run: Path, tmp_path: Path, images: np.ndarray, fmnist: Command
+) -> None:
+    np.save(tmp_path / "two.npy", np.stack([np.zeros_like(images[1]), images[1]]))
+    empty, garment = map(json.loads, fmnist("predict", "two.npy", "--run", run, "--json").stdout.splitlines())
+    assert "stands out" in empty["warning"]
+    assert garment["warning"] is None
