@@ -222,7 +222,7 @@ class Program:
             learning_rates: float32 [steps].
             augmented: bool scalar.
         """
-        loss, correct = self._zeros(weights)
+        losses = correct = self._zeros(weights)[1]
         for step in tf.range(tf.shape(totals)[0]):
             self.optimizer.learning_rate.assign(learning_rates[step])
             batch = (step, order, weights, totals[step], seed + [step, 0], augmented)
@@ -230,8 +230,9 @@ class Program:
             if self._decays_l1:
                 strategy = self._devices.strategy or tf.distribute.get_strategy()
                 optimizer.shrink(strategy, self.model, self._l1_decays, learning_rates[step])
-            loss, correct = loss + sums[0], correct + sums[1]
-        return loss, tf.reduce_sum(correct)
+            # Row by row: on a GPU each step's sums would be kernels of their own.
+            losses, correct = losses + sums[0], correct + sums[1]
+        return tf.reduce_sum(losses), tf.reduce_sum(correct)
 
     def _evaluate_epoch(
         self, data: Resident, order: Tensor, weights: Tensor, totals: tf.Tensor
@@ -269,7 +270,7 @@ class Program:
         seed: tf.Tensor,
         augmented: tf.Tensor,
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Train on one replica's share of a step; return the sum of the losses, and `_correct`.
+        """Train on one replica's share of a step; return the loss of each row, float32 [share], and `_correct`.
 
         Args:
             step: int32 scalar.
@@ -291,17 +292,17 @@ class Program:
         variables = self.model.trainable_variables
         with tf.GradientTape() as tape:
             logits = forward(self.model, inputs, context)
-            loss = tf.reduce_sum(tf.nn.softmax_cross_entropy_with_logits(targets, logits) * weights)
+            losses = tf.nn.softmax_cross_entropy_with_logits(targets, logits) * weights
             # Each replica adds its part of the penalty, so that the sum over the replicas is the global batch's.
-            loss += total * sum(self.model.losses) / self._replicas
-            objective = self.optimizer.scale_loss(loss / total)
+            penalty = total * sum(self.model.losses) / self._replicas
+            objective = self.optimizer.scale_loss((tf.reduce_sum(losses) + penalty) / total)
         self.optimizer.apply(tape.gradient(objective, variables), variables)
-        return loss, _correct(logits, classes, weights)
+        return losses + penalty / losses.shape[0], _correct(logits, classes, weights)
 
     def _evaluate_step(
         self, data: Resident, step: tf.Tensor, order: tf.Tensor, weights: tf.Tensor, total: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Evaluate one replica's share of a step; the arguments and results are as in `_train_step`."""
+        """Evaluate one replica's share of a step, as `_train_step`; return the sum of the losses, and `_correct`."""
         rows, weights = order[step], weights[step]
         logits, classes = self.model(tf.gather(data.images, rows), training=False), tf.gather(data.labels, rows)
         crossentropy = tf.nn.sparse_softmax_cross_entropy_with_logits(classes, logits)
@@ -311,8 +312,6 @@ class Program:
 
 def _correct(logits: tf.Tensor, classes: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
     """Return 1 for each real row that is predicted correctly, else 0: float32 [share].
-
-    They are added up when the epoch ends: on a GPU each step's sum would be a kernel of its own.
 
     Args:
         logits: float32 [share, 10].

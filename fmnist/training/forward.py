@@ -1,6 +1,6 @@
 """Compute the forward pass of a training step."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
@@ -86,21 +86,58 @@ def _batch_normalization(layer: layers.BatchNormalization, values: tf.Tensor, st
     """
     inputs = tf.cast(values, tf.float32)
     several = tf.distribute.get_replica_context().num_replicas_in_sync > 1
-    # One of several may have no real row in the last step.
-    count = tf.maximum(tf.reduce_sum(step.weights), 1) if several else step.total
-    mean = tf.reduce_sum(inputs * step.weights, axis=0) / count
-    centered = inputs - mean
-    # The sum of squares has no gradient by way of the mean, but for rounding: without it, a GPU has fewer sums to make.
-    differences = inputs - tf.stop_gradient(mean) if step.gpu else centered
-    squares = tf.reduce_sum(tf.square(differences) * step.weights, axis=0)
-    if several:
-        mean, squares = _over_replicas(mean, squares, step)
+    if step.gpu and not several:
+        outputs, mean, variance = _in_few_kernels(layer, inputs, step)
+    else:
+        # One of several may have no real row in the last step.
+        count = tf.maximum(tf.reduce_sum(step.weights), 1) if several else step.total
+        mean = tf.reduce_sum(inputs * step.weights, axis=0) / count
         centered = inputs - mean
-    variance = squares / step.total
+        squares = tf.reduce_sum(tf.square(centered) * step.weights, axis=0)
+        if several:
+            mean, squares = _over_replicas(mean, squares, step)
+            centered = inputs - mean
+        variance = squares / step.total
+        outputs = centered * (tf.math.rsqrt(variance + layer.epsilon) * layer.gamma) + layer.beta
     for moving, batch in ((layer.moving_mean, mean), (layer.moving_variance, variance)):
         moving.assign(moving * layer.momentum + batch * (1 - layer.momentum))
-    scale = tf.math.rsqrt(variance + layer.epsilon) * layer.gamma
-    return tf.cast(centered * scale + layer.beta, values.dtype)
+    return tf.cast(outputs, values.dtype)
+
+
+def _in_few_kernels(
+    layer: layers.BatchNormalization, inputs: tf.Tensor, step: Step
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Normalise a batch with two sums in one pass over it, and two for the gradient, which Ioffe and Szegedy derive.
+
+    The sums are of differences from the moving mean, which the batch's mean is near: without that, the variance would
+    suffer cancellation (Chan, Golub and LeVeque 1983).
+
+    Args:
+        inputs: float32 [rows, units].
+
+    Returns:
+        The outputs, float32 [rows, units]; the batch's mean and variance, float32 [units], which have no gradient.
+    """
+    near = tf.convert_to_tensor(layer.moving_mean)
+
+    @tf.custom_gradient  # type: ignore[untyped-decorator]
+    def normalize(inputs: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor) -> Any:
+        # With 0 in the rows of the padding, which neither the loss nor a gradient counts.
+        differences = (inputs - near) * step.weights
+        offset = tf.reduce_sum(differences, axis=0) / step.total
+        squares = tf.reduce_sum(tf.square(differences), axis=0) / step.total
+        variance = tf.nn.relu(squares - tf.square(offset))
+        deviation = tf.math.rsqrt(variance + layer.epsilon)
+
+        def gradient(of_outputs: tf.Tensor, *_: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+            of_beta = tf.reduce_sum(of_outputs, axis=0)
+            of_gamma = deviation * (tf.reduce_sum(of_outputs * differences, axis=0) - offset * of_beta)
+            shared = (of_beta + (differences - offset) * deviation * of_gamma) * step.weights / step.total
+            return gamma * deviation * (of_outputs - shared), of_gamma, of_beta
+
+        return ((differences - offset) * (deviation * gamma) + beta, near + offset, variance), gradient
+
+    return normalize(inputs, tf.convert_to_tensor(layer.gamma), tf.convert_to_tensor(layer.beta))
 
 
 def _over_replicas(mean: tf.Tensor, squares: tf.Tensor, step: Step) -> tuple[tf.Tensor, tf.Tensor]:

@@ -27,11 +27,11 @@ TARGETS = {"a100": (8, 0), "h100": (9, 0)}
 """With their compute capabilities."""
 KERNELS = {
     "baseline-mlp": (33, 41),
-    "quick-mlp": (60, 63),  # three of them are the local contrast's
-    "regularized-mlp": (64, 66),
+    "quick-mlp": (49, 50),  # three of them are the local contrast's
+    "regularized-mlp": (51, 52),
     "smoke": (29, 33),
     "tuned-mlp": (30, 34),
-    "wide-mlp": (64, 67),  # six of them are the local contrast's and the deformations'
+    "wide-mlp": (53, 56),  # six of them are the local contrast's and the deformations'
 }
 """The most that a step may launch on any target, in float32 and in a GPU's half precision. It is a small network's time
 there: lower it with what the step launches, and raise it with a reason alone."""
