@@ -43,6 +43,8 @@ _WORDS = {
     "^Tuple": "List",
     r"a dictionary or an instance of \w+|a valid dictionary": "a section",
     " after validation": "",
+    ", unable to parse string as an? (integer|number)|, got a number with a fractional part": "",
+    "^Field required": "it is missing",
 }
 _EXACT = 2**53  # tables, TensorBoard and other readers of JSON hold numbers as doubles, which are exact up to here
 
@@ -147,9 +149,12 @@ def recorded(settings: Mapping[str, Any], source: str) -> Recipe:
     """Resolve the settings that a run folder holds, and leave out keys that this version no longer has.
 
     Raises:
-        BadInput: a key is unknown, or a value is out of range.
+        BadInput: a key is unknown, or a value is out of range, as where a newer version has written them.
     """
-    return resolve(upgrade(settings)[0], source)
+    try:
+        return resolve(upgrade(settings)[0], source)
+    except BadInput as error:
+        raise BadInput(f"{error}; if another version of fmnist wrote it, use that one") from error
 
 
 def upgrade(settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -326,8 +326,9 @@ def _watch(chief: Member, workers: Sequence[Member], is_over: Callable[[], bool]
 
 
 def _given_up(members: Sequence[Member]) -> int:
-    """Return the exit code for members that died too often: that of a broken GPU, if it was that for all."""
-    return EXIT_GPU_FAILED if {member.code for member in members} == {EXIT_GPU_FAILED} else EXIT_FAILED
+    """Return the exit code for members that died too often: their own, if it is one that a scheduler can act on."""
+    codes = {member.code for member in members}
+    return next((code for code in (EXIT_GPU_FAILED, EXIT_INTERRUPTED) if codes == {code}), EXIT_FAILED)
 
 
 def _wait(members: Sequence[Member], seconds: float) -> None:
