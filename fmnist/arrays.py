@@ -1,6 +1,7 @@
 """Write and read files of named arrays (NumPy's .npz): atomically, and only if their checksums are right."""
 
 import errno
+import os
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +12,8 @@ import numpy as np
 from fmnist import memory
 from fmnist.files import atomic_write, open_regular
 from fmnist.text import shorten
+
+_DEFLATE = 1032  # the most that deflate can make of a byte
 
 
 def save(path: Path, arrays: Mapping[str, np.ndarray], *, compress: bool = False) -> None:
@@ -32,9 +35,9 @@ def load(path: Path) -> dict[str, np.ndarray]:
             file.seek(0)
             with np.load(file, allow_pickle=False) as found:
                 return {name: found[name] for name in found.files}
-    except MemoryError:
-        # It says nothing about the file.
-        raise
+    except MemoryError as error:
+        # The file may be as it should be.
+        raise MemoryError(f"{path}: {error}") from error
     except Exception as error:  # zipfile, zlib and NumPy's header parser raise many types
         # Damage, too: an OSError without a number, and EINVAL from a seek to before the file's beginning.
         if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
@@ -47,6 +50,8 @@ def _verify(file: IO[bytes]) -> None:
     """Verify the archive's checksums before its content is used; raise ValueError if one is wrong."""
     with zipfile.ZipFile(file) as archive:
         size = sum(member.file_size for member in archive.infolist())
+        if size > _DEFLATE * os.fstat(file.fileno()).st_size:
+            raise ValueError("it promises more than a file of its size can hold")
         if size > memory.available():
             raise MemoryError(f"its {size} bytes are more than there is memory")
         if bad := archive.testzip():

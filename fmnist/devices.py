@@ -211,16 +211,21 @@ def _cpus(count: int, precision: str) -> Devices:
 
 
 def numerics() -> dict[str, Any]:
-    """Return what rounding depends on: the processor, its instruction sets, the threads, and whether oneDNN is on."""
+    """Return what rounding depends on: the processor, its instruction sets, the threads, and whether oneDNN is on.
+
+    Threads divide large matrix products of processors, and so decide in which order these are summed.
+    """
     # TensorFlow decides about oneDNN by processor and environment variable; no public function tells the outcome.
     from tensorflow.python.util import _pywrap_util_port
 
     model, flags = cpuinfo()
+    wanted = os.environ.get("TF_NUM_INTRAOP_THREADS", "")
+    # TensorFlow takes whatever else for none.
+    threads = int(wanted) if re.fullmatch("[1-9][0-9]{0,3}", wanted) else len(os.sched_getaffinity(0))
     return {
         "processor": model,
         "instruction_sets": sorted(flag for flag in flags if _INSTRUCTION_SETS.match(flag)),
-        # They divide large matrix products, and so decide in which order these are summed.
-        "threads": int(os.environ.get("TF_NUM_INTRAOP_THREADS") or len(os.sched_getaffinity(0))),
+        **({} if on_gpu() else {"threads": threads}),
         "onednn": bool(_pywrap_util_port.IsMklEnabled()),
     }
 

@@ -132,10 +132,10 @@ def gpus() -> list[str]:
     return [name for name, _ in itertools.takewhile(operator.itemgetter(1), zip(names, known, strict=True))]
 
 
-def gpu_memory() -> int:
-    """Return the MiB that are free on each of `gpus`; 0 if that is not known, as of a part of a GPU (MIG).
+def free_gpu_memory() -> int:
+    """Return the MiB that are free on the fullest of `gpus`, for several processes to share.
 
-    It is also 0 where a GPU serves one process alone.
+    It is 0 where a GPU serves one process alone, or is cut into parts (MIG), whose memory is not known.
     """
     asked = "--query-gpu=memory.free,compute_mode,mig.mode.current"
     with contextlib.suppress(OSError, subprocess.SubprocessError, ValueError):

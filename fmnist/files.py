@@ -111,7 +111,7 @@ def check_output(path: Path) -> None:
     """
     if is_stream(path):
         return
-    target = path.resolve()
+    target = Path(os.path.realpath(path))
     check_replaceable(target)
     try:
         check_writable(next(folder for folder in target.parents if folder.exists()))
@@ -401,6 +401,17 @@ def is_locked(path: Path) -> bool:
     except OSError:
         return False
     return False
+
+
+def folder_size(folder: Path) -> int:
+    """Return the bytes of the files in a folder; those that vanish meanwhile do not count."""
+    size = 0
+    with contextlib.suppress(OSError):
+        for path in folder.rglob("*"):
+            with contextlib.suppress(OSError):
+                found = path.lstat()
+                size += found.st_size if stat.S_ISREG(found.st_mode) else 0
+    return size
 
 
 def check_writable(folder: Path) -> None:

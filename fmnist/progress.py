@@ -15,6 +15,8 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.table import Table
 from rich.text import Text
 
+from fmnist.files import folder_size
+
 Advance = Callable[[int], None]
 
 _LOOK = 0.2  # seconds between two looks at a folder
@@ -45,9 +47,9 @@ def folder_bar(name: str, folder: Path, total: int) -> Iterator[None]:
     done = threading.Event()
 
     def watch(advance: Advance) -> None:
-        seen = _size(folder)
+        seen = folder_size(folder)
         while not done.wait(_LOOK):
-            size = _size(folder)
+            size = folder_size(folder)
             advance(size - seen)
             seen = size
 
@@ -59,16 +61,6 @@ def folder_bar(name: str, folder: Path, total: int) -> Iterator[None]:
         finally:
             done.set()
             watcher.join()
-
-
-def _size(folder: Path) -> int:
-    size = 0
-    # The temporary file of a download vanishes when the download is complete.
-    with contextlib.suppress(OSError):
-        for path in folder.rglob("*"):
-            with contextlib.suppress(OSError):
-                size += path.stat().st_size
-    return size
 
 
 class _Rate(ProgressColumn):

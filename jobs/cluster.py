@@ -8,7 +8,7 @@ from pathlib import Path
 from fmnist.errors import EXIT_BAD_INPUT, BadInput, explain
 from fmnist.files import expand_home
 from fmnist.run.folder import RunDir
-from fmnist.text import print_anything
+from fmnist.text import escaped, print_anything
 from jobs.kubernetes import submitter as kubernetes
 from jobs.options import Parser
 from jobs.pipeline import Pipeline, Site
@@ -56,5 +56,5 @@ if __name__ == "__main__":
         line = str(error) if isinstance(error, BadInput) else explain(error)
         if line is None:
             raise
-        print(f"fmnist: {line}", file=sys.stderr)
+        print(f"fmnist: {escaped(line)}", file=sys.stderr)
         sys.exit(EXIT_BAD_INPUT)

@@ -23,7 +23,7 @@ from fmnist.revision import revision
 from fmnist.search import deaths
 from fmnist.search.supervise import ONE, Ending, Member, Share, gpus_to_share, shares, supervise
 from fmnist.signals import TOLD, Stop, stop_on_signals
-from fmnist.text import printable
+from fmnist.text import escaped, printable
 from jobs import engines, single, tensorboard
 from jobs.engines import Engine, Image
 from jobs.mounts import empty, mount
@@ -68,7 +68,7 @@ def main() -> None:
         with single.only(identity):
             _run(options, identity)
     except BadInput as error:
-        print(f"fmnist: {error}", file=sys.stderr)
+        print(f"fmnist: {escaped(str(error))}", file=sys.stderr)
         sys.exit(EXIT_BAD_INPUT)
 
 

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import fmnist
 from fmnist.errors import EXIT_BAD_INPUT, BadInput
 from fmnist.revision import git, revision
+from fmnist.text import escaped
 from jobs import engines
 from jobs.options import Parser
 
@@ -30,7 +31,7 @@ def main() -> None:
         options = parser.parse_args()
         engine = engines.choose(options.engine)
     except BadInput as error:
-        print(f"image: {error}", file=sys.stderr)
+        print(f"image: {escaped(str(error))}", file=sys.stderr)
         sys.exit(EXIT_BAD_INPUT)
     here = revision()
     name = f"fmnist:{options.accelerator}"

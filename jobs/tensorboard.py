@@ -11,6 +11,7 @@ import sys
 
 from fmnist.errors import EXIT_BAD_INPUT, BadInput
 from fmnist.files import expand_home
+from fmnist.text import escaped
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +49,7 @@ def main() -> None:
     try:
         announce(options.port)
     except BadInput as error:
-        print(f"fmnist: {error}", file=sys.stderr)
+        print(f"fmnist: {escaped(str(error))}", file=sys.stderr)
         sys.exit(EXIT_BAD_INPUT)
     command = ["-m", "tensorboard.main", "--host=localhost", f"--port={options.port}", "--logdir", options.folder]
     os.execv(sys.executable, [sys.executable, *command])

@@ -72,7 +72,8 @@ def test_several_devices_equal_one(fmnist: Command, tmp_path: Path) -> None:
 def test_gpus_that_tensorflow_does_not_see_are_said_aloud(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program(tmp_path / "nvidia-smi", "#!/bin/sh\necho 'GPU 0: NVIDIA H100 (UUID: GPU-ab)'\n")
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    # By a name, so that a GPU of this machine is not meant.
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-ab")
     code = (
         "import logging; from fmnist import devices; logging.basicConfig(format='%(message)s'); print(devices.choose())"
     )

@@ -130,11 +130,15 @@ AMBIENT = {
 }
 
 
+# Whatever devices a variable shows.
+TRAIN = ("train", "--devices", "cpu")
+
+
 def train_here(folder: Path, start_anew: Start, **env: str) -> tuple[object, ...]:
     """What a training comes to: the hash of its weights, its scores; each line of stderr is fmnist's."""
     folder.mkdir(exist_ok=True)
     (folder / "fixed.toml").write_text(SEARCHED.partition("[search]")[0])
-    ended = end(start_anew(folder, "train", "--recipe", "fixed.toml", "--run", "run", "--quiet", **env), 0)
+    ended = end(start_anew(folder, *TRAIN, "--recipe", "fixed.toml", "--run", "run", "--quiet", **env), 0)
     assert re.fullmatch(r"validation accuracy 0\.\d{4}, epoch 2 of 2; run/model\.keras\n", ended.stdout)
     assert ended.stderr == ""
     return outcome(folder / "run")
@@ -174,7 +178,7 @@ def test_all_of_them_at_once_change_no_search_and_no_training(tmp_path: Path, st
         folder = tmp_path / name
         folder.mkdir()
         (folder / "searched.toml").write_text(SEARCHED)
-        for job in (("tune", "--workers", "2"), ("train",)):
+        for job in (("tune", "--workers", "2", "--devices", "cpu"), TRAIN):
             ended = end(start_anew(folder, *job, "--recipe", "searched.toml", "--run", "run", **env), 0)
             # Long lines go on below, after two blanks.
             own = r"tune|train|trial|best|epoch|the chief|waiting|not used|going on|validation accuracy|  \S"

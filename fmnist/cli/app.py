@@ -102,7 +102,8 @@ def tune(
         typer.Option(metavar="N", min=1, max=MOST_TRIALS, help="Trials in all; raise it to add some."),
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(metavar="N", min=1, max=1000, help="Processes; default: 1, or up to 4 a GPU.")
+        int | None,
+        typer.Option(metavar="N", min=1, max=1000, help="Processes; default: 1; on GPUs one each, or up to 4."),
     ] = None,
     gpus_per_worker: Annotated[int, typer.Option(metavar="N", min=1, max=1000, help="GPUs of each trial.")] = 1,
     status: Annotated[Path | None, typer.Option(metavar="RUN", help="Print how far that search is, and end.")] = None,
@@ -343,7 +344,8 @@ def main(stop: Stop | None = None) -> None:
         line = explain(error)
         # TensorFlow raises the same exception when memory runs out and when a disk is full.
         if line is None and out_of_memory(error):
-            line = "out of memory; free some, choose fewer units or a smaller batch, or take a larger machine"
+            of = f" ({error})" if isinstance(error, MemoryError) and str(error) else ""
+            line = f"out of memory{of}; free some, choose fewer units or a smaller batch, or take a larger machine"
         elif line is None and isinstance(error, OSError) and error.errno is None:
             # An error without a number, from a library such as HDF5.
             line = shorten(str(error))

@@ -122,7 +122,7 @@ def _check_shown(show: Path, files: Sequence[Path]) -> None:
     if show.suffix.lower() != ".png":
         # As in `--show a.jpg b.jpg` of someone who takes it for a switch.
         raise BadInput(f"--show {show} is to be written; name a file that ends in .png")
-    if show.resolve() in {file.resolve() for file in files}:
+    if os.path.realpath(show) in map(os.path.realpath, files):
         raise BadInput(f"--show {show} would replace a picture that is to be classified; name another file")
     check_output(show)
 

@@ -13,13 +13,14 @@ from typing import Any, Literal
 from rich.cells import cell_len, set_cell_size
 
 from fmnist.errors import BadInput
+from fmnist.files import folder_size
 from fmnist.progress import Column, fits, results_console, spare, table
 from fmnist.recipe.schema import Recipe, nearest
 from fmnist.report.results import read
 from fmnist.run import records
 from fmnist.run.folder import RunDir, read_trials
 from fmnist.search.status import search_finished
-from fmnist.text import file_name, shorten
+from fmnist.text import escaped, file_name, shorten
 
 logger = logging.getLogger(__name__)
 
@@ -150,9 +151,9 @@ def _damaged(run: RunDir) -> Row:
     name, seed = "", None
     with contextlib.suppress(BadInput):
         recipe, seed = run.recipe()
-        name = recipe.name
+        name = escaped(recipe.name)
     when = next(path.stat().st_mtime for path in (run.config, run.path) if path.exists())
-    return Row(run.name, name, seed, "damaged", None, None, None, when, _size(run.path))
+    return Row(run.name, name, seed, "damaged", None, None, None, when, folder_size(run.path))
 
 
 def _row(run: RunDir) -> Row:
@@ -173,9 +174,9 @@ def _row(run: RunDir) -> Row:
     elif recipe.search and recipe.search.objective == "val_accuracy" and run.best.exists():
         validation = records.read(run.best, records.Best)["score"]
     return Row(
-        *(run.name, recipe.name, seed, _state(run, recipe), trials, validation, test),
+        *(run.name, escaped(recipe.name), seed, _state(run, recipe), trials, validation, test),
         when=_when(run),
-        size=_size(run.path),
+        size=folder_size(run.path),
     )
 
 
@@ -201,17 +202,6 @@ def _when(run: RunDir) -> float:
             # Another version may have written it.
             continue
     return max(times, default=run.config.stat().st_mtime)
-
-
-def _size(folder: Path) -> int:
-    size = 0
-    for path in folder.rglob("*"):
-        try:
-            size += path.lstat().st_size if path.is_file() else 0
-        except OSError:
-            # A job may just have replaced it.
-            continue
-    return size
 
 
 def _rank(row: Row, sort: str) -> tuple[Any, ...]:

@@ -141,12 +141,13 @@ class RunDir:
         return any(path.exists() for path in (*self._written, self.search))
 
     def check_output(self, path: Path) -> None:
-        """Check that a path that a person has named for a page is none of the run's other files.
+        """Check that a path that a person has named for a page is none of the run's files but a page.
 
         Raises:
             BadInput: it is.
         """
-        if path.resolve() in {own.resolve() for own in self._written if own != self.report}:
+        is_inside = os.path.realpath(path).startswith(os.path.join(os.path.realpath(self.path), ""))
+        if is_inside and os.path.lexists(path) and path.suffix != ".html":
             raise BadInput(f"{path} belongs to the run in {self}, which needs it; name another file with --output")
 
     def check(self, recipe: Recipe, seed: int) -> None:
@@ -332,7 +333,8 @@ def check_distinct(runs: Sequence[RunDir]) -> None:
     """Raise BadInput if a run is named twice, by whatever paths."""
     seen = set()
     for run in runs:
-        if (place := run.path.resolve()) in seen:
+        # Unlike `Path.resolve`, this raises nothing where links lead in a circle.
+        if (place := os.path.realpath(run.path)) in seen:
             raise BadInput(f"{run} is named twice; name each run once")
         seen.add(place)
 

@@ -1,5 +1,6 @@
 """Run `tune`: a chief drives the trials of a search, `trial` trains them, and TensorBoard shows them."""
 
+import contextlib
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -66,8 +67,10 @@ def tune(
 
 
 def _remove_checkpoints(run: RunDir) -> None:
-    for path in run.checkpoint.glob("trial_*"):
-        path.unlink(missing_ok=True)
+    # They may lie where nothing can be written any more.
+    with contextlib.suppress(OSError):
+        for path in run.checkpoint.glob("trial_*"):
+            path.unlink(missing_ok=True)
 
 
 def nothing_to_do(run: RunDir, recipe: Recipe, seed: int) -> bool:
@@ -111,11 +114,15 @@ def _trials(
     from fmnist.search.trial import Trials
     from fmnist.training.trainer import Trainer
 
+    facts = numerics()
+    if joined:
+        # The workers divide the processors, perhaps unevenly.
+        facts.pop("threads", None)
     run.record(
         "tune",
         devices=str(devices),
         data=loaded.source.sha256,
-        numerics=numerics(),
+        numerics=facts,
         # The record may exist already: of an earlier process, or of another worker.
         goes_on=joined or run.trials.exists(),
     )

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from fmnist.data import dataset
 from fmnist.devices import request
+from fmnist.errors import BadInput
 from fmnist.recipe.schema import Recipe
 from fmnist.run.folder import RunDir
 from fmnist.search import local, roles, status, supervise
@@ -61,6 +62,8 @@ def launch(
                     return None
                 if not run.config.exists():
                     # Before the folder is made, so that bad input leaves none.
+                    if devices == "gpu" and not gpus:
+                        raise BadInput("--devices gpu: this machine shows 0 GPU(s) to this job; try --devices cpu")
                     dataset.load_train(data_dir, recipe.data)
                 run.claim(recipe, seed)
                 local.run(run, command, shares, stop)

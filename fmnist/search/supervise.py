@@ -68,14 +68,11 @@ def gpus_to_share(devices: str, workers: int | None) -> list[str]:
         devices: as `fmnist.devices.request` takes it.
 
     Raises:
-        BadInput: a number of GPUs, for several workers: it could be that of each, or of all; or there is no GPU.
+        BadInput: a number of GPUs, for several workers: it could be that of each, or of all.
     """
     if devices.isdigit() and (workers or 1) > 1:
         raise BadInput(f"--devices {devices} goes with one worker; for several, give --gpus-per-worker")
-    gpus = environment.gpus() if devices in ("auto", "gpu") else []
-    if devices == "gpu" and not gpus:
-        raise BadInput("--devices gpu: this machine shows 0 GPU(s) to this job; try --devices cpu")
-    return gpus
+    return environment.gpus() if devices in ("auto", "gpu") else []
 
 
 def shares(workers: int | None, gpus_per_worker: int, gpus: Sequence[str]) -> list[Share]:
@@ -96,7 +93,7 @@ def shares(workers: int | None, gpus_per_worker: int, gpus: Sequence[str]) -> li
     count = workers or max(1, len(gpus) // gpus_per_worker)
     if gpus and gpus_per_worker == 1 and workers is None:
         in_all = _WORKERS, len(cores) // _CORES_A_WORKER, memory.available() // 2**20 // _MEMORY_A_WORKER
-        a_gpu = environment.gpu_memory() // _MEMORY_A_WORKER
+        a_gpu = environment.free_gpu_memory() // _MEMORY_A_WORKER
         count *= max(1, min(a_gpu, *(most // len(gpus) for most in in_all)))
     if gpus and gpus_per_worker > 1 and count * gpus_per_worker > len(gpus):
         raise BadInput(f"{count} workers with {gpus_per_worker} GPUs each: this machine has {len(gpus)}")

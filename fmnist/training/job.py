@@ -114,10 +114,7 @@ def train(
                     goes_on=precision is not None,
                 )
                 if precision is None:
-                    # Of another training: its state is of no use, and its curves would be drawn over.
-                    if checkpoint.exists():
-                        logger.info("%s belongs to another configuration; starting anew", checkpoint)
-                        checkpoint.unlink()
+                    # Of another training: its curves would be drawn over.
                     shutil.rmtree(board, ignore_errors=True)
                 trainer = Trainer(loaded, devices, components)
                 with stop.in_order(), bar("train", training.epochs * images, "images") as advance:
@@ -241,9 +238,11 @@ def save(run: RunDir, recipe: Recipe, result: "FitResult") -> None:
 
 def _nothing_to_do(run: RunDir) -> str:
     logger.info("%s is finished; nothing to do", run.model)
-    with contextlib.suppress(OSError):
-        # A kill may have left it.
-        (run.checkpoint / "train.npz").unlink()
+    left = run.checkpoint / "train.npz"
+    if left.is_file() and not left.is_symlink():
+        # By a kill.
+        with contextlib.suppress(OSError):
+            left.unlink()
     return _outcome(run)
 
 

@@ -180,7 +180,9 @@ def test_an_interrupted_training_goes_on(fmnist: Command, place: dict[str, str],
     assert interrupted["val_loss"] == pytest.approx(whole["val_loss"], rel=0.02 if device != "cpu" else 0)
 
 
-def test_a_container_sees_the_gpu(device: str, row: Row) -> None:
+def test_a_container_sees_the_gpu(device: str, row: Row, monkeypatch: pytest.MonkeyPatch) -> None:
+    # These tests see no GPU otherwise.
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     if not (shutil.which("podman") or shutil.which("docker")):
         pytest.skip("this machine has no container engine")
     engine = engines.choose("podman" if shutil.which("podman") else "docker")

@@ -21,7 +21,13 @@ JOBS = submitter.JOBS
 
 
 def rendered(
-    overlay: str, folder: Path, workers: int = 3, overrides: tuple[str, ...] = (), workers_per_gpu: int = 1, **site: Any
+    overlay: str,
+    folder: Path,
+    workers: int = 3,
+    overrides: tuple[str, ...] = (),
+    workers_per_gpu: int = 1,
+    gpus_per_worker: int = 2,
+    **site: Any,
 ) -> str:
     """As `kubectl kustomize` prints it for the run `my-run` in `folder`."""
     pipeline = Pipeline(
@@ -30,7 +36,7 @@ def rendered(
         seed=1,
         overrides=overrides,
         workers=workers,
-        gpus_per_worker=2 if workers_per_gpu == 1 else 1,
+        gpus_per_worker=gpus_per_worker,
         workers_per_gpu=workers_per_gpu,
     )
     queue = "team" if overlay == "kueue" else None

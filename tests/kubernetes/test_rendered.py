@@ -127,10 +127,16 @@ def test_the_workers_are_an_indexed_job(resources: list[dict[str, Any]]) -> None
 
 
 def test_workers_that_share_a_gpu_are_one_pod(tmp_path: Path) -> None:
-    workers = jobs(documents(rendered("jobset", tmp_path, 6, workers_per_gpu=3)))["workers"]
+    workers = jobs(documents(rendered("jobset", tmp_path, 6, workers_per_gpu=3, gpus_per_worker=1)))["workers"]
     assert workers["completions"] == workers["parallelism"] == 2
     assert containers(workers)["args"][-2:] == ["--workers", "3"]
     assert containers(workers)["resources"]["limits"] == {"nvidia.com/gpu": 1, "memory": "12G"}
+
+
+def test_without_gpus_nothing_asks_for_their_nodes(tmp_path: Path) -> None:
+    for name, spec in jobs(documents(rendered("jobset", tmp_path, gpus_per_worker=0))).items():
+        assert "tolerations" not in spec["template"]["spec"], name
+        assert "nvidia.com/gpu" not in containers(spec)["resources"]["limits"]
 
 
 def test_gpus_are_for_what_trains(resources: list[dict[str, Any]], tmp_path: Path) -> None:

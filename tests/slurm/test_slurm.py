@@ -294,7 +294,7 @@ def test_a_training_that_is_preempted_goes_on_later(results: Path) -> None:
 
 def test_a_worker_waits_in_the_queue_for_its_chief(results: Path) -> None:
     """Else it would use up its ways back into the queue while the chief is there: ten minutes of patience each."""
-    long = "data.train_limit=2000 search.epochs=150 training.epochs=1 training.early_stopping.patience=1000"
+    long = "data.train_limit=2000 search.epochs=600 training.epochs=1 training.early_stopping.patience=1000"
     ids = submit(results, "WORKERS=1", "TRIALS=1", f"SET={long}")
     until(lambda: "epoch   3/" in log(results, "worker-0"))
     slurm("scontrol", "requeuehold", ids["chief"])
