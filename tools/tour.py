@@ -5,14 +5,16 @@ import base64
 import contextlib
 import io
 import os
+import pty
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 from rich.console import Console
@@ -117,21 +119,33 @@ def search(driver: webdriver.Chrome, path: Path) -> None:
 
 def half_a_search() -> str:
     """Return what `fmnist tune` shows on a terminal in the middle of a real search."""
-    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "COLUMNS": str(_TERMINAL)}
-    colored = {**environment, "FORCE_COLOR": "1"}
+    environment = {**os.environ, "COLUMNS": str(_TERMINAL), "TERM": "xterm-256color"}
     fmnist = [sys.executable, "-m", "fmnist", "tune"]
     with tempfile.TemporaryDirectory() as folder, (Path(folder) / "log").open("w+") as log:
         run = Path(folder) / "run"
         with subprocess.Popen([*fmnist, *_SEARCH, "--run", run], stderr=log, env=environment) as process:
             end = time.monotonic() + _SECONDS
             table = ""
-            while not re.match(r"searching: [6-9] of", table) and time.monotonic() < end and process.poll() is None:
-                shown = subprocess.run([*fmnist, "--status", run], capture_output=True, text=True, env=colored)
-                table = shown.stdout
+            while not re.search(r"searching: [6-9] of", table) and time.monotonic() < end and process.poll() is None:
+                table = on_terminal([*fmnist, "--status", run], environment)
             log.seek(0)
             lines = log.readlines()[-6:]
             process.terminate()
         return "".join([*lines, "\n", table]).rstrip()
+
+
+def on_terminal(command: Sequence[str | Path], environment: Mapping[str, str]) -> str:
+    """Return what the command prints where its stdout is a terminal."""
+    ours, theirs = pty.openpty()
+    options: dict[str, Any] = {"stdout": theirs, "stderr": subprocess.DEVNULL, "env": environment}
+    with open(ours, "rb", buffering=0) as terminal, subprocess.Popen(command, **options):
+        os.close(theirs)
+        shown = b""
+        # An error says that the other end is closed.
+        with contextlib.suppress(OSError):
+            while part := terminal.read(65536):
+                shown += part
+    return shown.decode().replace("\r\n", "\n")
 
 
 if __name__ == "__main__":
