@@ -69,6 +69,14 @@ def test_several_devices_equal_one(fmnist: Command, tmp_path: Path) -> None:
             np.testing.assert_allclose(one, other, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize(("wanted", "threads"), [("3", 3), ("0", None), ("auto", None), ("2.0", None)])
+def test_a_number_of_threads_that_tensorflow_does_not_take_counts_for_none(
+    wanted: str, threads: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", wanted)
+    assert devices.numerics()["threads"] == (threads or len(os.sched_getaffinity(0)))
+
+
 def test_gpus_that_tensorflow_does_not_see_are_said_aloud(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program(tmp_path / "nvidia-smi", "#!/bin/sh\necho 'GPU 0: NVIDIA H100 (UUID: GPU-ab)'\n")
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)

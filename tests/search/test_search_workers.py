@@ -44,6 +44,14 @@ def test_two_workers_find_what_one_finds_also_after_an_interruption(tiny: Path, 
     assert "4 of 4 trials done, 0 running, 0 failed" in fmnist("tune", "--status", two).stdout
 
 
+def test_a_finished_search_needs_no_gpu(tiny: Path, fmnist: Command) -> None:
+    fmnist("tune", "--recipe", "tiny.toml")
+    for workers in ("1", "2"):
+        assert (
+            "nothing to do" in fmnist("tune", "--recipe", "tiny.toml", "--workers", workers, "--devices", "gpu").stderr
+        )
+
+
 @pytest.mark.parametrize("bad", [("--data", "nowhere"), ("--devices", "gpu")])
 def test_bad_input_for_several_workers_leaves_no_folder(tiny: Path, fmnist: Command, bad: tuple[str, str]) -> None:
     ended = fmnist(*TUNE, "--workers", "2", *bad, CUDA_VISIBLE_DEVICES="-1", code=64)

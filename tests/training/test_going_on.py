@@ -15,6 +15,7 @@ from fmnist.errors import BadInput, Interrupted
 from fmnist.recipe import config
 from fmnist.recipe.schema import DataConfig, ModelConfig, Recipe, TrainingConfig
 from fmnist.run.folder import RunDir
+from fmnist.search import job as search
 from fmnist.signals import Stop
 from fmnist.training.job import train
 from fmnist.training.trainer import Trainer
@@ -65,6 +66,18 @@ def test_a_trial_keeps_the_precision_in_which_it_began(tmp_path: Path, data_dir:
     began = fit(HALF, 1)
     assert fit(ONE, 3) == whole
     assert fit(GIVEN, 3)["loss"][0] != began["loss"][0]
+
+
+def test_workers_may_divide_the_processors_unevenly(
+    tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Three processors between two workers are no news of any of them."""
+    run, loaded = RunDir(tmp_path / "run"), dataset.load_train(data_dir, RECIPE.data)
+    run.claim(RECIPE, 0)
+    for threads in ("1", "2"):
+        monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", threads)
+        search._trials(run, RECIPE, 0, loaded, ONE, Stop(), joined=True)
+    assert caplog.messages == []
 
 
 def test_a_training_of_another_configuration_leaves_nothing_to_this_one(tmp_path: Path, data_dir: Path) -> None:
