@@ -108,7 +108,6 @@ def _identity(options: argparse.Namespace) -> str:
 def _run(options: argparse.Namespace, identity: str) -> None:
     engine = engines.choose(options.engine)
     image = _image(engine, options.image)
-    gpus = _gpus(engine, image)
     common = [f"--memory={options.memory}", *_mounts(options)]
     if options.job == "tensorboard":
         command = ["tensorboard", "--host=0.0.0.0", "--port=6006", "--logdir", *options.runs]
@@ -118,7 +117,7 @@ def _run(options: argparse.Namespace, identity: str) -> None:
         common += [f"--env={name}" for name in ("FMNIST_DATA", "CUDA_DEVICE_ORDER") if os.environ.get(name)]
     if strange := [word for word in (*common, *command) if word.encode(errors="replace") != os.fsencode(word)]:
         raise BadInput(f"{engine.name} takes names in UTF-8 alone, unlike {printable(strange[-1])}")
-    containers = _Containers(engine, image, gpus, identity, common)
+    containers = _Containers(engine, image, identity, common)
     stop = stop_on_signals(containers.remove)
     with stop.in_order(), contextlib.ExitStack() as last:
         # Remove what a killed launcher left.
@@ -126,7 +125,7 @@ def _run(options: argparse.Namespace, identity: str) -> None:
         last.callback(containers.remove)
         if options.job == "tune":
             visible = gpus_to_share(options.devices, options.workers)
-            divided = shares(options.workers, options.gpus_per_worker, visible if gpus else [])
+            divided = shares(options.workers, options.gpus_per_worker, visible if _gpus(engine, image) else [])
             if len(divided) > 1:
                 containers.search([*command, ONE], divided, Path(options.run), stop)
                 return
@@ -195,12 +194,10 @@ def _hides(path: str) -> bool:
 class _Containers:
     """The containers of one job."""
 
-    def __init__(
-        self, engine: Engine, image: Image, gpus: Sequence[str], identity: str, options: Sequence[str]
-    ) -> None:
+    def __init__(self, engine: Engine, image: Image, identity: str, options: Sequence[str]) -> None:
         self._engine = engine
         self._image = image.id
-        self._gpus = gpus
+        self._gpus = _gpus(engine, image)
         self._label = f"{_LABEL}={identity}"
         # Another user's container of this run is not to be removed; the run folder's lock refuses the second job.
         self._name = f"fmnist-{single.digest(f'{os.getuid()} {identity}')}"
